@@ -1,0 +1,116 @@
+"""Parameter files: load, validate and resolve what a run is made of.
+
+A run's parameters are resolved in this order, later ones winning key by key: ``defaults`` of ``params/<method>.yaml``,
+its ``datasets.<name>``, its ``variants.<name>``, the profile's ``overrides.<method>``.
+Nothing heavy is imported here: Snakemake reads this module each time it parses the workflow.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dica.data import catalog
+from dica.files import UserError
+from dica.validation import load_yaml, validate
+
+
+def merge(base: dict, *overrides: dict | None) -> dict:
+    """Return `base` with `overrides` laid over it: mappings merge key by key, all else is replaced."""
+    result = copy.deepcopy(base)
+    for override in overrides:
+        for key, value in (override or {}).items():
+            if isinstance(value, dict) and isinstance(result.get(key), dict):
+                result[key] = merge(result[key], value)
+            else:
+                result[key] = copy.deepcopy(value)
+    return result
+
+
+def load_profile(path: Path, root: Path) -> dict:
+    """Load a profile such as ``params/archive.yaml``: what to show, where, and with which overrides."""
+    profile = load_yaml(path)
+    validate_profile(profile, str(path), root)
+    return profile
+
+
+def validate_profile(profile: Any, where: str, root: Path) -> None:
+    """Check a profile and every override in it; see `validate` for the errors."""
+    validate(profile, "profile", where, root)
+    for method, override in profile["overrides"].items():
+        if method not in method_names(root):
+            raise UserError(f"{where}: overrides: unknown method {method!r}; allowed: {', '.join(method_names(root))}")
+        validate(override, method, f"{where}: overrides.{method}", root, partial=True)
+
+
+def method_names(root: Path) -> list[str]:
+    """Return the methods of the archive: the parameter files that have a schema of their own name."""
+    schemas = {path.name.removesuffix(".schema.yaml") for path in (root / "workflow" / "schemas").glob("*.yaml")}
+    others = {"datasets", "artefacts", "profile", "method", "training"}
+    return sorted(path.stem for path in (root / "params").glob("*.yaml") if path.stem in schemas - others)
+
+
+@cache
+def load_method(name: str, root: Path) -> dict:
+    """Load and check ``params/<name>.yaml``.
+
+    Raises
+    ------
+    UserError
+        For an unknown method, an unknown or ill-typed key, an unknown data set.
+    """
+    if name not in method_names(root):
+        raise UserError(f"unknown method {name!r}; allowed: {', '.join(method_names(root))}")
+    where = f"params/{name}.yaml"
+    method = load_yaml(root / where)
+    validate(method, "method", where, root)
+    datasets = load_datasets(root)
+    blocks = {"defaults": method["defaults"]}
+    blocks |= {f"datasets.{key}": block for key, block in method["datasets"].items()}
+    blocks |= {f"variants.{key}": block for key, block in method["variants"].items()}
+    for label, block in blocks.items():
+        validate(block or {}, name, f"{where}: {label}", root, partial=True)
+    for dataset in method["datasets"]:
+        if dataset not in datasets:
+            raise UserError(f"{where}: datasets: unknown data set {dataset!r}; allowed: {', '.join(datasets)}")
+    return method
+
+
+@cache
+def load_datasets(root: Path) -> dict[str, dict]:
+    """Load and check ``params/datasets.yaml``."""
+    return catalog.load(root)
+
+
+def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path) -> dict:
+    """Return the complete parameters of one cell, nothing left to defaults.
+
+    Raises
+    ------
+    UserError
+        If the method has no such variant, the data set is unknown, or the result breaks the method's schema.
+    """
+    body = load_method(method, root)
+    if variant not in body["variants"]:
+        raise UserError(
+            f"params/{method}.yaml: variants: no variant {variant!r}; there are: {', '.join(body['variants'])}"
+        )
+    datasets = load_datasets(root)
+    if dataset not in datasets:
+        raise UserError(f"params/datasets.yaml: no data set {dataset!r}; there are: {', '.join(datasets)}")
+    entry = datasets[dataset]
+    params = merge(
+        body["defaults"],
+        body["datasets"].get(dataset),
+        body["variants"][variant],
+        profile["overrides"].get(method),
+    )
+    if params.get("num_clusters", 0) is None:
+        params["num_clusters"] = entry["num_classes"]
+    if params.get("normalisation") == "dataset":
+        params["normalisation"] = entry["normalisation"]
+    params["revision"] = body["revision"]
+    validate(params, method, f"{method} ({variant}) on {dataset}", root)
+    return params

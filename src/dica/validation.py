@@ -1,0 +1,111 @@
+"""YAML files and their schemas: one reader and one way to complain for all of params/."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from dica.files import UserError
+
+FLOAT = "tag:yaml.org,2002:float"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (YAML itself silently keeps the last one).
+
+    As in YAML 1.2, 1e-4 is a number, and `off`, `no`, `y` are words; PyYAML by itself reads them the other way round.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", FLOAT)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {sorted(twice)[0]}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|false$"), list("tf"))
+_Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$"), list("-+.0123456789"))
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is not YAML or gives a key twice; the message has file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return yaml.load(text, Loader=_Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: {getattr(error, 'problem', None) or error}") from None
+
+
+@cache
+def _schemas(folder: Path) -> tuple[dict[str, dict], Any]:
+    from referencing import Registry, Resource
+
+    schemas = {path.name: load_yaml(path) for path in sorted(folder.glob("*.schema.yaml"))}
+    registry = Registry().with_resources((name, Resource.from_contents(body)) for name, body in schemas.items())
+    return schemas, registry
+
+
+def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool = False) -> None:
+    """Check `value` against ``workflow/schemas/<schema_name>.schema.yaml``.
+
+    Parameters
+    ----------
+    where
+        What the value is called in messages: the file, and the block inside it.
+    partial
+        Accept absent keys: a block of overrides need not be complete.
+
+    Raises
+    ------
+    UserError
+        With the place, the offending key or value and what is allowed there.
+    """
+    from jsonschema import Draft202012Validator
+
+    schemas, registry = _schemas(root / "workflow" / "schemas")
+    name = f"{schema_name}.schema.yaml"
+    if name not in schemas:
+        raise UserError(f"workflow/schemas/{name}: no such schema; every params file has one")
+    validator = Draft202012Validator(schemas[name], registry=registry)
+    for error in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path))):
+        if partial and error.validator == "required":
+            continue
+        raise UserError(f"{where}: {_explain(error)}")
+
+
+def _explain(error: Any) -> str:
+    """Turn the most specific part of a schema error into one sentence for a person."""
+    while error.context:
+        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator not in ("type", "const")))
+    place = ".".join(str(part) for part in error.absolute_path)
+    prefix = f"{place}: " if place else ""
+    if error.validator == "additionalProperties":
+        allowed = sorted(error.schema.get("properties", {}))
+        unknown = sorted(key for key in error.instance if key not in allowed)
+        return f"{prefix}unknown key {', '.join(map(repr, unknown))}; allowed: {', '.join(allowed)}"
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return f"{prefix}missing key {', '.join(map(repr, missing))}"
+    if error.validator == "enum":
+        return f"{prefix}{error.instance!r} is not one of: {', '.join(map(str, error.validator_value))}"
+    return f"{prefix}{error.message}"

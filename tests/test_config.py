@@ -1,0 +1,140 @@
+"""Parameter files: resolution order, and one clear error for each way of getting them wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dica import config, validation
+from dica.files import UserError
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    """A copy of the parameters and schemas to spoil."""
+    for folder in ("params", "workflow/schemas"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    (tmp_path / "Snakefile").touch()
+    return tmp_path
+
+
+def edit(project: Path, name: str, change) -> None:
+    path = project / "params" / f"{name}.yaml"
+    body = validation.load_yaml(path)
+    change(body)
+    path.write_text(yaml.safe_dump(body))
+
+
+PROFILE = {
+    "name": "t",
+    "results": "results",
+    "artefacts": ["dica"],
+    "determinism": "seeded",
+    "methods": ["drc"],
+    "recorded_datasets": ["digits"],
+    "overrides": {},
+}
+
+
+def test_later_blocks_win_key_by_key(project: Path) -> None:
+    def change(body: dict) -> None:
+        body["datasets"]["digits"] = {"epochs": 7, "optimizer": {"weight_decay": 0.5}}
+        body["variants"]["odd"] = {"lr": 0.25}
+
+    edit(project, "drc", change)
+    profile = {**PROFILE, "overrides": {"drc": {"epochs": 3}}}
+    params = config.resolve("drc", "odd", "digits", profile, project)
+    assert params["epochs"] == 3, "the profile has the last word"
+    assert params["lr"] == 0.25, "the variant overrides the default"
+    assert params["optimizer"]["weight_decay"] == 0.5, "the data set's block reaches into mappings"
+    assert params["optimizer"]["name"] == "adam", "its siblings stay"
+    assert params["num_clusters"] == 10, "null takes the data set's number of classes"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda b: b["defaults"].update(epoch=3), ["params/drc.yaml", "defaults", "'epoch'", "allowed:", "epochs"]),
+        (lambda b: b["defaults"].update(epochs="many"), ["params/drc.yaml", "epochs", "many"]),
+        (lambda b: b["defaults"].update(lr=-1), ["params/drc.yaml", "lr", "-1"]),
+        (lambda b: b["defaults"]["backbone"].update(name="vgg"), ["params/drc.yaml", "backbone.name", "resnet18"]),
+        (lambda b: b["datasets"].update(mnist={}), ["params/drc.yaml", "mnist", "cifar10"]),
+        (lambda b: b["variants"].update(x={"views": {"origin": []}}), ["variants.x", "'origin'", "original"]),
+        (lambda b: b.pop("revision"), ["params/drc.yaml", "revision"]),
+        (lambda b: b.update(note="x"), ["params/drc.yaml", "'note'", "allowed:"]),
+    ],
+)
+def test_a_spoilt_method_file_names_file_key_and_what_is_allowed(project: Path, change, expected: list[str]) -> None:
+    edit(project, "drc", change)
+    with pytest.raises(UserError) as error:
+        config.resolve("drc", "full", "digits", PROFILE, project)
+    for part in expected:
+        assert part in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1\na: 2\n", "given twice: a"),
+        ("a: [1\n", "f.yaml:2"),
+        ("- !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("\xff", "f.yaml"),
+    ],
+)
+def test_unreadable_yaml_names_the_file(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"f\.yaml") as error:
+        validation.load_yaml(path)
+    assert expected in str(error.value)
+
+
+def test_numbers_and_words_are_read_as_people_mean_them(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("lr: 1e-4\nbn_refresh: off\nflag: true\ncount: 12\nwnid: n02085936\n")
+    body = validation.load_yaml(path)
+    assert body == {"lr": 1e-4, "bn_refresh": "off", "flag": True, "count": 12, "wnid": "n02085936"}
+
+
+def test_unknown_names_list_the_known_ones(root: Path) -> None:
+    for arguments, known in [
+        (("drx", "full", "digits"), "drc"),
+        (("drc", "fulll", "digits"), "full"),
+        (("drc", "full", "digit"), "digits"),
+    ]:
+        with pytest.raises(UserError, match=known):
+            config.resolve(*arguments, PROFILE, root)
+
+
+def test_profile_overrides_are_checked_as_well(root: Path) -> None:
+    for overrides, part in [({"drc": {"epoch": 1}}, "'epoch'"), ({"dcr": {}}, "'dcr'")]:
+        with pytest.raises(UserError, match=part):
+            config.validate_profile({**PROFILE, "overrides": overrides}, "p.yaml", root)
+
+
+def test_every_method_resolves_on_every_dataset(root: Path) -> None:
+    profile = config.load_profile(root / "params/archive.yaml", root)
+    for method in config.method_names(root):
+        for variant in config.load_method(method, root)["variants"]:
+            for dataset in config.load_datasets(root):
+                assert config.resolve(method, variant, dataset, profile, root)["revision"] >= 1
+
+
+def test_every_schema_key_has_a_description(root: Path) -> None:
+    def keys_without(schema: object, path: str) -> list[str]:
+        if not isinstance(schema, dict):
+            return []
+        found = []
+        for key, value in schema.get("properties", {}).items():
+            if "description" not in value and "$ref" not in value:
+                found.append(f"{path}.{key}")
+        for key, value in schema.items():
+            if key not in ("if", "then", "else"):  # conditions on keys that are described elsewhere
+                found += keys_without(value, f"{path}.{key}")
+        return found
+
+    for path in sorted((root / "workflow/schemas").glob("*.yaml")):
+        assert not keys_without(validation.load_yaml(path), path.name)

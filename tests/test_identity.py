@@ -1,0 +1,63 @@
+"""Run ids: what changes them, what must not, and the plan they make up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dica import config, identity
+
+
+@pytest.fixture
+def profile(root: Path) -> dict:
+    return config.load_profile(root / "params/archive.yaml", root)
+
+
+def test_everything_that_decides_a_result_is_in_the_id(root: Path, profile: dict) -> None:
+    base = identity.run_config("drc", "full", "digits", 0, profile, root)
+    strict = {**profile, "determinism": "strict"}
+    longer = {**profile, "overrides": {"drc": {"epochs": 7}}}
+    others = [
+        identity.run_config("drc", "full", "digits", 1, profile, root),
+        identity.run_config("drc", "full", "digits", 0, strict, root),
+        identity.run_config("drc", "full", "digits", 0, longer, root),
+        identity.run_config("drc", "full", "cifar10", 0, profile, root),
+        identity.run_config("drc", "without-af", "digits", 0, profile, root),
+        identity.run_config("imc-swav", "full", "digits", 0, profile, root),
+    ]
+    for key, value in [("data_id", "other"), ("params", {**base["params"], "revision": 99})]:
+        changed = {**base, key: value}
+        others.append({**changed, "id": identity.run_id(changed)})
+    ids = [base["id"], *(other["id"] for other in others)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_names_and_key_order_are_not_in_the_id(root: Path, profile: dict) -> None:
+    base = identity.run_config("drc", "full", "digits", 0, profile, root)
+    renamed = {**dict(reversed(base.items())), "variant": "another name for the same parameters"}
+    assert identity.run_id(renamed) == base["id"]
+
+
+def test_ids_are_what_they_were(root: Path, profile: dict) -> None:
+    """The hash itself must never change: every stored result is found by it."""
+    fixed = {"method": "m", "params": {"b": 1.5, "a": [1, None]}, "dataset": "d", "data_id": "f", "seed": 0}
+    assert identity.run_id({**fixed, "determinism": "seeded"}) == "974247757408"
+
+
+def test_runs_that_two_artefacts_share_are_planned_once(root: Path, profile: dict) -> None:
+    plan = identity.make_plan(profile, root)
+    ids = [run["id"] for run in plan["runs"]]
+    assert len(set(ids)) == len(ids)
+    digits = [run for run in plan["runs"] if (run["method"], run["dataset"], run["seed"]) == ("drc", "digits", 0)]
+    assert {"dica table-1", "dica figure-1", "dica figure-2"} <= set(digits[0]["needed_by"])
+
+
+def test_the_plan_file_is_touched_only_when_it_changes(root: Path, profile: dict, tmp_path: Path) -> None:
+    plan, path = identity.make_plan(profile, root), tmp_path / "plan.json"
+    assert identity.write_plan(plan, path)
+    os.utime(path, (1, 1))
+    assert not identity.write_plan(plan, path)
+    assert path.stat().st_mtime == 1
+    assert identity.write_plan({**plan, "runs": plan["runs"][1:]}, path)
