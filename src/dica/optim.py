@@ -1,0 +1,45 @@
+"""Optimisers and learning-rate schedules, both given as data in the parameter files."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from dica.methods.base import Method
+
+
+def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: int) -> float:
+    """Return the learning rate of one step.
+
+    Parameters
+    ----------
+    schedule
+        ``{kind: constant}``, ``{kind: steps, milestones: [epoch, …], factor: f}`` or
+        ``{kind: cosine, floor: fraction of the base rate}``; each may add ``warmup_steps`` (linear from 0).
+    step, epoch
+        Counted from 0.
+    """
+    factor = 1.0
+    if schedule["kind"] == "steps":
+        factor = schedule["factor"] ** sum(epoch >= milestone for milestone in schedule["milestones"])
+    elif schedule["kind"] == "cosine":
+        floor = schedule.get("floor", 0.0)
+        factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    warmup = schedule.get("warmup_steps", 0)
+    return base * factor * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
+
+
+def build_optimizer(method: Method, params: dict, device: torch.device) -> torch.optim.Optimizer:
+    """Return the optimiser that ``params.optimizer`` names (adam, sgd, rmsprop), fused on a GPU where torch has it."""
+    spec = params["optimizer"]
+    groups = method.parameter_groups()
+    common = {"lr": params["lr"], "weight_decay": spec.get("weight_decay", 0.0)}
+    fused = device.type == "cuda"
+    if spec["name"] == "adam":
+        betas = tuple(spec.get("betas", (0.9, 0.999)))
+        return torch.optim.Adam(groups, betas=betas, eps=spec.get("eps", 1e-8), fused=fused, **common)
+    if spec["name"] == "sgd":
+        momentum, nesterov = spec.get("momentum", 0.0), spec.get("nesterov", False)
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)
+    return torch.optim.RMSprop(groups, alpha=spec.get("alpha", 0.99), foreach=True, **common)

@@ -1,0 +1,85 @@
+"""The run record: what an auditor needs to know about how a result came to be (``run.json``)."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from dica.files import sha256_bytes, sha256_file
+
+PACKAGE = Path(__file__).resolve().parent
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
+
+
+def git_state(folder: Path) -> dict[str, str | None]:
+    """Return the commit of the checkout and a hash of what is not committed in its code and parameters.
+
+    Both are None outside a Git checkout; ``dirty_sha256`` is None when nothing is uncommitted.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty_sha256": None}
+    watched = ("src", "params", "workflow", "Snakefile", "requirements.lock")
+    changes = _git(folder, "diff", "HEAD", "--", *watched) or ""
+    untracked = _git(folder, "ls-files", "--others", "--exclude-standard", "--", *watched) or ""
+    parts = [changes] + [f"{name} {sha256_file(folder / name)}" for name in untracked.splitlines()]
+    text = "\n".join(part for part in parts if part)
+    return {"commit": commit, "dirty_sha256": sha256_bytes(text.encode()) if text else None}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def source_digests() -> dict[str, str]:
+    """Return ``{path from the project root: sha256}`` of every file of this package that the process imported."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files.add(str(PACKAGE / "train.py"))  # imported as __main__
+    paths = sorted(Path(name).resolve() for name in files if name and Path(name).resolve().is_relative_to(PACKAGE))
+    return {f"src/dica/{path.relative_to(PACKAGE).as_posix()}": sha256_file(path) for path in paths}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_facts(device_type: str) -> dict[str, str | int]:
+    """Return type, name and thread count of the device in use."""
+    import torch
+
+    if device_type == "cuda":
+        return {"type": "cuda", "name": torch.cuda.get_device_name(), "threads": torch.get_num_threads()}
+    return {"type": "cpu", "name": _cpu_name(), "threads": torch.get_num_threads()}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def peak_memory_mb(device_type: str) -> int:
+    """Return the most memory the run has held: on the GPU, or of this process on a CPU."""
+    if device_type == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,0 +1,189 @@
+"""Exact resume: a run killed at any step ends in the same bytes as one that was left alone."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import all_variants, make_prepared, make_trainer, tiny_config
+
+from dica.files import UserError, read_json, sha256_file, write_json
+from dica.state import NEWEST, PREVIOUS, StateFolder
+from dica.train import INTERRUPTED, SaveEvery, history_csv
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing in the program catches it."""
+
+
+def run_with_kills(settings: dict, data: Path, state: Path, kills: list[int], save_batches: int):
+    """Train, dying before the given batches (counted over all attempts), each time starting a new trainer."""
+    done = 0
+
+    def die_or_go_on(original):
+        def run_batch(*arguments):
+            nonlocal done
+            done += 1
+            if kills and done == kills[0]:
+                kills.pop(0)
+                raise Killed
+            return original(*arguments)
+
+        return run_batch
+
+    while True:
+        trainer = make_trainer(settings, data, state, SaveEvery(seconds=0, batches=save_batches))
+        trainer.resume()
+        trainer._run_batch = die_or_go_on(trainer._run_batch)
+        try:
+            trainer.run()
+            return trainer
+        except Killed:
+            trainer.state._lock.close()  # what the kernel does when a process dies
+
+
+@pytest.mark.parametrize(("method", "variant"), all_variants())
+def test_killed_and_resumed_equals_undisturbed(method: str, variant: str, tmp_path: Path) -> None:
+    data = make_prepared(tmp_path / "data")
+    settings = tiny_config(method, variant)
+    whole = make_trainer(settings, data, tmp_path / "whole")
+    whole.run()
+    draw = random.Random(f"{method} {variant}")
+    kills = sorted(draw.sample(range(2, 12), 3))
+    parts = run_with_kills(settings, data, tmp_path / "parts", kills, save_batches=draw.choice([1, 2, 3]))
+    assert not kills or kills[0] > 6, "the kills really happened"
+    assert history_csv(parts.history) == history_csv(whole.history)
+    expected, found = whole.method.state_dict(), parts.method.state_dict()
+    different = [name for name in expected if not torch.equal(expected[name], found[name])]
+    assert not different
+
+
+def command(settings: dict, tmp_path: Path, name: str, data: Path, *options: str) -> list[str]:
+    write_json(tmp_path / "config.json", settings)
+    return [
+        *(sys.executable, "-m", "dica.train", "--config", str(tmp_path / "config.json"), "--data", str(data)),
+        *("--out", str(tmp_path / name), "--state", str(tmp_path / f"{name}.state"), "--device", "cpu", *options),
+    ]
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("method", ["drc", "imc-swav"])
+def test_kill_9_at_random_moments_leaves_the_same_files(method: str, tmp_path: Path) -> None:
+    data = make_prepared(tmp_path / "data", {"train": 160})
+    settings = tiny_config(method, epochs=12)
+    done = subprocess.run(command(settings, tmp_path, "whole", data), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    arguments = command(settings, tmp_path, "killed", data, "--save-batches", "7")
+    killed = 0
+    state = tmp_path / "killed.state"
+    while killed < 2:
+        process = start(arguments)
+        before = (state / NEWEST).stat().st_mtime_ns if (state / NEWEST).is_file() else 0
+        while process.poll() is None and (
+            not (state / NEWEST).is_file() or (state / NEWEST).stat().st_mtime_ns == before
+        ):
+            time.sleep(0.01)  # until this attempt has got somewhere
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors or "finished before it could be killed"
+        killed += 1
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("predictions.npz", "weights.safetensors", "history.csv", "config.json"):
+        assert sha256_file(tmp_path / "killed" / name) == sha256_file(tmp_path / "whole" / name), name
+    assert read_json(tmp_path / "killed/run.json")["resumed"] == killed
+    assert not (state / NEWEST).exists(), "a finished run leaves no checkpoint behind"
+
+
+def test_sigterm_saves_and_says_try_again(tmp_path: Path) -> None:
+    data = make_prepared(tmp_path / "data", {"train": 400})
+    settings = tiny_config("drc", epochs=2000)
+    process = start(command(settings, tmp_path, "out", data, "--save-batches", "5"))
+    while not (tmp_path / "out.state" / NEWEST).is_file() and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == INTERRUPTED, errors
+    assert "run the same command" in errors
+    assert not (tmp_path / "out" / "run.json").exists()
+    trainer = make_trainer(settings, data, tmp_path / "out.state")
+    trainer.resume()
+    assert trainer.step > 0
+
+
+def test_a_torn_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path, capsys) -> None:
+    data, settings = make_prepared(tmp_path / "data"), tiny_config("drc")
+    trainer = make_trainer(settings, data, tmp_path / "state", SaveEvery(seconds=0, batches=2))
+    trainer.run()
+    trainer.state._lock.close()
+    newest = tmp_path / "state" / NEWEST
+    content = newest.read_bytes()
+    for spoilt in (content[: len(content) // 2], b"", content[:200] + bytes([content[200] ^ 1]) + content[201:]):
+        newest.write_bytes(spoilt)
+        again = make_trainer(settings, data, tmp_path / "state")
+        again.resume()
+        again.state._lock.close()
+        assert 0 < again.step < trainer.step
+        assert "not used" in capsys.readouterr().err
+    (tmp_path / "state" / PREVIOUS).unlink()
+    fresh = make_trainer(settings, data, tmp_path / "state")
+    fresh.resume()
+    assert fresh.step == 0, "with no sound checkpoint the run starts over"
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    first = StateFolder(tmp_path, "a" * 12)
+    first.save({"x": torch.zeros(1)})
+    first._lock.close()
+    state, warnings = StateFolder(tmp_path, "b" * 12).load(torch.device("cpu"))
+    assert state is None
+    assert "belongs to run aaaaaaaaaaaa" in warnings[0]
+
+
+def test_a_checkpoint_with_code_in_it_is_not_executed(tmp_path: Path) -> None:
+    import hashlib
+    import io
+    import pickle
+
+    from dica.state import MAGIC
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    buffer = io.BytesIO()
+    torch.save({"run_id": "a" * 12, "evil": Evil()}, buffer)
+    payload = buffer.getvalue()
+    (tmp_path / NEWEST).write_bytes(MAGIC + hashlib.sha256(payload).digest() + payload)
+    with pytest.raises(pickle.UnpicklingError):
+        StateFolder(tmp_path, "a" * 12).load(torch.device("cpu"))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+    first = StateFolder(tmp_path, "a" * 12)
+    with pytest.raises(UserError, match=r"process \d+ on"):
+        StateFolder(tmp_path, "a" * 12)
+    first._lock.close()
+    StateFolder(tmp_path, "a" * 12)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    data = make_prepared(tmp_path / "data")
+    settings = tiny_config("drc", lr=1e30)
+    trainer = make_trainer(settings, data, tmp_path / "state", SaveEvery(seconds=0, batches=1))
+    with pytest.raises(UserError, match=r"not finite by epoch 1, step \d+.*seed 0"):
+        trainer.run()
+    saved, _ = trainer.state.load(torch.device("cpu"))
+    sums = [value for parts in (saved or {"sums": {}})["sums"].values() for value in parts.values()]
+    assert all(bool(torch.isfinite(value)) for value in sums)

@@ -1,0 +1,60 @@
+"""GPU slots: never two holders of one, none leaked when a holder is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dica.slots import gpu_slot
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from dica.slots import gpu_slot
+with gpu_slot(sys.argv[2].split(","), int(sys.argv[3]), Path(sys.argv[1]), poll_s=0.02) as index:
+    print(index, flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(folder: Path, devices: str = "a,b", share: int = 1) -> subprocess.Popen:
+    arguments = [sys.executable, "-c", HOLDER, str(folder), devices, str(share)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_each_device_is_given_once_and_freed_by_a_kill(tmp_path: Path) -> None:
+    first, second = holder(tmp_path), holder(tmp_path)
+    try:
+        given = {process: int(process.stdout.readline()) for process in (first, second)}
+        assert sorted(given.values()) == [0, 1]
+        third = holder(tmp_path)
+        time.sleep(0.5)
+        assert third.poll() is None
+        first.send_signal(signal.SIGKILL)
+        assert int(third.stdout.readline()) == given[first], "the slot of the killed process, and no other"
+        third.kill()
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+
+
+def test_shares_are_spread_over_devices_before_doubling_up(tmp_path: Path) -> None:
+    with (
+        gpu_slot(["a", "b"], 2, tmp_path) as one,
+        gpu_slot(["a", "b"], 2, tmp_path) as two,
+        gpu_slot(["a", "b"], 2, tmp_path) as three,
+    ):
+        assert (one, two, three) == (0, 1, 0)
+
+
+def test_a_slot_is_free_again_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), gpu_slot(["a"], 1, tmp_path):
+        raise ZeroDivisionError
+    with gpu_slot(["a"], 1, tmp_path, poll_s=0.01) as index:
+        assert index == 0

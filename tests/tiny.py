@@ -1,0 +1,84 @@
+"""A tiny prepared data set and tiny configs: what the training tests run on."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dica import config, identity, methods
+from dica.data.resident import ResidentImages
+from dica.files import sha256_file, write_json
+from dica.rng import derive_seed
+from dica.state import StateFolder
+from dica.train import SaveEvery, Trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {"epochs": 2, "batch_size": 16}
+
+
+def make_prepared(folder: Path, counts: dict[str, int] | None = None, size: int = 8, channels: int = 1) -> Path:
+    """Write a prepared data set of seeded noise with a bright bar whose place depends on the image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = counts or {"train": 48}
+    draw = np.random.default_rng(0)
+    splits = {}
+    for name, count in counts.items():
+        images = draw.integers(0, 96, (count, size, size, channels), dtype=np.uint8)
+        for index, image in enumerate(images):
+            image[:, index % size] += 128
+        np.save(folder / f"{name}.npy", images)
+        file = folder / f"{name}.npy"
+        splits[name] = {
+            "file": file.name,
+            "n": count,
+            "shape": list(images.shape),
+            "bytes": file.stat().st_size,
+            "sha256": sha256_file(file),
+        }
+    manifest = {"fingerprint": "tiny", "data_id": "tiny", "image_size": size, "channels": channels, "splits": splits}
+    write_json(folder / "manifest.json", {"dataset": "tiny", "classes": [], **manifest})
+    return folder
+
+
+@cache
+def archive_profile() -> dict:
+    return config.load_profile(ROOT / "params/archive.yaml", ROOT)
+
+
+def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: object) -> dict:
+    """The config of a run on the tiny data set: the digits' parameters, two epochs, small batches."""
+    params = config.resolve(method, variant, "digits", archive_profile(), ROOT)
+    params = config.merge(params, {key: value for key, value in TINY.items() if key in params}, overrides)
+    body = {
+        "method": method,
+        "variant": variant,
+        "dataset": "digits",
+        "data_id": "tiny",
+        "seed": seed,
+        "determinism": "seeded",
+        "params": params,
+    }
+    return {"id": identity.run_id(body), **body}
+
+
+def make_trainer(settings: dict, data: Path, state: Path, save_every: SaveEvery | None = None) -> Trainer:
+    """Build what `dica.train` builds, without the process around it."""
+    torch.set_num_threads(1)
+    images = ResidentImages(data, torch.device("cpu"))
+    torch.manual_seed(derive_seed(settings["seed"], "init"))
+    method = methods.build(settings["method"], settings["params"], images.info).to(torch.get_default_dtype())
+    folder = StateFolder(state, settings["id"])
+    return Trainer(settings, method, images, folder, save_every or SaveEvery(seconds=0))
+
+
+def gradient_methods() -> list[str]:
+    """Every method of the archive that is trained by gradient steps."""
+    return [name for name in config.method_names(ROOT) if "epochs" in config.load_method(name, ROOT)["defaults"]]
+
+
+def all_variants() -> list[tuple[str, str]]:
+    """Every (method, variant) that is trained by gradient steps."""
+    return [(name, variant) for name in gradient_methods() for variant in config.load_method(name, ROOT)["variants"]]
