@@ -1,0 +1,144 @@
+"""The catalogue of data sets, `params/datasets.yaml`, read and checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dica.files import UserError, canonical_json, sha256_bytes
+
+CATALOG = Path("params/datasets.yaml")
+SCHEMA = Path("workflow/schemas/datasets.schema.yaml")
+
+
+def load(root: Path | str) -> dict[str, dict[str, Any]]:
+    """Return all data sets by name, checked against the schema.
+
+    Each entry gains `name` and, where it names a class list, `wnids` (the list's lines).
+
+    Raises
+    ------
+    UserError
+        If a file is missing or not YAML, or an entry is not what the schema allows; the message names file and key.
+    """
+    import jsonschema
+
+    root = Path(root)
+    entries, schema = _read_yaml(root / CATALOG), _read_yaml(root / SCHEMA)
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(entries))
+    plain = [
+        error for error in errors if not {"then", "else"} & set(error.schema_path)
+    ]  # a wrong kind misleads the rest
+    error = jsonschema.exceptions.best_match(plain or errors)
+    if error is not None:
+        raise UserError(f"{root / CATALOG}: {_explain(error)}")
+    for name, entry in entries.items():
+        entry["name"] = name
+        if "class_list" in entry:
+            entry["wnids"] = _class_list(root / entry["class_list"], entry)
+        size = entry["prepare"].get("size")
+        if size not in (None, entry["image_size"]):
+            raise UserError(
+                f"{root / CATALOG}: {name}.prepare.size is {size}, but {name}.image_size is {entry['image_size']}; "
+                f"make them equal"
+            )
+    return entries
+
+
+def entry(root: Path | str, name: str) -> dict[str, Any]:
+    """Return one data set's entry.
+
+    Raises
+    ------
+    UserError
+        As `load`, or if there is no such data set; the message lists those there are.
+    """
+    entries = load(root)
+    if name not in entries:
+        raise UserError(f"{Path(root) / CATALOG}: no data set {name!r}; there are {', '.join(entries)}")
+    return entries[name]
+
+
+def data_id(entry: dict[str, Any]) -> str:
+    """Return what identifies a data set's content in a run's identity.
+
+    The declared `fingerprint` where there is one. Otherwise a hash over everything declared that decides the
+    content: the digests of the first alternative under `sources`, kind, preparation, splits and class list.
+
+    Parameters
+    ----------
+    entry
+        An entry as `load` returns it.
+
+    Raises
+    ------
+    UserError
+        If neither a fingerprint nor a digest is declared (a plain folder of images).
+    """
+    if entry.get("fingerprint"):
+        return entry["fingerprint"]
+    if not is_identified(entry):
+        raise UserError(
+            f"{CATALOG}: {entry['name']} has neither a fingerprint nor an archive digest, so runs on it could not "
+            f"be told apart; run `python -m dica.data fingerprint {entry['name']}` and paste the line it prints"
+        )
+    decisive = {
+        "archives": _declared_digests(entry),
+        "kind": entry["kind"],
+        "prepare": {**entry["prepare"], "image_size": entry["image_size"]},
+        "splits": entry["splits"],
+        "classes": sha256_bytes(canonical_json(entry.get("wnids", entry["num_classes"])).encode()),
+    }
+    return sha256_bytes(canonical_json(decisive).encode())
+
+
+def is_identified(entry: dict[str, Any]) -> bool:
+    """Whether a fingerprint or an archive digest is declared, so that `data_id` has an answer."""
+    return bool(entry.get("fingerprint") or _declared_digests(entry))
+
+
+def local_folder(alternative: dict[str, Any], root: Path | str) -> Path | None:
+    """Return the folder that a `format: folder` source points to: its environment variable first, then its path."""
+    value = os.environ.get(alternative.get("env", ""), "") or alternative.get("folder")
+    return Path(root, value).expanduser() if value else None
+
+
+def _declared_digests(entry: dict[str, Any]) -> list[list[str]]:
+    for alternative in entry["sources"]:
+        if alternative.get("files"):
+            return sorted([f["file"], f.get("sha256") or f["md5"]] for f in alternative["files"])
+    return []
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+
+
+def _class_list(path: Path, entry: dict[str, Any]) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (class_list of {entry['name']} in {CATALOG})")
+    wnids = path.read_text(encoding="utf-8").split()
+    if len(set(wnids)) != entry["num_classes"] or len(wnids) != entry["num_classes"]:
+        raise UserError(f"{path}: {len(set(wnids))} distinct classes, {entry['name']} declares {entry['num_classes']}")
+    return wnids
+
+
+def _explain(error: Any) -> str:
+    """Say in one line which key is wrong and what it may be."""
+    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+    if error.validator == "enum":
+        return f"{key}: {error.instance!r} is not allowed; choose from {', '.join(map(str, error.validator_value))}"
+    if error.validator in ("additionalProperties", "unevaluatedProperties"):
+        allowed = ", ".join(error.schema.get("properties", {}))
+        return f"{key}: {error.message}; allowed keys: {allowed}"
+    if error.validator == "not":
+        return f"{key}: {', '.join(error.validator_value['required'])} does not apply to this kind; remove it"
+    return f"{key}: {error.message}"

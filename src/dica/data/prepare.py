@@ -1,0 +1,286 @@
+"""From archives to `data/prepared/<name>/*.npy`, `data/labels/<name>.npz` and, last of all, the manifest.
+
+The same archives give the same bytes everywhere: no times, no paths, a fixed order. Arrays are written under temporary
+names and the manifest last, so a folder with a manifest is complete, and a crash leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
+from dica.data.content import Block, Content
+from dica.data.fetch import fetch_dataset
+from dica.data.prepared import MANIFEST, check_length, load_manifest
+from dica.files import IntegrityError, UserError, canonical_json, sha256_bytes, sync_folder, write_json, write_npz
+
+PREPARED = Path("data/prepared")
+LABELS = Path("data/labels")
+BLOCK = 2**22
+
+READERS = {
+    "cifar": cifar.read,
+    "stl10": stl10.read,
+    "imagenet": imagenet.read,
+    "tiny-imagenet": tiny.read,
+    "folder": folder.read,
+    "digits": digits.read,
+}
+
+
+def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> dict[str, Any]:
+    """Fetch, read and write one data set.
+
+    Parameters
+    ----------
+    name
+        A data set of `params/datasets.yaml`.
+    root
+        The project root.
+    mirror
+        See `fetch.fetch`.
+
+    Returns
+    -------
+    dict
+        The manifest: dataset, data_id (None while nothing declared identifies the content), kind, classes, image_size,
+        channels, splits {file, n, shape, bytes, sha256 (of the file),
+        pixels_sha256, labels_sha256}, fingerprint, sources {file, sha256, md5}, prepared_with.
+
+    Raises
+    ------
+    IntegrityError
+        If an archive's digest or the declared fingerprint does not agree.
+    UserError
+        If the data cannot be had, are not as declared, or the disk is too small.
+    """
+    root = Path(root)
+    entry = catalog.entry(root, name)
+    alternative, paths, sources = fetch_dataset(entry, root, mirror)
+    content = READERS[entry["kind"]](entry, alternative["format"], paths)
+    _require_declared(entry, content)
+    target = root / PREPARED / name
+    target.mkdir(parents=True, exist_ok=True)
+    with _only_one(target), _temporary_files(target, content.counts) as temporary:
+        _require_space(target, content)
+        _write_arrays(entry, content, temporary)
+        splits = {split: _record(split, temporary[split], content) for split in sorted(content.counts)}
+        manifest = _manifest(entry, content, splits, sources)
+        _require_fingerprint(entry, manifest)
+        (target / MANIFEST).unlink(missing_ok=True)  # from here on the folder is incomplete until the end
+        for split, record in splits.items():
+            temporary[split].replace(target / record["file"])
+        sync_folder(target)
+        write_npz(root / LABELS / f"{name}.npz", _known_labels(content.labels))
+        write_json(target / MANIFEST, manifest)
+    return manifest
+
+
+def verify(name: str, root: Path | str) -> dict[str, Any]:
+    """Hash the prepared arrays and labels again and compare with manifest and catalogue.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    IntegrityError
+        If a byte differs, a file has another length, or the fingerprints disagree.
+    UserError
+        If the data set is unknown or not prepared.
+    """
+    root = Path(root)
+    entry = catalog.entry(root, name)
+    target = root / PREPARED / name
+    manifest = load_manifest(target)
+    for record in manifest["splits"].values():
+        path = target / record["file"]
+        check_length(path, record["bytes"])
+        file_digest, pixel_digest = _array_digests(path, int(np.prod(record["shape"])))
+        if (file_digest, pixel_digest) != (record["sha256"], record["pixels_sha256"]):
+            raise IntegrityError(
+                f"{path}: sha256 is {file_digest}, the manifest says {record['sha256']}; prepare {name} again"
+            )
+    _verify_labels(root / LABELS / f"{name}.npz", manifest)
+    if (again := fingerprint(manifest["splits"], manifest["classes"])) != manifest["fingerprint"]:
+        raise IntegrityError(
+            f"{target / MANIFEST}: fingerprint is {manifest['fingerprint']}, its parts give {again}; "
+            f"prepare {name} again"
+        )
+    _require_fingerprint(entry, manifest)
+    return manifest
+
+
+def fingerprint(splits: dict[str, dict[str, Any]], classes: list[str]) -> str:
+    """Return the hash that identifies content: of each split name, shape, pixel and label digest, and the class names.
+
+    The container (archive, order of its members, NumPy header) has no influence.
+    """
+    parts = [
+        [split, record["shape"], record["pixels_sha256"], record["labels_sha256"]]
+        for split, record in sorted(splits.items())
+    ]
+    return sha256_bytes(canonical_json({"splits": parts, "classes": classes}).encode())
+
+
+def _require_declared(entry: dict[str, Any], content: Content) -> None:
+    name, declared = entry["name"], dict(entry["splits"])
+    if content.counts != declared:
+        found = ", ".join(f"{split}: {number}" for split, number in sorted(content.counts.items()))
+        wanted = ", ".join(f"{split}: {number}" for split, number in sorted(declared.items()))
+        raise UserError(f"{name}: found {{{found}}}, params/datasets.yaml declares under `splits` {{{wanted}}}")
+    expected = (entry["image_size"], entry["image_size"], entry["channels"])
+    if tuple(content.shape) != expected:
+        raise UserError(
+            f"{name}: images are {tuple(content.shape)}, but `image_size` and `channels` declare {expected}"
+        )
+
+
+def _require_classes(entry: dict[str, Any], content: Content) -> None:
+    if content.classes and len(content.classes) != entry["num_classes"]:
+        raise UserError(
+            f"{entry['name']}: {len(content.classes)} classes found, `num_classes` in params/datasets.yaml is "
+            f"{entry['num_classes']}"
+        )
+
+
+def _require_fingerprint(entry: dict[str, Any], manifest: dict[str, Any]) -> None:
+    declared = entry.get("fingerprint")
+    if declared and declared != manifest["fingerprint"]:
+        raise IntegrityError(
+            f"{entry['name']}: fingerprint is {manifest['fingerprint']}, params/datasets.yaml declares {declared}. "
+            f"If you changed the data, its labels or `prepare` on purpose, declare the new one (runs get new ids); if "
+            f"not, the archive or the image decoder differs (written with {manifest['prepared_with']})"
+        )
+
+
+@contextlib.contextmanager
+def _only_one(target: Path) -> Iterator[None]:
+    with open(target / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _temporary_files(target: Path, splits: dict[str, int]) -> Iterator[dict[str, Path]]:
+    """Give a temporary name per split (fixed: what a killed process left is overwritten) and clean up on failure."""
+    paths = {split: target / f".{split}.npy.part" for split in splits}
+    try:
+        yield paths
+    finally:
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+
+
+def _require_space(target: Path, content: Content) -> None:
+    needed = sum(content.counts.values()) * int(np.prod(content.shape))
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        raise UserError(f"{target}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+
+
+def _write_arrays(entry: dict[str, Any], content: Content, paths: dict[str, Path]) -> None:
+    """Stream all blocks to disk with plain writes: a full disk is then an error, not a killed process as with mmap."""
+    missing = {split: np.ones(number, bool) for split, number in content.counts.items()}
+    with contextlib.ExitStack() as stack:
+        files, starts = {}, {}
+        for split, path in paths.items():
+            files[split] = stack.enter_context(open(path, "wb"))
+            header = {"descr": "|u1", "fortran_order": False, "shape": (content.counts[split], *content.shape)}
+            np.lib.format.write_array_header_1_0(files[split], header)
+            starts[split] = files[split].tell()
+        for block in content.blocks:
+            _write_block(block, files[block.split], starts[block.split])
+            missing[block.split][block.rows] = False
+        for split, file in files.items():
+            if missing[split].any():
+                raise UserError(f"{entry['name']}: {int(missing[split].sum())} images of {split} never came")
+            file.flush()
+            os.fsync(file.fileno())
+    _require_classes(entry, content)
+
+
+def _write_block(block: Block, file: BinaryIO, start: int) -> None:
+    images = np.ascontiguousarray(block.images)
+    size = images[0].nbytes if len(images) else 0
+    breaks = np.flatnonzero(np.diff(block.rows) != 1) + 1  # runs of consecutive rows are one write each
+    for first, last in zip([0, *breaks], [*breaks, len(images)], strict=True):
+        if first < last:
+            file.seek(start + int(block.rows[first]) * size)
+            file.write(images[first:last].data)
+
+
+def _record(split: str, path: Path, content: Content) -> dict[str, Any]:
+    shape = [content.counts[split], *content.shape]
+    file_digest, pixel_digest = _array_digests(path, int(np.prod(shape)))
+    return {
+        "file": f"{split}.npy",
+        "n": shape[0],
+        "shape": [int(side) for side in shape],
+        "bytes": path.stat().st_size,
+        "sha256": file_digest,
+        "pixels_sha256": pixel_digest,
+        "labels_sha256": _labels_digest(content.labels[split]),
+    }
+
+
+def _array_digests(path: Path, pixels: int) -> tuple[str, str]:
+    """Return the digests of a whole .npy file and of the pixels after its header, in one pass."""
+    whole, data = hashlib.sha256(), hashlib.sha256()
+    with open(path, "rb") as file:
+        whole.update(file.read(path.stat().st_size - pixels))
+        while block := file.read(BLOCK):
+            whole.update(block)
+            data.update(block)
+    return whole.hexdigest(), data.hexdigest()
+
+
+def _labels_digest(labels: np.ndarray) -> str:
+    return sha256_bytes(np.ascontiguousarray(labels, dtype="<i2").tobytes())
+
+
+def _known_labels(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {split: values.astype("<i2") for split, values in labels.items() if split != "unlabeled"}
+
+
+def _verify_labels(path: Path, manifest: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise IntegrityError(f"{path}: is missing; prepare {manifest['dataset']} again")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {split: _labels_digest(archive[split]) for split in archive.files}
+    except Exception as error:  # a damaged zip can raise nearly anything
+        raise IntegrityError(f"{path}: not readable ({error}); prepare {manifest['dataset']} again") from None
+    expected = {split: r["labels_sha256"] for split, r in manifest["splits"].items() if split != "unlabeled"}
+    if found != expected:
+        raise IntegrityError(f"{path}: labels are not those of the manifest; prepare {manifest['dataset']} again")
+
+
+def _manifest(
+    entry: dict[str, Any], content: Content, splits: dict[str, Any], sources: list[dict[str, Any]]
+) -> dict[str, Any]:
+    import PIL
+
+    return {
+        "dataset": entry["name"],
+        "data_id": catalog.data_id(entry) if catalog.is_identified(entry) else None,
+        "kind": entry["kind"],
+        "fingerprint": fingerprint(splits, content.classes),
+        "image_size": entry["image_size"],
+        "channels": entry["channels"],
+        "classes": content.classes,
+        "splits": splits,
+        "sources": sources,
+        "prepared_with": {"numpy": np.__version__, "pillow": PIL.__version__},
+    }

@@ -1,0 +1,68 @@
+"""Open prepared arrays. Needs NumPy only, because every training process and many light rules import it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dica.files import IntegrityError, UserError, read_json
+
+MANIFEST = "manifest.json"
+
+
+def load_manifest(folder: Path | str) -> dict[str, Any]:
+    """Return the manifest of a prepared data set; it is written last, so its presence means complete.
+
+    Raises
+    ------
+    UserError
+        If the folder has no manifest, that is, the data set is not prepared.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder}: not prepared; run `python -m dica.data prepare {folder.name}`")
+    return read_json(folder / MANIFEST)
+
+
+def open_split(folder: Path | str, split: str) -> np.memmap:
+    """Map the images of one split, read only.
+
+    Returns
+    -------
+    np.memmap
+        (n, H, W, C) uint8, 0..255.
+
+    Raises
+    ------
+    UserError
+        If the data set is not prepared or has no such split.
+    IntegrityError
+        If the file is not as long, or not of the shape, that the manifest says.
+    """
+    folder = Path(folder)
+    splits = load_manifest(folder)["splits"]
+    if split not in splits:
+        raise UserError(f"{folder}: no split {split!r} (it has {', '.join(sorted(splits))})")
+    record = splits[split]
+    path = folder / record["file"]
+    check_length(path, record["bytes"])
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise IntegrityError(f"{path}: not a NumPy array ({error}); prepare {folder.name} again") from None
+    if images.dtype != np.uint8 or list(images.shape) != record["shape"]:
+        raise IntegrityError(
+            f"{path}: holds {images.dtype} {list(images.shape)}, the manifest says uint8 {record['shape']}; "
+            f"prepare {folder.name} again"
+        )
+    return images
+
+
+def check_length(path: Path, expected: int) -> None:
+    """Raise an IntegrityError unless `path` is a file of `expected` bytes."""
+    length = path.stat().st_size if path.is_file() else None
+    if length != expected:
+        found = "is missing" if length is None else f"has {length} bytes"
+        raise IntegrityError(f"{path}: {found}, the manifest says {expected} bytes; prepare {path.parent.name} again")

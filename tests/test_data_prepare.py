@@ -1,0 +1,431 @@
+"""From declared archives to arrays: completeness, determinism, integrity, the catalogue and the command line."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import archives
+from archives import entry, images, project, source
+from dica.data import catalog
+from dica.data.__main__ import main
+from dica.data.content import Content, whole
+from dica.data.labels import load_labels
+from dica.data.prepare import READERS, fingerprint, prepare, verify
+from dica.data.prepared import load_manifest, open_split
+from dica.files import IntegrityError, UserError, canonical_json, sha256_bytes
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A project with one tiny CIFAR-10 in its binary archive."""
+    root = tmp_path / "Projekt ä 1"
+    data = images(5, 32, 32), np.arange(5), images(2, 32, 32, seed=1), np.arange(2)
+    path = archives.cifar10_binary(root / "data/raw/cifar ü.tar.gz", *data)
+    one = entry("cifar", [source(path, "binary")], {"train": 5, "test": 2}, 32, prepare={"labels": "label"})
+    return project(root, mini=one)
+
+
+def change(root: Path, **values) -> None:
+    """Change keys of `mini` in the catalogue."""
+    path = root / catalog.CATALOG
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries["mini"].update(values)
+    path.write_text(yaml.safe_dump(entries, allow_unicode=True), encoding="utf-8")
+
+
+def names(root: Path) -> list[str]:
+    folder = root / "data/prepared/mini"
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
+
+
+COMPLETE = ["manifest.json", "test.npy", "train.npy"]
+
+
+# --- what is written
+
+
+def test_manifest_arrays_and_labels_agree(home):
+    manifest = prepare("mini", home)
+    assert manifest == load_manifest(home / "data/prepared/mini") == verify("mini", home)
+    assert names(home) == COMPLETE
+    train = open_split(home / "data/prepared/mini", "train")
+    assert isinstance(train, np.memmap)
+    assert not train.flags.writeable
+    assert manifest["splits"]["train"]["pixels_sha256"] == sha256_bytes(train.tobytes())
+    assert manifest["splits"]["test"]["labels_sha256"] == sha256_bytes(np.arange(2, dtype="<i2").tobytes())
+    assert manifest["fingerprint"] == fingerprint(manifest["splits"], manifest["classes"])
+    assert str(home) not in json.dumps(manifest, ensure_ascii=False)
+
+
+def test_a_second_preparation_gives_the_same_bytes(home):
+    def digests() -> dict[str, str]:
+        files = [*(home / "data/prepared/mini").glob("*.*"), home / "data/labels/mini.npz"]
+        return {path.name: sha256_bytes(path.read_bytes()) for path in files}
+
+    prepare("mini", home)
+    first = digests()
+    shutil.rmtree(home / "data/prepared")
+    time.sleep(1.1)  # zip archives keep times of two seconds' grain
+    prepare("mini", home)
+    assert digests() == first
+
+
+def test_pixels_labels_class_names_and_shape_each_change_the_fingerprint():
+    record = {"shape": [2, 1, 1, 3], "pixels_sha256": "p", "labels_sha256": "l"}
+    known = fingerprint({"train": record}, ["a"])
+    others = [
+        fingerprint({"train": record | {"shape": [1, 2, 1, 3]}}, ["a"]),
+        fingerprint({"train": record | {"pixels_sha256": "q"}}, ["a"]),
+        fingerprint({"train": record | {"labels_sha256": "m"}}, ["a"]),
+        fingerprint({"train": record}, ["b"]),
+        fingerprint({"test": record}, ["a"]),
+    ]
+    assert len({known, *others}) == 6
+    assert fingerprint({"b": record, "a": record}, []) == fingerprint({"a": record, "b": record}, [])
+
+
+def test_labels_by_evaluation_split(home):
+    prepare("mini", home)
+    path = home / "data/labels/mini.npz"
+    assert load_labels(path, "all").tolist() == [0, 1, 2, 3, 4, 0, 1]
+    assert load_labels(path, "train").tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="not one of all, train, test"):
+        load_labels(path, "val")
+    with pytest.raises(UserError, match="no such file"):
+        load_labels(home / "none.npz", "all")
+    path.write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(UserError, match="not readable"):
+        load_labels(path, "all")
+
+
+# --- what is refused
+
+
+def test_counts_classes_and_shape_must_be_the_declared_ones(home):
+    for key, value, message in (
+        ("splits", {"train": 6, "test": 2}, r"found \{test: 2, train: 5\}"),
+        ("splits", {"train": 5}, "declares under `splits`"),
+        ("image_size", 28, "declare"),
+        ("num_classes", 11, "10 classes found"),
+    ):
+        before = catalog.entry(home, "mini")[key]
+        change(home, **{key: value})
+        with pytest.raises(UserError, match=message):
+            prepare("mini", home)
+        change(home, **{key: before})
+    assert names(home) == []
+    prepare("mini", home)
+
+
+def test_a_declared_fingerprint_that_differs_is_an_integrity_error(home):
+    known = prepare("mini", home)["fingerprint"]
+    change(home, fingerprint="0" * 64)
+    with pytest.raises(IntegrityError) as error:
+        prepare("mini", home)
+    assert known in str(error.value)
+    assert "0" * 64 in str(error.value)
+    assert names(home) == COMPLETE  # what was there stays
+    with pytest.raises(IntegrityError):
+        verify("mini", home)
+    change(home, fingerprint=known)
+    assert prepare("mini", home)["data_id"] == known
+
+
+def test_a_wrong_archive_is_refused_before_it_is_read(home):
+    path = home / "data/raw/cifar ü.tar.gz"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"cifar ü\.tar\.gz.*sha256"):
+        prepare("mini", home)
+    assert names(home) == []
+
+
+def test_a_full_disk_is_said_before_anything_is_written(home, monkeypatch):
+    monkeypatch.setattr("dica.data.prepare.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(UserError, match="GB are free"):
+        prepare("mini", home)
+
+
+# --- what a crash leaves
+
+
+def test_an_error_on_the_way_leaves_nothing(home, monkeypatch):
+    monkeypatch.setattr("dica.data.prepare._record", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare("mini", home)
+    assert names(home) == []
+
+
+def killed_in(where: str, root: Path) -> bool:
+    """Prepare in a process that is killed when it comes to one of its functions."""
+    code = (
+        "import os, signal, sys, dica.data.prepare as p;"
+        f"p.{where} = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "p.prepare('mini', sys.argv[1])"
+    )
+    return subprocess.run([sys.executable, "-c", code, str(root)], check=False).returncode == -9
+
+
+def test_images_that_never_came_are_noticed(home, monkeypatch):
+    def forgetful(*_) -> Content:
+        pixels = images(5, 32, 32)
+        labels = {"train": np.zeros(5, np.int16), "test": np.zeros(2, np.int16)}
+        return Content([], (32, 32, 3), {"train": 5, "test": 2}, [whole("train", pixels)], labels)
+
+    monkeypatch.setitem(READERS, "cifar", forgetful)
+    with pytest.raises(UserError, match="2 images of test never came"):
+        prepare("mini", home)
+    assert names(home) == []
+
+
+@pytest.mark.parametrize(("where", "complete"), [("_manifest", True), ("write_npz", False)])
+def test_a_kill_while_a_prepared_set_is_replaced(home, where, complete):
+    prepare("mini", home)
+    assert killed_in(where, home)
+    assert ("manifest.json" in names(home)) is complete
+    if complete:
+        verify("mini", home)
+
+
+@pytest.mark.parametrize("where", ["_record", "_manifest", "write_npz", "write_json"])
+def test_a_kill_leaves_no_manifest_and_the_next_run_completes(home, where):
+    assert killed_in(where, home)
+    assert "manifest.json" not in names(home)
+    with pytest.raises(UserError, match="not prepared"):
+        open_split(home / "data/prepared/mini", "train")
+    prepare("mini", home)
+    assert names(home) == COMPLETE
+    verify("mini", home)
+
+
+# --- what verification notices
+
+
+@pytest.mark.parametrize("at", [20, 5000, -1])
+def test_one_flipped_bit_is_noticed(home, at):
+    prepare("mini", home)
+    path = home / "data/prepared/mini/train.npy"
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"train\.npy"):
+        verify("mini", home)
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "missing"])
+def test_another_length_is_noticed_at_opening_and_by_verify(home, damage):
+    prepare("mini", home)
+    folder = home / "data/prepared/mini"
+    data = (folder / "test.npy").read_bytes()
+    (folder / "test.npy").unlink()
+    if damage != "missing":
+        (folder / "test.npy").write_bytes(data[:-1] if damage == "cut" else data + b"x")
+    for action in (lambda: open_split(folder, "test"), lambda: verify("mini", home)):
+        with pytest.raises(IntegrityError, match=r"test\.npy"):
+            action()
+    assert len(open_split(folder, "train")) == 5
+
+
+def test_changed_labels_and_a_changed_manifest_are_noticed(home):
+    prepare("mini", home)
+    path = home / "data/labels/mini.npz"
+    good = path.read_bytes()
+    np.savez(path, train=np.arange(5, dtype=np.int16), test=np.array([1, 0], np.int16))
+    with pytest.raises(IntegrityError, match="labels"):
+        verify("mini", home)
+    path.write_bytes(good)
+    manifest = home / "data/prepared/mini/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"class 3"', '"class x"'))
+    with pytest.raises(IntegrityError, match="its parts give"):
+        verify("mini", home)
+
+
+def test_a_split_that_is_not_there_is_named(home):
+    prepare("mini", home)
+    with pytest.raises(UserError, match="no split 'unlabeled' \\(it has test, train\\)"):
+        open_split(home / "data/prepared/mini", "unlabeled")
+
+
+def test_opening_prepared_arrays_needs_neither_pillow_nor_pandas_nor_torch():
+    code = "import sys, dica.data.prepared, dica.data.labels; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"PIL", "pandas", "torch", "scipy", "sklearn", "yaml", "requests", "dvc"} & set(loaded)
+
+
+# --- the catalogue
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "cifer"}, r"mini\.kind: 'cifer' is not allowed; choose from cifar, stl10"),
+        ({"colour": 1}, r"mini: .*'colour' was unexpected.*allowed keys: label"),
+        ({"splits": {"train": 0}}, r"mini\.splits\.train: 0 is less than"),
+        ({"class_list": "x"}, r"mini: class_list does not apply to this kind"),
+        ({"prepare": {}}, r"mini\.prepare: 'labels' is a required"),
+        ({"prepare": {"labels": "label", "size": 8}}, r"prepare\.size is 8, but mini\.image_size is 32"),
+        ({"sources": [{"format": "binary", "files": [{"file": "../x", "md5": "0" * 32}]}]}, r"files\.0\.file"),
+        ({"sources": [{"format": "binary", "files": [{"file": "x"}]}]}, r"files\.0"),
+        ({"fingerprint": "abc"}, r"mini\.fingerprint"),
+    ],
+)
+def test_catalogue_errors_name_file_and_key(home, values, message):
+    change(home, **values)
+    with pytest.raises(UserError, match=message) as error:
+        catalog.load(home)
+    assert str(home / "params/datasets.yaml") in str(error.value)
+
+
+def test_broken_missing_and_unknown_catalogue_entries(home):
+    with pytest.raises(UserError, match="no data set 'maxi'; there are mini"):
+        catalog.entry(home, "maxi")
+    (home / "params/datasets.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        catalog.load(home)
+    (home / "params/datasets.yaml").unlink()
+    with pytest.raises(UserError, match="no such file"):
+        catalog.load(home)
+
+
+def test_data_id_depends_on_what_decides_the_content_and_on_nothing_else(home):
+    def now() -> str:
+        return catalog.data_id(catalog.entry(home, "mini"))
+
+    known = now()
+    change(home, label="other", note="other", licence="other", normalisation={"mean": [0.1], "std": [0.2]})
+    assert now() == known
+    change(home, splits={"train": 4, "test": 2})
+    assert now() != known
+    change(home, fingerprint="ab" * 32)
+    assert now() == "ab" * 32
+
+
+def test_a_folder_without_fingerprint_has_no_identity_until_one_is_declared(home, capsys):
+    folder = home / "data/raw/photos"
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(archives.encode(images(1, 6, 6, number)[0]))
+    one = entry("folder", [{"format": "folder", "folder": "data/raw/photos"}], {"train": 2}, 6)
+    project(home, mini=one)
+    with pytest.raises(UserError, match="fingerprint mini"):
+        catalog.data_id(catalog.entry(home, "mini"))
+    assert main(["prepare", "mini", "--root", str(home)]) == 0
+    capsys.readouterr()
+    assert main(["fingerprint", "mini", "--root", str(home)]) == 0
+    change(home, **yaml.safe_load(capsys.readouterr().out.strip()))
+    assert prepare("mini", home)["data_id"] == catalog.data_id(catalog.entry(home, "mini"))
+
+
+def test_an_alternative_source_is_taken_when_its_file_is_there(home):
+    data = images(5, 32, 32), np.arange(5), images(2, 32, 32, seed=1), np.arange(2)
+    path = archives.cifar10_python(home / "data/raw/python.tar.gz", *data)
+    first = {"format": "binary", "files": [{"file": "absent.tar.gz", "md5": "0" * 32, "get": "ask"}]}
+    change(home, sources=[first, source(path, "python")])
+    assert prepare("mini", home)["sources"][0]["file"] == "python.tar.gz"
+    path.unlink()
+    with pytest.raises(UserError, match=r"absent\.tar\.gz.*ask.*python\.tar\.gz"):
+        prepare("mini", home)
+
+
+def test_the_shipped_catalogue_is_valid_and_complete(root):
+    entries = catalog.load(root)
+    expected = (
+        "cifar10 cifar20 cifar100 stl10 imagenet10 imagenet-dogs imagenet50 imagenet100 imagenet200 tiny-imagenet"
+    )
+    assert {*expected.split(), "digits", "cifar10-jpeg"} <= set(entries)
+    assert len({catalog.data_id(one) for one in entries.values()}) == len(entries)
+    lists = {name: one["wnids"] for name, one in entries.items() if "wnids" in one}
+    assert set(lists["imagenet50"]) < set(lists["imagenet100"]) < set(lists["imagenet200"])
+    assert lists["imagenet10"][0] == "n02056570"
+    for one in entries.values():
+        assert len(one["normalisation"]["mean"]) == len(one["normalisation"]["std"]) == one["channels"]
+
+
+def test_every_key_of_the_schema_is_described(root):
+    schema = yaml.safe_load((root / catalog.SCHEMA).read_text())
+
+    def bare(node: dict, at: str) -> list[str]:
+        found = []
+        for name, child in node.get("properties", {}).items():
+            found += [] if "description" in child else [f"{at}.{name}"]
+            found += bare(child, f"{at}.{name}")
+        return found
+
+    assert [key for name, part in schema["$defs"].items() for key in bare(part, name)] == []
+
+
+def test_dvc_pointers_agree_with_the_catalogue(root):
+    declared = {
+        file["file"]: file
+        for one in catalog.load(root).values()
+        for alternative in one["sources"]
+        for file in alternative.get("files", [])
+    }
+    pointers = sorted((root / "data/raw").glob("*.dvc"))
+    assert pointers
+    for pointer in pointers:
+        (out,) = yaml.safe_load(pointer.read_text())["outs"]
+        assert pointer.name == f"{out['path']}.dvc"
+        assert (out["md5"], out["size"]) == (declared[out["path"]]["md5"], declared[out["path"]]["size"])
+        assert out["hash"] == "md5"
+
+
+# --- the command line
+
+
+def test_command_line_exit_codes(home, capsys):
+    root = ["--root", str(home)]
+    assert main(["list", *root]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["mini", "-"]
+    assert main(["fetch", "mini", *root]) == 0
+    assert main(["prepare", "mini", *root]) == 0
+    assert main(["verify", "mini", *root]) == 0
+    assert main(["fingerprint", "mini", *root]) == 0
+    assert load_manifest(home / "data/prepared/mini")["fingerprint"] in capsys.readouterr().out
+    assert main(["prepare", "maxi", *root]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    (home / "data/prepared/mini/train.npy").write_bytes(b"")
+    assert main(["verify", "mini", *root]) == 3
+    with pytest.raises(SystemExit) as error:
+        main(["nonsense"])
+    assert error.value.code == 2
+
+
+def test_command_line_takes_a_mirror(home, tmp_path):
+    shutil.move(home / "data/raw/cifar ü.tar.gz", tmp_path)
+    assert main(["fetch", "mini", "--root", str(home)]) == 2
+    assert main(["prepare", "mini", "--root", str(home), "--mirror", str(tmp_path)]) == 0
+
+
+# --- the real thing
+
+
+@pytest.mark.shared
+def test_all_of_cifar10_jpeg(root, shared, tmp_path):
+    archive = shared / "data" / "cifar10-jpeg.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    shutil.copytree(root / "params", tmp_path / "params")
+    shutil.copytree(root / "workflow/schemas", tmp_path / "workflow/schemas")
+    code = "import sys; from dica.data.prepare import prepare; prepare('cifar10-jpeg', sys.argv[1], sys.argv[2])"
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), str(archive.parent)], check=True)
+    assert time.monotonic() - start < 120
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20  # KiB; the largest child so far
+    manifest = load_manifest(tmp_path / "data/prepared/cifar10-jpeg")
+    assert manifest["splits"]["train"]["shape"] == [50000, 32, 32, 3]
+    assert manifest["classes"][0] == "airplane"
+    counts = np.bincount(load_labels(tmp_path / "data/labels/cifar10-jpeg.npz", "all"))
+    assert counts.tolist() == [6000] * 10
+    assert canonical_json(verify("cifar10-jpeg", tmp_path)) == canonical_json(manifest)
