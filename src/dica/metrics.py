@@ -1,0 +1,302 @@
+"""Clustering metrics, computed from stored assignments and labels; the only module that opens a label file.
+
+Conventions (they differ between papers, so each is named):
+ACC is the accuracy after the best one-to-one map of clusters to classes, surplus clusters count as wrong;
+NMI is normalised by the arithmetic mean of the two entropies (headline) or the geometric one (DCCM Eq. 16);
+ARI is the Hubert-Arabie index (DCCM Eq. 18).
+`num_clusters` and `num_classes` may differ and clusters may be empty.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from dica.files import UserError, read_json, sha256_file, write_json
+
+SPLITS = ("train", "test")
+EVAL_SPLITS = ("all", *SPLITS)
+
+
+def as_labels(values: Any, name: str) -> np.ndarray:
+    """Return `values` as a 1-d int64 array of indices >= 0.
+
+    Raises
+    ------
+    UserError
+        If the array is empty, not 1-d, not of an integer type (NaN included) or holds a negative value.
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or array.size == 0:
+        raise UserError(f"{name}: needs a non-empty 1-d array, got shape {array.shape}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise UserError(f"{name}: holds NaN; needs integer indices")
+    if array.dtype.kind not in "iu":
+        raise UserError(f"{name}: needs an integer type, got {array.dtype}")
+    if array.min() < 0:
+        raise UserError(f"{name}: holds {array.min()}; indices start at 0")
+    return array.astype(np.int64)
+
+
+def as_pair(y_true: Any, y_pred: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return true classes and predicted clusters as checked arrays of one length."""
+    true, pred = as_labels(y_true, "y_true"), as_labels(y_pred, "y_pred")
+    if true.size != pred.size:
+        raise UserError(f"y_true has {true.size} samples, y_pred {pred.size}: they must be the same images")
+    return true, pred
+
+
+def contingency(y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: int = 0) -> np.ndarray:
+    """Return the counts (clusters, classes); given sizes are lower bounds, so that empty ones are kept."""
+    true, pred = as_pair(y_true, y_pred)
+    shape = (max(num_clusters, int(pred.max()) + 1), max(num_classes, int(true.max()) + 1))
+    return np.bincount(pred * shape[1] + true, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def cluster_map(y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: int = 0) -> np.ndarray:
+    """Return the class (or -1) of every cluster under the best one-to-one map (Hungarian algorithm)."""
+    table = contingency(y_true, y_pred, num_classes, num_clusters)
+    clusters, classes = linear_sum_assignment(table, maximize=True)
+    mapping = np.full(table.shape[0], -1, dtype=np.int64)
+    mapping[clusters] = classes
+    return mapping
+
+
+def accuracy(y_true: Any, y_pred: Any) -> float:
+    """Clustering accuracy in [0, 1] (DCCM Eq. 19-20): one-to-one map, surplus clusters are wrong."""
+    table = contingency(y_true, y_pred)
+    clusters, classes = linear_sum_assignment(table, maximize=True)
+    return float(table[clusters, classes].sum() / table.sum())
+
+
+def nmi(y_true: Any, y_pred: Any, average: str = "arithmetic") -> float:
+    """Normalised mutual information in [0, 1]; two trivial partitions give 1.
+
+    `average` names the mean of the two entropies that divides: `arithmetic` or `geometric`.
+    """
+    if average not in ("arithmetic", "geometric"):
+        raise UserError(f"nmi: average is {average!r}, allowed: arithmetic, geometric")
+    true, pred = as_pair(y_true, y_pred)
+    return float(normalized_mutual_info_score(true, pred, average_method=average))
+
+
+def ari(y_true: Any, y_pred: Any) -> float:
+    """Adjusted Rand index (Hubert-Arabie), at most 1 and about 0 for random partitions."""
+    return float(adjusted_rand_score(*as_pair(y_true, y_pred)))
+
+
+def top_k(y_true: Any, scores: Any, num_classes: int, k: int = 5) -> dict[str, float]:
+    """Top-1 and top-k accuracy under the map found from the top-1 clusters.
+
+    Parameters
+    ----------
+    scores
+        (n, clusters); larger is more probable.
+
+    Returns
+    -------
+    dict
+        `acc` and `acc_k`. A cluster without a class never hits.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or not np.isfinite(scores).all():
+        raise UserError("scores: needs a finite (n, clusters) array")
+    if not 1 <= k <= scores.shape[1]:
+        raise UserError(f"k is {k}, allowed: 1 to {scores.shape[1]} (the number of clusters)")
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    true, first = as_pair(y_true, order[:, 0])
+    hits = cluster_map(true, first, num_classes, scores.shape[1])[order] == true[:, None]
+    return {"acc": float(hits[:, 0].mean()), "acc_k": float(hits.any(axis=1).mean())}
+
+
+def bcubed(weights: Any, y_true: Any) -> dict[str, float]:
+    """BCubed precision and recall of a 0/1 graph (DCCM Fig. 5); a sample's link to itself counts.
+
+    Parameters
+    ----------
+    weights
+        (n, n) with entry 1 where row and column are linked; every row needs a link.
+    """
+    true = as_labels(y_true, "y_true")
+    graph = np.asarray(weights, dtype=np.float64)
+    if graph.shape != (true.size, true.size) or (graph.sum(axis=1) <= 0).any():
+        raise UserError(f"weights: needs shape ({true.size}, {true.size}) and a link in every row")
+    same = true[:, None] == true[None, :]
+    linked_same = (graph * same).sum(axis=1)
+    return {
+        "precision": float((linked_same / graph.sum(axis=1)).mean()),
+        "recall": float((linked_same / same.sum(axis=1)).mean()),
+    }
+
+
+def variance(probabilities: Any, y_true: Any) -> dict[str, float]:
+    """Intra- and inter-class variance of (n, K) outputs (DRC Fig. 6).
+
+    Both are means over classes; the grand mean is taken over samples.
+    """
+    true = as_labels(y_true, "y_true")
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.ndim != 2 or len(p) != true.size or not np.isfinite(p).all():
+        raise UserError(f"probabilities: needs a finite ({true.size}, K) array, got shape {p.shape}")
+    groups = [p[true == label] for label in np.unique(true)]
+    intra = [((group - group.mean(axis=0)) ** 2).sum(axis=1).mean() for group in groups]
+    inter = [((group.mean(axis=0) - p.mean(axis=0)) ** 2).sum() for group in groups]
+    return {"intra": float(np.mean(intra)), "inter": float(np.mean(inter))}
+
+
+def cluster_shares(y_pred: Any, num_clusters: int) -> np.ndarray:
+    """Return the share of samples in each of `num_clusters` clusters."""
+    pred = as_labels(y_pred, "y_pred")
+    if pred.max() >= num_clusters:
+        raise UserError(f"y_pred: holds cluster {pred.max()}, but there are {num_clusters} (0 to {num_clusters - 1})")
+    return np.bincount(pred, minlength=num_clusters) / pred.size
+
+
+def cluster_entropy(y_pred: Any, num_clusters: int) -> float:
+    """Entropy of the cluster sizes in nats: 0 for one cluster, log K for K equal ones."""
+    shares = cluster_shares(y_pred, num_clusters)
+    used = shares[shares > 0]
+    return float(abs((used * np.log(used)).sum()))
+
+
+def evaluate(y_true: Any, y_pred: Any, num_clusters: int, num_classes: int) -> dict[str, Any]:
+    """Return every reported number of one partition; samples with label -1 are left out.
+
+    Raises
+    ------
+    UserError
+        If no sample has a label, lengths differ, or an index is out of range.
+    """
+    true, pred = np.asarray(y_true), np.asarray(y_pred)
+    if true.ndim != 1 or true.shape != pred.shape:
+        raise UserError(f"labels have shape {true.shape}, assignments {pred.shape}: they must be the same images")
+    true, pred = true[true != -1], pred[true != -1]
+    if not true.size:
+        raise UserError("no sample has a label: nothing to evaluate")
+    shares = cluster_shares(pred, num_clusters)
+    return {
+        "acc": accuracy(true, pred),
+        "nmi": nmi(true, pred),
+        "nmi_geometric": nmi(true, pred, "geometric"),
+        "ari": ari(true, pred),
+        "n": int(true.size),
+        "num_clusters": int(num_clusters),
+        "num_classes": int(num_classes),
+        "used_clusters": int((shares > 0).sum()),
+        "largest_cluster_share": float(shares.max()),
+        "cluster_entropy": cluster_entropy(pred, num_clusters),
+    }
+
+
+def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
+    """Read every array of an npz file without ever unpickling.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not such an archive.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # zip, zlib and numpy each have their own errors for a damaged file
+        raise UserError(f"{path}: not a readable npz file ({error})") from None
+
+
+def recompute(predictions: Path | str, labels: Path | str, eval_split: str) -> dict[str, Any]:
+    """Return `evaluated_on`, `headline` and `splits` for stored predictions, writing nothing.
+
+    Parameters
+    ----------
+    predictions, labels
+        npz files; see `evaluate_files`.
+    eval_split
+        `all` (train followed by test), `train` or `test`.
+    """
+    if eval_split not in EVAL_SPLITS:
+        raise UserError(f"eval_split is {eval_split!r}, allowed: {', '.join(EVAL_SPLITS)}")
+    stored, truth = load_arrays(predictions), load_arrays(labels)
+    if "num_clusters" not in stored or stored["num_clusters"].size != 1:
+        raise UserError(f"{predictions}: lacks the number num_clusters")
+    num_clusters = int(stored["num_clusters"].item())
+    parts = {split: _split(split, stored, truth, predictions, labels) for split in SPLITS}
+    has_labels = [split for split in SPLITS if len(truth.get(split, ()))]
+    needed = (has_labels or SPLITS) if eval_split == "all" else (eval_split,)
+    for split in needed:
+        if parts[split] is None:
+            raise UserError(f"{predictions}: no {split}_assignment with labels; eval_split {eval_split!r} needs it")
+    num_classes = max(int(values.max()) + 1 for values in truth.values() if values.size)
+    chosen = [part for split in needed if (part := parts[split]) is not None]
+    try:
+        headline = evaluate(
+            *(np.concatenate(arrays) for arrays in zip(*chosen, strict=True)), num_clusters, num_classes
+        )
+        splits = {
+            split: evaluate(*part, num_clusters, num_classes)
+            for split, part in parts.items()
+            if part is not None and (part[0] != -1).any()
+        }
+    except UserError as error:
+        raise UserError(f"{predictions} with {labels}: {error}") from None
+    return {"evaluated_on": eval_split, "headline": headline, "splits": splits}
+
+
+def _split(
+    split: str,
+    stored: dict[str, np.ndarray],
+    truth: dict[str, np.ndarray],
+    predictions: Path | str,
+    labels: Path | str,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return (labels, assignment) of one split, or None where the run or the label file does not have it."""
+    name = f"{split}_assignment"
+    if name not in stored or split not in truth or not len(truth[split]):
+        return None
+    true, pred = truth[split], stored[name]
+    if true.ndim != 1 or true.shape != pred.shape:
+        raise UserError(f"{predictions}: {name} has shape {pred.shape}, {labels} has {true.shape} for {split}")
+    if true.dtype.kind not in "iu" or true.min() < -1:
+        raise UserError(f"{labels}: {split} needs integer class indices (-1 = no label)")
+    return true, pred
+
+
+def evaluate_files(predictions: Path | str, labels: Path | str, out: Path | str, eval_split: str) -> dict[str, Any]:
+    """Evaluate stored predictions and write metrics.json.
+
+    Parameters
+    ----------
+    predictions
+        npz with `<split>_assignment` (n,) for train and/or test and the scalar `num_clusters`. The id
+        is read from the config.json beside it, if there is one.
+    labels
+        npz with `train` and `test` class indices in the same order; -1 marks a sample without label.
+    out
+        Path of metrics.json.
+    eval_split
+        What the headline is computed on: `all`, `train` or `test`.
+
+    Returns
+    -------
+    dict
+        What was written.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or damaged, or lengths, types or index ranges are wrong; the file is named.
+    """
+    config = Path(predictions).with_name("config.json")
+    result = {
+        "id": read_json(config)["id"] if config.is_file() else None,
+        **recompute(predictions, labels, eval_split),
+        "predictions_sha256": sha256_file(predictions),
+        "labels_sha256": sha256_file(labels),
+    }
+    write_json(out, result)
+    return result

@@ -1,0 +1,97 @@
+"""The printed numbers of the papers (params/published/*.csv), as text: their digits say how exact they are."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from pathlib import Path
+
+from dica.files import UserError
+
+COLUMNS = ("paper", "table", "method", "dataset", "metric", "statistic", "value", "std", "note")
+Rows = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed number: fraction and spread as text, what it is, and a remark on its origin."""
+
+    value: str
+    std: str
+    statistic: str
+    note: str
+
+
+@cache
+def load_published(root: Path, file: str = "results.csv") -> tuple[dict[str, str], ...]:
+    """Read a file of printed numbers.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, lacks a column or holds a value that is no number; the message has the line.
+    """
+    path = root / "params" / "published" / file
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(f"{path}: lacks the column {missing[0]!r}")
+            rows = tuple(reader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    for line, row in enumerate(rows, start=2):
+        for name in ("value", "std"):
+            if row[name]:
+                _number(row[name], f"{path}:{line}: {name}")
+    return rows
+
+
+def _number(text: str, where: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise UserError(f"{where}: {text!r} is not a number") from None
+
+
+def find(
+    rows: Rows, paper: str, table: str, method: str, dataset: str, metric: str, statistic: str
+) -> Published | None:
+    """Return the printed number of one cell, or None where the table has none.
+
+    A `mean` falls back to a number printed without statistic (`single`), a `best` does not.
+
+    Raises
+    ------
+    UserError
+        If the table holds nothing at all on the method (a misspelt name), or several numbers fit.
+    """
+    of_method = [row for row in rows if (row["paper"], row["table"], row["method"]) == (paper, table, method)]
+    if not of_method:
+        raise UserError(f"params/published: {paper}, {table} has no method {method!r}")
+    fitting = [row for row in of_method if (row["dataset"], row["metric"]) == (dataset, metric)]
+    chosen = [row for row in fitting if row["statistic"] == statistic]
+    if not chosen and statistic == "mean":
+        chosen = [row for row in fitting if row["statistic"] == "single"]
+    if len(chosen) > 1:
+        raise UserError(f"params/published: {paper}, {table}: several {statistic} {metric} of {method} on {dataset}")
+    if not chosen:
+        return None
+    row = chosen[0]
+    return Published(row["value"], row["std"], row["statistic"], row["note"])
+
+
+def decimals(text: str) -> int:
+    """Return the number of digits after the point of a printed number."""
+    return len(text.partition(".")[2])
+
+
+def to_scale(text: str, scale: str) -> str:
+    """Return a fraction as the paper prints it: `0.891` is `89.1` in percent, digits kept."""
+    if scale == "fraction" or not text:
+        return text
+    return f"{Decimal(text) * 100:.{max(decimals(text) - 2, 0)}f}"

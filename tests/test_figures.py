@@ -1,0 +1,93 @@
+"""Figures: what they read, that bytes repeat, and that missing runs are named."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from matplotlib import pyplot as plt
+
+import factory
+from dica import figures
+from dica.artefacts import load_artefacts
+from dica.files import UserError
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory, root):
+    project = factory.make_project(tmp_path_factory.mktemp("figures"), root)
+    artefacts = load_artefacts(project, ["dica figure-1", "dica figure-2"])
+    plan = factory.make_plan(artefacts)
+    for entry in plan["runs"]:
+        if entry["method"] != "imc-swav":
+            factory.write_run(project, entry, 0.8)
+    return project, plan, artefacts
+
+
+def test_history_is_averaged_by_epoch(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,step,loss,af,empty,lr\n1,1,4,1,,0.1\n1,2,2,3,,0.1\n2,3,1,,,0.1\n")
+    history = figures.read_history(path)
+    assert history["epoch"] == [1, 2]
+    assert history["loss"] == [3, 1]
+    assert history["af"][0] == 2
+    assert history["af"][1] != history["af"][1], "an epoch without a value stays empty"
+    assert figures.loss_parts(history) == ["loss", "af"]
+
+
+@pytest.mark.parametrize("text", ["step,loss\n1,2\n", "epoch,loss\n1,abc\n"])
+def test_a_damaged_history_is_named(tmp_path, text):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(UserError, match=r"history\.csv: not a history"):
+        figures.read_history(tmp_path / "history.csv")
+
+
+def test_bytes_repeat_and_text_stays_text(example, tmp_path):
+    project, plan, artefacts = example
+    first = figures.write_figures(artefacts, plan, project, "results", tmp_path / "a")
+    second = figures.write_figures(artefacts, plan, project, "results", tmp_path / "b")
+    assert [p.suffix for p in first] == [".svg", ".png"] * 2
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    svg = first[0].read_text()
+    assert "DRC: over_loss" in svg
+    assert "IMC-SwAV: not run yet" in svg
+    assert not re.search(r"<dc:date>", svg)
+    assert (
+        "http"
+        not in re.sub(r'(xmlns(:\w+)?|rdf:resource|about)="[^"]*"|<!DOCTYPE[^>]*>', "", svg).split("</metadata>")[1]
+    )
+
+
+def test_words_of_a_figure_name_every_value(example):
+    project, plan, artefacts = example
+    figure, words = figures.draw(artefacts[1], plan, project, "results")
+    assert "IMC-SwAV on Digits: not run." in words
+    assert len(re.findall(r"\d\.\d{3}", words)) == 8, "two methods: three seeds and a mean each"
+    plt.close(figure)
+
+
+def test_axes_are_labelled_and_the_legend_is_outside(example):
+    project, plan, artefacts = example
+    figure, _ = figures.draw(artefacts[1], plan, project, "results")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "ACC (fraction of 1)"
+    legend = figure.legends[0].get_window_extent()
+    assert legend.y1 <= axes.get_window_extent().y0, "the legend covers no data"
+    plt.close(figure)
+
+
+def test_a_long_list_of_loss_parts_wraps(example):
+    project, plan, artefacts = example
+    figure, _ = figures.draw(artefacts[0], plan, project, "results")
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert len(drawn) == 6, "the six parts of DRC; IMC-SwAV, not run, gets a line of words"
+    assert max(axes.get_subplotspec().colspan.stop for axes in figure.axes) == figures.PANELS
+    plt.close(figure)
+
+
+def test_figures_without_any_run(root, tmp_path):
+    project = factory.make_project(tmp_path, root)
+    artefacts = load_artefacts(project, ["dica"])
+    plan = factory.make_plan(artefacts)
+    assert len(figures.write_figures(artefacts, plan, project, "results", tmp_path / "out")) == 4

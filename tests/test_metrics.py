@@ -1,0 +1,206 @@
+"""Metrics: reference vectors, brute force, agreement with scikit-learn, controls and error messages."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from dica import metrics
+from dica.files import UserError, sha256_file, write_npz
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "metrics.json").read_text())
+TOLERANCE = VECTORS["tolerance"]["float64"]["value"]
+
+
+def compute(case: dict) -> dict:
+    inputs, options = case["inputs"], case["options"]
+    match case["equation"]:
+        case "metrics.acc":
+            return {"acc": metrics.accuracy(inputs["y_true"], inputs["y_pred"])}
+        case "metrics.nmi":
+            return {a: metrics.nmi(inputs["y_true"], inputs["y_pred"], a) for a in ("arithmetic", "geometric")}
+        case "metrics.ari":
+            return {"ari": metrics.ari(inputs["y_true"], inputs["y_pred"])}
+        case "metrics.top_k":
+            return metrics.top_k(inputs["y_true"], inputs["scores"], options["num_classes"], options["k"])
+        case "metrics.bcubed":
+            return metrics.bcubed(inputs["W"], inputs["y_true"])
+        case "metrics.variance":
+            return metrics.variance(inputs["p"], inputs["y_true"])
+    raise AssertionError(f"no metric for {case['equation']}")
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
+def test_reference_vectors(case):
+    """A failure means that a number in every table would follow another convention than the one we name."""
+    got = compute(case)
+    assert set(got) == set(case["expected"])
+    for key, expected in case["expected"].items():
+        assert got[key] == pytest.approx(expected, rel=TOLERANCE["rtol"], abs=TOLERANCE["atol"])
+
+
+def brute_force_accuracy(true, pred, clusters, classes):
+    """The largest share of matches over every one-to-one map of clusters to classes."""
+    size = max(clusters, classes)
+    return max(np.mean(np.array(p)[pred] == true) for p in itertools.permutations(range(size)))
+
+
+@pytest.mark.parametrize(("clusters", "classes"), [(2, 2), (3, 5), (5, 3), (6, 6), (6, 2), (1, 4)])
+def test_accuracy_is_the_best_over_all_permutations(clusters, classes):
+    rng = np.random.default_rng(clusters * 10 + classes)
+    for n in (1, 7, 60):
+        true, pred = rng.integers(0, classes, n), rng.integers(0, clusters, n)
+        assert metrics.accuracy(true, pred) == pytest.approx(brute_force_accuracy(true, pred, clusters, classes))
+
+
+def test_nmi_and_ari_agree_with_scikit_learn_on_large_samples():
+    """120,000 samples: pair counts beyond 32 bits must not overflow."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 10, 120_000).astype(np.int16)
+    pred = np.where(rng.random(true.size) < 0.7, true, rng.integers(0, 10, true.size)).astype(np.int16)
+    assert metrics.nmi(true, pred) == pytest.approx(normalized_mutual_info_score(true, pred))
+    assert metrics.ari(true, pred) == pytest.approx(adjusted_rand_score(true.astype(int), pred.astype(int)))
+    counts = metrics.contingency(true, pred).astype(object)  # exact integers, Hubert-Arabie written out
+    choose = lambda x: (x * (x - 1) / 2).sum()  # noqa: E731
+    rows, columns, total = choose(counts.sum(1)), choose(counts.sum(0)), true.size * (true.size - 1) / 2
+    expected = rows * columns / total
+    assert metrics.ari(true, pred) == pytest.approx((choose(counts) - expected) / ((rows + columns) / 2 - expected))
+
+
+def test_controls():
+    rng = np.random.default_rng(1)
+    true = rng.integers(0, 10, 5000)
+    random = rng.integers(0, 10, 5000)
+    assert abs(metrics.ari(true, random)) < 0.01
+    assert metrics.nmi(true, random) < 0.02
+    assert metrics.accuracy(true, random) < 0.15
+    assert (metrics.accuracy(true, true), metrics.nmi(true, true), metrics.ari(true, true)) == pytest.approx((1, 1, 1))
+    assert metrics.accuracy(true, rng.permutation(true)) < 0.2
+
+
+def test_names_of_clusters_do_not_matter():
+    rng = np.random.default_rng(2)
+    true, pred = rng.integers(0, 6, 400), rng.integers(0, 8, 400)
+    renamed = rng.permutation(8)[pred]
+    for metric in (metrics.accuracy, metrics.nmi, metrics.ari):
+        assert metric(true, renamed) == pytest.approx(metric(true, pred))
+
+
+def test_sizes_of_clusters():
+    assert metrics.cluster_entropy([0, 0, 0], 4) == 0
+    assert metrics.cluster_entropy([0, 1, 2, 3], 4) == pytest.approx(np.log(4))
+    assert metrics.cluster_shares([0, 0, 3, 3], 5).tolist() == [0.5, 0, 0, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("true", "pred", "message"),
+    [
+        ([0, 1], [0, 1, 1], "2 samples, y_pred 3"),
+        ([0, 1], [0.0, 1.0], "integer type"),
+        ([0, 1], [0.0, np.nan], "NaN"),
+        ([0, 1], [0, -2], "y_pred: holds -2"),
+        ([], [], "non-empty"),
+        ([[0, 1]], [[0, 1]], "1-d"),
+        ([True, False], [0, 1], "integer type"),
+    ],
+)
+def test_bad_input_is_named(true, pred, message):
+    for metric in (metrics.accuracy, metrics.nmi, metrics.ari):
+        with pytest.raises(UserError, match=message):
+            metric(true, pred)
+
+
+def test_other_bad_input():
+    with pytest.raises(UserError, match="allowed: arithmetic, geometric"):
+        metrics.nmi([0, 1], [0, 1], "max")
+    with pytest.raises(UserError, match="allowed: 1 to 2"):
+        metrics.top_k([0, 1], [[0.1, 0.9], [0.9, 0.1]], 2, 5)
+    with pytest.raises(UserError, match="holds cluster 7"):
+        metrics.cluster_shares([0, 7], 5)
+    with pytest.raises(UserError, match="finite"):
+        metrics.variance([[np.nan, 1]], [0])
+    with pytest.raises(UserError, match="link in every row"):
+        metrics.bcubed([[1, 0], [0, 0]], [0, 1])
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A run with two splits whose test split is perfect and whose train split has one unlabelled sample."""
+    write_npz(tmp_path / "labels.npz", {"train": np.int16([0, 0, 1, 1, -1]), "test": np.int16([2, 2])})
+    write_npz(
+        tmp_path / "predictions.npz",
+        {
+            "train_assignment": np.int16([1, 1, 0, 2, 3]),
+            "train_confidence": np.float16([0.5] * 5),
+            "test_assignment": np.int16([2, 2]),
+            "num_clusters": np.int64(4),
+        },
+    )
+    (tmp_path / "config.json").write_text('{"id": "abc"}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(("split", "n", "acc"), [("all", 6, 5 / 6), ("train", 4, 0.75), ("test", 2, 1.0)])
+def test_evaluate_files(stored, split, n, acc):
+    result = metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "metrics.json", split)
+    assert result == json.loads((stored / "metrics.json").read_text())
+    assert result["id"] == "abc"
+    assert result["evaluated_on"] == split
+    assert result["headline"]["n"] == n
+    assert result["headline"]["acc"] == pytest.approx(acc)
+    assert result["headline"]["num_classes"] == 3
+    assert result["headline"]["num_clusters"] == 4
+    assert set(result["splits"]) == {"train", "test"}
+    assert result["predictions_sha256"] == sha256_file(stored / "predictions.npz")
+
+
+def rewrite(path, **changes):
+    arrays = metrics.load_arrays(path)
+    arrays.update(changes)
+    write_npz(path, {name: value for name, value in arrays.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "split", "message"),
+    [
+        ({"train_assignment": np.int16([0])}, "all", r"train_assignment has shape \(1,\)"),
+        ({"train_assignment": np.float32([0, 1, 2, np.nan, 1])}, "all", "NaN"),
+        ({"train_assignment": np.int16([0, 1, 2, -4, 1])}, "train", "-4"),
+        ({"num_clusters": np.int64(2)}, "all", "holds cluster 2"),
+        ({"num_clusters": None}, "all", "lacks the number num_clusters"),
+        ({"test_assignment": None}, "all", "no test_assignment"),
+        ({"test_assignment": None}, "test", "no test_assignment"),
+        ({}, "validation", "allowed: all, train, test"),
+    ],
+)
+def test_wrong_predictions_are_refused(stored, changes, split, message):
+    rewrite(stored / "predictions.npz", **changes)
+    with pytest.raises(UserError, match=message):
+        metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", split)
+    assert not (stored / "m.json").exists()
+
+
+def test_a_data_set_without_test_split(stored):
+    rewrite(stored / "labels.npz", test=np.int16([]))
+    rewrite(stored / "predictions.npz", test_assignment=None)
+    result = metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
+    assert result["headline"]["n"] == 4
+    assert set(result["splits"]) == {"train"}
+
+
+def test_damaged_and_missing_files(stored):
+    (stored / "predictions.npz").write_bytes(b"PK broken")
+    for name in ("predictions.npz", "absent.npz"):
+        with pytest.raises(UserError, match=name):
+            metrics.evaluate_files(stored / name, stored / "labels.npz", stored / "m.json", "all")
+
+
+def test_labels_are_all_missing(stored):
+    rewrite(stored / "labels.npz", train=np.int16([-1] * 5), test=np.int16([-1, -1]))
+    with pytest.raises(UserError, match="no sample has a label"):
+        metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")

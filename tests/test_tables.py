@@ -1,0 +1,429 @@
+"""From declarations and run folders to cells and laid-out tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import factory
+from dica import layout, metrics, published, tables
+from dica.artefacts import load_artefacts, needs, planned
+from dica.files import IntegrityError, UserError, read_json, write_json
+from dica.stats import VERDICTS
+from factory import select, write_failure, write_run
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory, root):
+    return factory.example_project(tmp_path_factory.mktemp("project"), root)
+
+
+@pytest.fixture(scope="module")
+def frame(example):
+    project, plan, artefacts = example
+    return tables.cells(plan, project, "results", artefacts)
+
+
+@pytest.fixture
+def project(tmp_path, root):
+    return factory.make_project(tmp_path, root)
+
+
+def cell(frame, address):
+    """Return the one cell of an audit address."""
+    paper, artefact, place = address.split(" ")
+    wanted = dict(zip(("row", "dataset", "metric"), place.split("/"), strict=True), paper=paper, artefact=artefact)
+    chosen = frame[(frame[list(wanted)] == list(wanted.values())).all(axis=1)]
+    assert len(chosen) == 1, address
+    return chosen.iloc[0]
+
+
+# --- declarations ----------------------------------------------------------------------------------------------
+
+
+def test_declared_tables_hold_every_published_number_of_theirs(root):
+    """A row forgotten in the YAML would silently drop a line of the paper's table."""
+    for paper, table in (("drc", "table-1"), ("imc-swav", "table-2")):
+        (artefact,) = load_artefacts(root, [f"{paper} {table}"])
+        rows = published.load_published(root)
+        name = artefact.rows[0].published_table
+        printed = {
+            (r["method"], r["dataset"], r["metric"], r["statistic"])
+            for r in rows
+            if (r["paper"], r["table"]) == (paper, name)
+        }
+        shown = set()
+        for row in artefact.rows:
+            for column in artefact.columns:
+                for metric in artefact.metrics:
+                    key = row.published_metrics.get(metric, metric if not row.published_metrics else "")
+                    place = (paper, row.published_table, row.published_method, column.dataset, key, row.statistic)
+                    found = published.find(rows, *place)
+                    if found:
+                        shown.add((row.published_method, column.dataset, key, found.statistic))
+        assert shown == printed
+
+
+def test_needs_are_the_rows_that_are_run(root):
+    (table,) = load_artefacts(root, ["dica table-1"])
+    assert needs(table) == [(m, "full", "digits", s) for m in ("kmeans", "drc", "imc-swav") for s in range(3)]
+    (drc,) = load_artefacts(root, ["drc table-1"])
+    wanted = needs(drc)
+    assert len(wanted) == len(set(wanted)) == 2 * 6 * 5, "mean and best share their runs"
+    (imc,) = load_artefacts(root, ["imc-swav table-2"])
+    assert ("kmeans", "full", "cifar10", 5) not in needs(imc), "a row's own number of seeds counts"
+
+
+def test_declarations_import_nothing_heavy(root):
+    """Snakemake imports them at each parse."""
+    code = "import sys, dica.artefacts; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "figur"}, "not one of: table, figure"),
+        ({"sedes": 3}, "unknown key 'sedes'"),
+        ({"metrics": ["accuracy"]}, "'accuracy' is not one of: acc, nmi, ari"),
+        ({"seeds": 0}, "0 is less than the minimum"),
+        ({"kind": "figure", "plot": "seeds"}, "a table is expected"),
+        ({"rows": [{"label": "A", "method": "drc"}, {"label": "B", "method": "drc"}]}, "'drc' is there twice"),
+        ({"rows": [{"label": "A"}]}, "table-1.rows.0"),
+    ],
+)
+def test_a_bad_declaration_names_file_and_key(project, change, message):
+    path = project / "params" / "artefacts" / "dica.yaml"
+    body = yaml.safe_load(path.read_text())
+    body["artefacts"]["table-1"].update(change)
+    path.write_text(yaml.safe_dump(body))
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        load_artefacts(project, ["dica"])
+    assert "params/artefacts/dica.yaml" in str(caught.value)
+
+
+def test_unknown_names_list_what_there_is(project):
+    with pytest.raises(UserError, match="no paper 'tcp'; there are: dica, drc"):
+        load_artefacts(project, ["tcp"])
+    with pytest.raises(UserError, match="no 'table-9'; there are: table-1"):
+        load_artefacts(project, ["drc table-9"])
+
+
+def test_each_artefact_once(root):
+    loaded = load_artefacts(root, ["dica", "dica table-1"])
+    assert len({artefact.address for artefact in loaded}) == len(loaded)
+
+
+# --- published numbers -----------------------------------------------------------------------------------------
+
+
+def test_scale_keeps_the_printed_digits():
+    assert published.to_scale("0.890", "percent") == "89.0"
+    assert published.to_scale("0.5625", "percent") == "56.25"
+    assert published.to_scale("0.7", "percent") == "70"
+    assert published.to_scale("0.890", "fraction") == "0.890"
+
+
+def test_find_falls_back_from_mean_to_single_only(root):
+    rows = published.load_published(root)
+    assert published.find(rows, "drc", "Table 1", "kmeans", "cifar10", "acc", "mean").statistic == "single"
+    assert published.find(rows, "drc", "Table 1", "kmeans", "cifar10", "acc", "best") is None
+    assert published.find(rows, "drc", "Table 1", "drc", "cifar10", "acc", "best").value == "0.727"
+    with pytest.raises(UserError, match="has no method 'kmean'"):
+        published.find(rows, "drc", "Table 1", "kmean", "cifar10", "acc", "mean")
+
+
+def test_a_damaged_file_of_published_numbers_is_refused(project):
+    path = project / "params" / "published" / "results.csv"
+    path.write_text(path.read_text().replace("0.087", "O.087", 1))
+    published.load_published.cache_clear()
+    with pytest.raises(UserError, match=r"results.csv:2: value"):
+        published.load_published(project)
+    with pytest.raises(UserError, match="no such file"):
+        published.load_published(project, "absent.csv")
+
+
+# --- cells -----------------------------------------------------------------------------------------------------
+
+
+def test_cells_hold_what_the_runs_say(example, frame):
+    project, plan, _ = example
+    entries = select(plan, "drc", "digits")
+    values = [read_json(project / e["path"] / "metrics.json")["headline"]["acc"] for e in entries]
+    got = cell(frame, "dica table-1 drc/digits/acc")
+    assert got["value"] == pytest.approx(sum(values) / 3, abs=1e-9)
+    assert got["best"] == pytest.approx(max(values), abs=1e-9)
+    assert got["n"] == got["seeds_planned"] == 3
+    assert got["runs"].split() == [entry["path"] for entry in entries]
+    assert got["verdict"] == "not comparable"
+    assert got["reason"] == "no published number for this data set"
+
+
+def test_verdicts_of_the_example(frame):
+    assert set(frame["verdict"]) <= set(VERDICTS)
+    agreeing = cell(frame, "dica table-2 imc-swav/cifar10-jpeg/acc")
+    assert (agreeing["verdict"], agreeing["published"], agreeing["published_std"]) == ("agrees", "0.891", "0.005")
+    assert agreeing["protocol"].endswith("paper: trained on train, evaluated on test, 500 epochs")
+    assert cell(frame, "dica table-2 drc/cifar10-jpeg/acc")["verdict"] == "below"
+    assert cell(frame, "drc table-1 drc-best/cifar10/acc")["verdict"] == "agrees"
+    assert cell(frame, "drc table-1 drc/cifar20/acc")["verdict"] == "not run"
+    assert cell(frame, "drc table-1 dccm/cifar10/acc")["verdict"] == "published only"
+    failed = cell(frame, "drc table-1 drc/stl10/acc")
+    assert (failed["verdict"], failed["reason"]) == ("failed", "loss is not finite at epoch 3 <step 17>")
+    single = cell(frame, "imc-swav table-2 imc-swav/cifar10/acc")
+    assert single["verdict"] == "not comparable"
+    assert single["reason"] == "only one seed: no spread, so no interval; 1 of 15 seeds"
+
+
+def test_only_runs_of_the_plan_count(project):
+    """Old parameters' results, still on disk, must not enter a table."""
+    (artefact,) = load_artefacts(project, ["dica table-1"])
+    plan = factory.make_plan([artefact])
+    for entry in plan["runs"]:
+        write_run(project, entry, 0.8)
+    before = tables.cells(plan, project, "results", [artefact])
+    edited = json.loads(json.dumps(plan).replace(plan["runs"][0]["id"], "0" * 12))
+    after = tables.cells(edited, project, "results", [artefact])
+    assert (before.loc[0, "n"], after.loc[0, "n"]) == (3, 2)
+    assert after.loc[0, "reason"].endswith("2 of 3 seeds")
+
+
+def test_other_artefacts_seeds_do_not_enter(project):
+    (artefact,) = load_artefacts(project, ["dica table-1"])
+    plan = factory.make_plan([artefact])
+    foreign = {**plan["runs"][0], "id": "f" * 12, "seed": 2, "needed_by": ["drc table-9"]}
+    plan["runs"].append(foreign)
+    assert len(planned(plan, artefact, artefact.rows[0], "digits")) == 3
+
+
+def test_two_variant_names_of_equal_parameters(project):
+    (artefact,) = load_artefacts(project, ["dica table-1"])
+    plan = factory.make_plan([artefact])
+    for entry in plan["runs"]:
+        entry.update(variant="batch-256", variants=["batch-256", "full"])
+    assert len(planned(plan, artefact, artefact.rows[0], "digits")) == 3
+
+
+def test_partly_failed_cells_say_so(project):
+    (artefact,) = load_artefacts(project, ["dica table-2"])
+    plan = factory.make_plan([artefact])
+    first, second, third = select(plan, "kmeans", "cifar10-jpeg")
+    write_run(project, first, 0.13)
+    write_run(project, second, 0.14)
+    write_failure(project, third, "out of memory")
+    got = cell(tables.cells(plan, project, "results", [artefact]), "dica table-2 kmeans/cifar10-jpeg/acc")
+    assert got["n"] == 2
+    assert got["reason"].endswith("2 of 3 seeds; out of memory")
+    text = layout.render(artefact, tables.cells(plan, project, "results", [artefact]), plan)["md"]
+    assert "<sup>1</sup> 2 of 3 seeds; out of memory" in text
+
+
+def test_unlike_protocols_are_not_compared(project):
+    (artefact,) = load_artefacts(project, ["dica table-2"])
+    plan = factory.make_plan([artefact])
+    for entry in select(plan, "imc-swav", "cifar10-jpeg"):
+        entry["params"].update(eval_split="all")
+        write_run(project, entry, 0.88)
+    got = cell(tables.cells(plan, project, "results", [artefact]), "dica table-2 imc-swav/cifar10-jpeg/acc")
+    assert (got["verdict"], got["reason"]) == ("not comparable", "evaluated on all here, on test in the paper")
+
+
+def test_all_and_train_are_the_same_without_a_test_split():
+    ours, theirs = {"trained_on": "train", "evaluated_on": "train"}, {"trained_on": "all", "evaluated_on": "all"}
+    assert tables.protocol_difference(ours, theirs, has_test=False) == ""
+    assert "trained on train here" in tables.protocol_difference(ours, theirs, has_test=True)
+    assert tables.protocol_difference(ours, {}, has_test=True) == "", "what a paper does not state is not compared"
+
+
+def test_metrics_of_another_run_are_refused(project):
+    (artefact,) = load_artefacts(project, ["dica table-1"])
+    plan = factory.make_plan([artefact])
+    first, second = plan["runs"][:2]
+    shutil.copytree(write_run(project, first, 0.8), project / second["path"])
+    with pytest.raises(IntegrityError, match=f"is of run {first['id']}"):
+        tables.cells(plan, project, "results", [artefact])
+
+
+def test_cells_file_round_trip_and_equal_bytes(example, frame, tmp_path):
+    project, plan, artefacts = example
+    tables.write_cells(frame, tmp_path / "cells.csv")
+    again = tables.read_cells(tmp_path / "cells.csv")
+    assert tables.cells_text(again) == (tmp_path / "cells.csv").read_text()
+    assert tables.cells_text(tables.cells(plan, project, "results", artefacts)) == tables.cells_text(frame)
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="other columns"):
+        tables.read_cells(tmp_path / "bad.csv")
+
+
+def test_summary_is_numbers_only(example):
+    project, plan, _ = example
+    summary = tables.summarise("drc", plan, project, "results")
+    assert list(summary) == ["cifar10", "cifar10-jpeg", "digits"]
+    full = summary["digits"]["full"]
+    assert full["n"] == 3
+    assert set(full["acc"]) == {"mean", "std"}
+    assert 0.8 < full["acc"]["mean"] < 0.9
+    assert list(tables.summarise("drc", plan, project, "results", ["digits"])) == ["digits"]
+    assert tables.summarise("unknown", plan, project, "results") == {}
+
+
+# --- layout ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def texts(example, frame):
+    _, plan, artefacts = example
+    return {a.address: layout.render(a, frame, plan) for a in artefacts if a.kind == "table"}
+
+
+def test_ours_stand_below_the_published_line(texts):
+    lines = texts["dica table-2"]["md"].splitlines()
+    at = next(k for k, line in enumerate(lines) if line.startswith("| DRC"))
+    assert "0.716" in lines[at]
+    assert lines[at + 1].startswith("| ↳ here, mean of 3, 30 of 500 epochs |")
+    assert lines[at + 1].count("below") == 3
+
+
+def test_every_markdown_row_has_every_column(texts):
+    for text in texts.values():
+        rows = [line for line in text["md"].splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
+
+
+def test_best_and_second_among_published(texts):
+    text = texts["imc-swav table-2"]["md"]
+    assert "**89.7**" in text
+    assert "<ins>89.1 ± 0.5</ins>" in text
+    assert "**92.8**" not in text, "the supervised probe does not compete"
+    assert "**0.898" in texts["dica table-1"]["md"], "without published numbers ours are ranked"
+
+
+def test_footnotes_are_shared(texts):
+    text = texts["imc-swav table-2"]["md"]
+    assert text.count("only one seed") == 1
+    assert text.count("<sup>1</sup>") == 7, "six cells and the note itself"
+
+
+def test_latex_is_balanced_and_plain(texts):
+    for text in texts.values():
+        tex = text["tex"]
+        bare = re.sub(r"\\[{}%&$#_]", "", tex)
+        assert bare.count("{") == bare.count("}")
+        assert bare.count("$") % 2 == 0
+        assert tex.isascii()
+        body = tex.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+        columns = len(re.search(r"begin\{tabular\}\{l(r+)\}", tex)[1])
+        for line in body:
+            cells = re.sub(r"\\&", "", line).count("&")
+            spans = sum(int(n) - 1 for n in re.findall(r"multicolumn\{(\d+)\}", line))
+            assert cells + spans == columns, line
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(texts, tmp_path):
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    body = "\n".join(text["tex"] for text in texts.values())
+    (tmp_path / "t.tex").write_text(head + "\n" + body + "\n\\end{document}\n")
+    subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_escapes():
+    assert layout.tex_escape("a_b & 5% ± <x> λ") == r"a\_b \& 5\% $\pm$ $<$x$>$ ?"
+    assert layout.markdown_escape("a|b *c* <i>") == r"a\|b \*c\* \<i\>"
+
+
+def test_html_escapes_reasons_and_links_to_runs(texts):
+    html = texts["drc table-1"]["html"]
+    assert "&lt;step 17&gt;" in html
+    assert "<step 17>" not in html
+    assert 'href="#runs-drc-full-cifar10"' in html
+
+
+def test_demo_commands_name_the_profile(example, frame):
+    _, plan, artefacts = example
+    demo = {**plan, "profile": "demo"}
+    text = layout.render(artefacts[0], frame, demo)["md"]
+    assert "dica audit dica table-1 kmeans/digits/acc --profile params/demo.yaml" in text
+
+
+def test_layout_of_a_plan_without_any_result(project):
+    artefacts = load_artefacts(project, ["drc", "dica"])
+    plan = factory.make_plan(artefacts)
+    frame = tables.cells(plan, project, "results", artefacts)
+    assert set(frame["verdict"]) == {"not run", "published only"}
+    for artefact in artefacts:
+        if artefact.kind == "table":
+            assert "not run" in layout.render(artefact, frame, plan)["md"]
+
+
+# --- scripts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_script(root, project, monkeypatch, capsys):
+    """Run a workflow script inside this process, as `python workflow/scripts/NAME.py ...` in the project."""
+
+    def run(name, *arguments):
+        script = str(root / "workflow" / "scripts" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.chdir(project)
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(script, run_name="__main__")
+        return done.value.code, capsys.readouterr().err
+
+    (project / "Snakefile").touch()
+    return run
+
+
+def test_scripts_from_predictions_to_report(project, run_script):
+    artefacts = load_artefacts(project, ["dica table-1", "dica figure-1", "dica figure-2"])
+    plan = factory.make_plan(artefacts, "results/demo")
+    write_json(project / "results/demo/plan.json", plan)
+    for entry in plan["runs"]:
+        folder = write_run(project, entry, 0.8)
+        expected = (folder / "metrics.json").read_bytes()
+        (folder / "metrics.json").unlink()
+    arguments = [f"--config={folder}/config.json", f"--predictions={folder}/predictions.npz"]
+    labels = f"--labels={project}/data/labels/digits.npz"
+    code, said = run_script("evaluate", *arguments, labels, f"--out={folder}/metrics.json")
+    assert code == 0, said
+    assert (folder / "metrics.json").read_bytes() == expected
+    demo, steps = "results/demo", ["--plan", "results/demo/plan.json"]
+    cells = ["--cells", f"{demo}/tables/cells.csv"]
+    for name, *rest in (
+        ("cells", "--out", f"{demo}/tables/cells.csv"),
+        ("cells", "--method", "imc-swav", "--out", f"{demo}/metrics/imc-swav.json"),
+        ("tables", *cells, "--artefact", "dica", "table-1", "--out", f"{demo}/tables"),
+        ("figures", "--out", f"{demo}/figures"),
+        ("report", *cells, "--out", f"{demo}/report/index.html"),
+    ):
+        code, said = run_script(name, *steps, *rest)
+        assert code == 0, said
+    made = {p.relative_to(project / demo).as_posix() for p in (project / demo).rglob("*") if p.is_file()}
+    assert {f"tables/dica/table-1.{kind}" for kind in layout.FORMATS} <= made
+    assert {"figures/dica/figure-1.svg", "figures/dica/figure-2.png", "report/index.html"} <= made
+    assert read_json(project / demo / "metrics" / "imc-swav.json")["digits"]["full"]["n"] == 1
+
+
+def test_scripts_report_mistakes_in_one_line(project, run_script):
+    code, said = run_script("cells", "--plan", "results/plan.json", "--out", "x.csv")
+    assert (code, said.count("\n")) == (2, 1)
+    write_json(project / "results/plan.json", factory.make_plan(load_artefacts(project, ["dica table-1"])))
+    plan = ("--plan", "results/plan.json", "--out", "t")
+    code, said = run_script("tables", *plan, "--cells", "x", "--artefact", "drc", "table-1")
+    assert code == 2
+    assert "no run is needed by 'drc table-1'; there are: dica table-1" in said
+
+
+def test_labels_of_the_example_are_read_by_evaluation_only(example):
+    project, plan, _ = example
+    stored = metrics.load_arrays(project / plan["runs"][0]["path"] / "predictions.npz")
+    assert not any("label" in name for name in stored)

@@ -1,0 +1,36 @@
+"""Draw the declared figures from the histories and metrics of a plan's runs: SVG and PNG.
+
+python workflow/scripts/figures.py --plan results/plan.json --out results/figures [--artefact dica figure-1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dica.figures import write_figures
+from dica.files import UserError, project_root
+from dica.tables import artefacts_of, load_plan, results_of
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", type=Path, required=True, help="plan.json of the profile")
+    parser.add_argument("--artefact", nargs=2, metavar=("PAPER", "NAME"), help="one figure (default: all)")
+    parser.add_argument("--out", type=Path, required=True, help="folder; gets <paper>/<figure>.{svg,png}")
+    parser.add_argument("--root", type=Path, help="project root (default: found from the working directory)")
+    args = parser.parse_args()
+    try:
+        root, plan = args.root or project_root(), load_plan(args.plan)
+        chosen = artefacts_of(plan, root, args.artefact)
+        written = write_figures(chosen, plan, root, results_of(args.plan, root), args.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"wrote {len(written)} files under {args.out}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
