@@ -1,0 +1,1 @@
+"""Loss functions of the papers: pure functions of tensors, one file a paper."""

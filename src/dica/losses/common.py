@@ -1,0 +1,65 @@
+"""What several losses need: precision, normalisation and information measures on probabilities."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LOG_FLOOR = 1e-17  # p log p counts as zero below this probability, and its gradient stays finite
+
+
+def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a loss outside autocast and with half-precision tensors raised to float32.
+
+    Products of logits and sums of exponentials lose all meaning in bfloat16, and autocast would lower even
+    float32 arguments for the matrix products inside. float64 stays float64.
+    """
+
+    @functools.wraps(loss)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        raised = [at_least_float32(value) for value in args]
+        named = {name: at_least_float32(value) for name, value in kwargs.items()}
+        device = next(value.device.type for value in (*raised, *named.values()) if torch.is_tensor(value))
+        with torch.autocast(device, enabled=False):
+            return loss(*raised, **named)
+
+    return wrapper
+
+
+def at_least_float32(value: Any) -> Any:
+    """Return a half-precision tensor as float32 and anything else as it is."""
+    if torch.is_tensor(value) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    return value
+
+
+def l2_normalise(x: Tensor, dim: int = -1) -> Tensor:
+    """Divide `x` by its 2-norm along `dim`; a zero vector stays zero."""
+    return F.normalize(x, dim=dim)
+
+
+def matching_cross_entropy(similarity: Tensor) -> Tensor:
+    """Return the mean of -log softmax(similarity)[i, i] over all rows.
+
+    Parameters
+    ----------
+    similarity
+        (..., m, m): row i holds the similarities of item i with every candidate; its partner is candidate i.
+    """
+    partner = similarity.diagonal(dim1=-2, dim2=-1)
+    return (similarity.logsumexp(dim=-1) - partner).mean()
+
+
+def plogp(p: Tensor) -> Tensor:
+    """Return p log p elementwise, with 0 log 0 = 0 and a finite gradient there."""
+    return p * p.clamp_min(LOG_FLOOR).log()
+
+
+def entropy(p: Tensor, dim: int = -1) -> Tensor:
+    """Return the entropy -sum p log p (natural logarithm) along `dim`."""
+    return -plogp(p).sum(dim)

@@ -1,0 +1,185 @@
+"""Losses of IMC-SwAV: Ntelemis et al., Information Maximization Clustering via Multi-View Self-Labelling (2021).
+
+Implements the swapped prediction (Eq. 1), the codes (Eq. 2), the Sinkhorn-Knopp assignment (Eq. 3-4) and the
+mutual information of the classifier (Eq. 6), each over all pairs of views at once.
+
+Deviations and readings:
+
+- Eq. 1 is taken in the order of the official code: the assignment q of one view is predicted by the code u of
+  another (the paper's superscripts are swapped), generalised to multi-crop.
+- `logit_regulariser` is absent from the paper and present in the code; weight 0 removes it.
+- Sinkhorn works on logarithms and is therefore finite for any epsilon; the values are those of Eq. 3-4.
+- The prototypes are taken as they are: `heads.Prototypes.unit_rows` renews their length outside the graph.
+- Scores and assignments are constants in L_cluster, assignments in L_swap. That the classifier reads a detached
+  embedding is decided by the caller, who computes the logits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dica.losses.common import entropy, full_precision, l2_normalise, plogp
+
+
+@full_precision
+def codes(z: Tensor, prototypes: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Scores and codes u (Eq. 2).
+
+    Parameters
+    ----------
+    z
+        (..., n, d) projections, of any length.
+    prototypes
+        (k', d), unit rows.
+
+    Returns
+    -------
+    scores, u
+        (..., n, k') cosines, and their softmax at `temperature`.
+    """
+    scores = l2_normalise(z) @ prototypes.T
+    return scores, torch.softmax(scores / temperature, dim=-1)
+
+
+@full_precision
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+    """Balanced assignments q (Eq. 3-4) of each batch of scores, without gradient.
+
+    Parameters
+    ----------
+    scores
+        (..., n, k'); leading axes are separate problems, solved together.
+    epsilon
+        Entropy weight > 0: smaller is sharper.
+    iterations
+        Alternations of "every prototype gets 1/k'" and "every sample gets 1/n".
+
+    Returns
+    -------
+    Tensor
+        (..., n, k') with rows that sum to 1.
+    """
+    log_q = scores / epsilon
+    for _ in range(iterations):
+        log_q = log_q - log_q.logsumexp(dim=-2, keepdim=True)
+        log_q = log_q - log_q.logsumexp(dim=-1, keepdim=True)
+    return log_q.exp()
+
+
+@full_precision
+def swap_loss(
+    scores: Tensor,
+    temperature: float = 0.1,
+    epsilon: float = 0.05,
+    iterations: int = 3,
+    assign_views: int = 2,
+) -> Tensor:
+    """L_swap (Eq. 1): mean over pairs (a, b), a among the first `assign_views` and b != a, of CE(q_a, u_b).
+
+    Parameters
+    ----------
+    scores
+        (v, n, k') cosines of v >= 2 views of the same n images, the high-resolution views first.
+    """
+    views, samples, _ = scores.shape
+    if views < 2 or not 1 <= assign_views <= views:
+        raise ValueError(f"swap_loss needs 2 views or more and assign_views among them, got {views} views")
+    q = sinkhorn(scores[:assign_views], epsilon, iterations)
+    log_u = torch.log_softmax(scores / temperature, dim=-1)
+    pairs = q.flatten(1) @ log_u.flatten(1).T  # (a, v): the sum over samples and prototypes of q log u
+    return (pairs.diagonal().sum() - pairs.sum()) / (assign_views * (views - 1) * samples)
+
+
+@full_precision
+def cluster_loss(logits: Tensor, scores: Tensor, temperature: float = 0.1, beta: float = 4.0) -> Tensor:
+    """L_cluster (Eq. 6): mean over all pairs of views, i = j included, of H(y | u) - beta H(y).
+
+    With P the joint distribution of cluster y (view j) and prototype u (view i), the first term of Eq. 6 is
+    sum P log(p_u / P). The marginals are the batch means, so only the joint needs the pairs.
+
+    Parameters
+    ----------
+    logits
+        (v, n, k) classifier outputs of v views.
+    scores
+        (v, n, k') cosines of the same views; constants.
+    """
+    views, samples, clusters = logits.shape
+    y = torch.softmax(logits, dim=-1)
+    u = torch.softmax(scores.detach() / temperature, dim=-1)
+    flat_y = y.transpose(1, 2).reshape(views * clusters, samples)
+    flat_u = u.transpose(0, 1).reshape(samples, -1)
+    joint = flat_y @ flat_u / samples  # all (j, y, i, u) in one product
+    joint_entropy = -plogp(joint).sum() / views**2
+    prototype_entropy = entropy(u.mean(1)).mean()
+    cluster_entropy = entropy(y.mean(1)).mean()
+    return joint_entropy - prototype_entropy - beta * cluster_entropy
+
+
+@full_precision
+def logit_regulariser(logits: Tensor, weight: float = 0.01, bound: float = 5.0) -> Tensor:
+    """L_reg: weight times the mean over views and samples of sum_k relu(|logit_k| - bound).
+
+    Parameters
+    ----------
+    logits
+        (v, n, k) classifier outputs.
+    """
+    return weight * torch.relu(logits.abs() - bound).sum(-1).mean()
+
+
+@full_precision
+def imc_swav_loss(
+    z: Tensor,
+    prototypes: Tensor,
+    logits: Tensor,
+    temperature: float = 0.1,
+    epsilon: float = 0.05,
+    sinkhorn_iters: int = 3,
+    assign_views: int = 2,
+    beta: float = 4.0,
+    reg_weight: float = 0.01,
+    reg_bound: float = 5.0,
+) -> dict[str, Tensor]:
+    """Total loss (Eq. 1 + Eq. 6 + regulariser) and its parts.
+
+    Parameters
+    ----------
+    z
+        (v, n, d) projections of v views, the `assign_views` high-resolution ones first.
+    prototypes
+        (k', d), unit rows.
+    logits
+        (v, n, k) classifier outputs of the same views.
+
+    Returns
+    -------
+    dict
+        `loss`, `L_swap`, `L_cluster` and `L_reg`, all scalars.
+    """
+    scores = l2_normalise(z) @ prototypes.T
+    swap = swap_loss(scores, temperature, epsilon, sinkhorn_iters, assign_views)
+    cluster = cluster_loss(logits, scores, temperature, beta)
+    regulariser = logit_regulariser(logits, reg_weight, reg_bound)
+    loss = swap + cluster + regulariser
+    return {"loss": loss, "L_swap": swap, "L_cluster": cluster, "L_reg": regulariser}
+
+
+@full_precision
+def jensen_shannon(u1: Tensor, u2: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of every pair of rows (Fig. 2), between 0 and log 2.
+
+    Parameters
+    ----------
+    u1, u2
+        (n, k') and (m, k') probabilities.
+
+    Returns
+    -------
+    Tensor
+        (n, m).
+    """
+    middle = (u1[:, None] + u2[None]) / 2
+    return entropy(middle) - (entropy(u1)[:, None] + entropy(u2)[None]) / 2
