@@ -269,11 +269,11 @@ def test_opening_prepared_arrays_needs_neither_pillow_nor_pandas_nor_torch():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "cifer"}, r"mini\.kind: 'cifer' is not allowed; choose from cifar, stl10"),
-        ({"colour": 1}, r"mini: .*'colour' was unexpected.*allowed keys: label"),
+        ({"kind": "cifer"}, r"mini\.kind: 'cifer' is not one of: cifar, stl10"),
+        ({"colour": 1}, r"mini: unknown key 'colour'; allowed: .*label"),
         ({"splits": {"train": 0}}, r"mini\.splits\.train: 0 is less than"),
         ({"class_list": "x"}, r"mini: class_list does not apply to this kind"),
-        ({"prepare": {}}, r"mini\.prepare: 'labels' is a required"),
+        ({"prepare": {}}, r"mini\.prepare: missing key 'labels'"),
         ({"prepare": {"labels": "label", "size": 8}}, r"prepare\.size is 8, but mini\.image_size is 32"),
         ({"sources": [{"format": "binary", "files": [{"file": "../x", "md5": "0" * 32}]}]}, r"files\.0\.file"),
         ({"sources": [{"format": "binary", "files": [{"file": "x"}]}]}, r"files\.0"),
@@ -291,7 +291,7 @@ def test_broken_missing_and_unknown_catalogue_entries(home):
     with pytest.raises(UserError, match="no data set 'maxi'; there are mini"):
         catalog.entry(home, "maxi")
     (home / "params/datasets.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="not readable as YAML"):
+    with pytest.raises(UserError, match=r"datasets\.yaml:1: expected the node"):
         catalog.load(home)
     (home / "params/datasets.yaml").unlink()
     with pytest.raises(UserError, match="no such file"):
@@ -350,19 +350,6 @@ def test_the_shipped_catalogue_is_valid_and_complete(root):
     assert lists["imagenet10"][0] == "n02056570"
     for one in entries.values():
         assert len(one["normalisation"]["mean"]) == len(one["normalisation"]["std"]) == one["channels"]
-
-
-def test_every_key_of_the_schema_is_described(root):
-    schema = yaml.safe_load((root / catalog.SCHEMA).read_text())
-
-    def bare(node: dict, at: str) -> list[str]:
-        found = []
-        for name, child in node.get("properties", {}).items():
-            found += [] if "description" in child else [f"{at}.{name}"]
-            found += bare(child, f"{at}.{name}")
-        return found
-
-    assert [key for name, part in schema["$defs"].items() for key in bare(part, name)] == []
 
 
 def test_dvc_pointers_agree_with_the_catalogue(root):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
 from dica.files import read_json, write_json
+from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
 from dica.files import UserError, read_json, sha256_file, write_json
 from dica.state import NEWEST, PREVIOUS, StateFolder
 from dica.train import INTERRUPTED, SaveEvery, history_csv
+from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
 
 class Killed(BaseException):

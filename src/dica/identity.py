@@ -50,11 +50,11 @@ def make_plan(profile: dict, root: Path) -> dict:
     for artefact in declared.load_artefacts(root, profile["artefacts"]):
         for method, variant, dataset, seed in declared.needs(artefact):
             config = run_config(method, variant, dataset, seed, profile, root)
-            run = runs.setdefault(
-                config["id"], {**config, "path": run_folder(config, profile["results"]), "needed_by": []}
-            )
-            if artefact.address not in run["needed_by"]:
-                run["needed_by"].append(artefact.address)
+            known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
+            run = runs.setdefault(config["id"], {**config, **known})
+            for key, value in (("variants", variant), ("needed_by", artefact.address)):
+                if value not in run[key]:
+                    run[key].append(value)
     ordered = sorted(runs.values(), key=lambda run: (run["method"], run["dataset"], run["variant"], run["seed"]))
     return {"profile": profile["name"], "runs": ordered}
 

@@ -408,7 +408,7 @@ def find_config(plan: Path, run_id: str) -> dict:
     """
     for run in read_json(plan)["runs"]:
         if run["id"] == run_id:
-            return {key: value for key, value in run.items() if key not in ("path", "needed_by")}
+            return {key: value for key, value in run.items() if key not in ("path", "variants", "needed_by")}
     raise UserError(f"{plan}: no run {run_id}")
 
 

@@ -87,9 +87,10 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
     if name not in schemas:
         raise UserError(f"workflow/schemas/{name}: no such schema; every params file has one")
     validator = Draft202012Validator(schemas[name], registry=registry)
-    for error in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path))):
-        if partial and error.validator == "required":
-            continue
+    errors = [error for error in validator.iter_errors(value) if not (partial and error.validator == "required")]
+    # A wrong kind also breaks the conditions that rest on it; the plain errors say what is wrong.
+    plain = [error for error in errors if not {"then", "else"} & set(error.schema_path)]
+    for error in sorted(plain or errors, key=lambda e: list(map(str, e.absolute_path))):
         raise UserError(f"{where}: {_explain(error)}")
 
 
@@ -99,7 +100,9 @@ def _explain(error: Any) -> str:
         error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator not in ("type", "const")))
     place = ".".join(str(part) for part in error.absolute_path)
     prefix = f"{place}: " if place else ""
-    if error.validator == "additionalProperties":
+    if error.validator == "not" and "required" in error.validator_value:
+        return f"{prefix}{', '.join(error.validator_value['required'])} does not apply to this kind; remove it"
+    if error.validator in ("additionalProperties", "unevaluatedProperties"):
         allowed = sorted(error.schema.get("properties", {}))
         unknown = sorted(key for key in error.instance if key not in allowed)
         return f"{prefix}unknown key {', '.join(map(repr, unknown))}; allowed: {', '.join(allowed)}"

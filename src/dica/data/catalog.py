@@ -6,12 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dica.files import UserError, canonical_json, sha256_bytes
+from dica.validation import load_yaml, validate
 
 CATALOG = Path("params/datasets.yaml")
-SCHEMA = Path("workflow/schemas/datasets.schema.yaml")
 
 
 def load(root: Path | str) -> dict[str, dict[str, Any]]:
@@ -24,17 +22,9 @@ def load(root: Path | str) -> dict[str, dict[str, Any]]:
     UserError
         If a file is missing or not YAML, or an entry is not what the schema allows; the message names file and key.
     """
-    import jsonschema
-
     root = Path(root)
-    entries, schema = _read_yaml(root / CATALOG), _read_yaml(root / SCHEMA)
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(entries))
-    plain = [
-        error for error in errors if not {"then", "else"} & set(error.schema_path)
-    ]  # a wrong kind misleads the rest
-    error = jsonschema.exceptions.best_match(plain or errors)
-    if error is not None:
-        raise UserError(f"{root / CATALOG}: {_explain(error)}")
+    entries = load_yaml(root / CATALOG)
+    validate(entries, "datasets", str(root / CATALOG), root)
     for name, entry in entries.items():
         entry["name"] = name
         if "class_list" in entry:
@@ -113,15 +103,6 @@ def _declared_digests(entry: dict[str, Any]) -> list[list[str]]:
     return []
 
 
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-
-
 def _class_list(path: Path, entry: dict[str, Any]) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path}: no such file (class_list of {entry['name']} in {CATALOG})")
@@ -129,16 +110,3 @@ def _class_list(path: Path, entry: dict[str, Any]) -> list[str]:
     if len(set(wnids)) != entry["num_classes"] or len(wnids) != entry["num_classes"]:
         raise UserError(f"{path}: {len(set(wnids))} distinct classes, {entry['name']} declares {entry['num_classes']}")
     return wnids
-
-
-def _explain(error: Any) -> str:
-    """Say in one line which key is wrong and what it may be."""
-    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
-    if error.validator == "enum":
-        return f"{key}: {error.instance!r} is not allowed; choose from {', '.join(map(str, error.validator_value))}"
-    if error.validator in ("additionalProperties", "unevaluatedProperties"):
-        allowed = ", ".join(error.schema.get("properties", {}))
-        return f"{key}: {error.message}; allowed keys: {allowed}"
-    if error.validator == "not":
-        return f"{key}: {', '.join(error.validator_value['required'])} does not apply to this kind; remove it"
-    return f"{key}: {error.message}"

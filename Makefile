@@ -1,0 +1,43 @@
+# Everything a newcomer needs; `make help` lists it. Python 3.11 or later and make are all that must be there.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+CORES ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint archive light clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## build .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(STAMP)  ## train, score, tabulate and audit on the digits (minutes, no GPU, no download)
+	snakemake --cores $(CORES) --configfile params/demo.yaml --rerun-incomplete --quiet rules
+	@dica demo
+
+test: $(STAMP)  ## run the tests
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --cov=dica --cov-report=term-missing:skip-covered
+
+lint: $(STAMP)  ## run the linters of Python and Snakemake code
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+archive: $(STAMP)  ## run the full matrix; what fails or is missing is shown as such in the tables
+	snakemake --cores $(CORES) --resources gpu=$${GPUS:-1} --rerun-incomplete --keep-going || snakemake --cores $(CORES) light
+
+light: $(STAMP)  ## rebuild tables, figures and report from stored predictions
+	snakemake --cores $(CORES) light
+
+clean:  ## remove the demo's results, logs and checkpoints; committed results stay
+	rm -rf results/demo results/logs results/state .snakemake

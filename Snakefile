@@ -1,0 +1,23 @@
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "params/archive.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/artefacts.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.page.output,
+        expand(f"{RESULTS}/metrics/{{method}}.json", method=METHODS),

@@ -1,0 +1,144 @@
+# From scored runs to cells, tables, figures and the report; none of it imports torch or needs the images.
+
+
+localrules:
+    cells,
+    summary,
+    table,
+    figure,
+    page,
+    tables,
+    figures,
+    light,
+
+
+rule cells:
+    input:
+        plan=PLAN_FILE,
+        metrics=run_files("metrics.json"),
+        declared=expand("params/artefacts/{paper}.yaml", paper=PAPERS),
+        published="params/published/results.csv",
+    output:
+        cells=report(
+            f"{RESULTS}/tables/cells.csv",
+            caption="../report/cells.rst",
+            category="All numbers",
+        ),
+    log:
+        f"{RESULTS}/logs/cells.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python workflow/scripts/cells.py --plan {input.plan:q} --out {output.cells:q} 2> {log:q}"
+
+
+rule summary:
+    input:
+        plan=PLAN_FILE,
+        # What `dvc repro` records: the data sets that the profile lists, not the full matrix.
+        metrics=run_files(
+            "metrics.json",
+            lambda run, wildcards: run["method"] == wildcards.method
+            and run["dataset"] in config["recorded_datasets"],
+        ),
+    output:
+        summary=f"{RESULTS}/metrics/{{method}}.json",
+    log:
+        f"{RESULTS}/logs/summary/{{method}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        datasets=config["recorded_datasets"],
+    shell:
+        "python workflow/scripts/cells.py --plan {input.plan:q} --method {wildcards.method}"
+        " --datasets {params.datasets} --out {output.summary:q} 2> {log:q}"
+
+
+rule table:
+    input:
+        plan=PLAN_FILE,
+        cells=rules.cells.output.cells,
+    output:
+        report(
+            f"{RESULTS}/tables/{{paper}}/{{table}}.html",
+            caption="../report/table.rst",
+            category="{paper}",
+            subcategory="Tables",
+            labels={"table": "{table}"},
+        ),
+        multiext(f"{RESULTS}/tables/{{paper}}/{{table}}", ".md", ".tex", ".csv"),
+    log:
+        f"{RESULTS}/logs/table/{{paper}}-{{table}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        out=lambda wildcards, output: Path(output[0]).parents[1],
+    shell:
+        "python workflow/scripts/tables.py --plan {input.plan:q} --cells {input.cells:q}"
+        " --artefact {wildcards.paper} {wildcards.table} --out {params.out:q} 2> {log:q}"
+
+
+rule figure:
+    input:
+        plan=PLAN_FILE,
+        # The runs that this figure shows; histories lie beside the scores.
+        metrics=run_files(
+            "metrics.json",
+            lambda run, wildcards: f"{wildcards.paper} {wildcards.figure}"
+            in run["needed_by"],
+        ),
+    output:
+        report(
+            f"{RESULTS}/figures/{{paper}}/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="{paper}",
+            subcategory="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        f"{RESULTS}/figures/{{paper}}/{{figure}}.png",
+    log:
+        f"{RESULTS}/logs/figure/{{paper}}-{{figure}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        out=lambda wildcards, output: Path(output[0]).parents[1],
+    shell:
+        "python workflow/scripts/figures.py --plan {input.plan:q} --artefact {wildcards.paper} {wildcards.figure}"
+        " --out {params.out:q} 2> {log:q}"
+
+
+rule tables:
+    input:
+        [f"{RESULTS}/tables/{a.paper}/{a.name}.md" for a in TABLES],
+
+
+rule figures:
+    input:
+        [f"{RESULTS}/figures/{a.paper}/{a.name}.png" for a in FIGURES],
+
+
+rule page:
+    input:
+        plan=PLAN_FILE,
+        cells=rules.cells.output.cells,
+        tables=rules.tables.input,
+        figures=rules.figures.input,
+    output:
+        page=report(
+            f"{RESULTS}/report/index.html",
+            caption="../report/page.rst",
+            category="Report",
+        ),
+    log:
+        f"{RESULTS}/logs/page.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python workflow/scripts/report.py --plan {input.plan:q} --cells {input.cells:q} --out {output.page:q}"
+        " 2> {log:q}"
+
+
+rule light:
+    # Tables and figures of the runs that are there; see run_files in common.smk.
+    input:
+        rules.page.output,

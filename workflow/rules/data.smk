@@ -1,0 +1,39 @@
+# Raw archives are fetched and their digests proved; prepared arrays carry the fingerprint that run ids rest on.
+
+
+localrules:
+    fetch,
+
+
+rule fetch:
+    output:
+        sources="data/raw/{dataset}.sources.json",
+    log:
+        f"{RESULTS}/logs/fetch/{{dataset}}.log",
+    retries: 2
+    conda:
+        "../../environment.yml"
+    message:
+        "fetch {wildcards.dataset}"
+    shell:
+        "python -m dica.data fetch {wildcards.dataset} --record {output.sources:q} 2>&1 | tee {log:q}"
+
+
+rule prepare:
+    input:
+        sources=ancient(rules.fetch.output.sources),
+    output:
+        manifest="data/prepared/{dataset}/manifest.json",
+        labels="data/labels/{dataset}.npz",
+    log:
+        f"{RESULTS}/logs/prepare/{{dataset}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    message:
+        "prepare {wildcards.dataset}"
+    shell:
+        "python -m dica.data prepare {wildcards.dataset} 2> {log:q}"

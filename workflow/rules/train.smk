@@ -1,0 +1,36 @@
+# One rule trains every method x data set x seed. The run's identity is in its path, so new parameters are a new folder,
+# and all inputs are ancient(): a newer file never retrains an old run.
+
+
+rule train:
+    input:
+        plan=ancient(PLAN_FILE),
+        data=ancient("data/prepared/{dataset}/manifest.json"),
+    output:
+        config=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/config.json",
+        history=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/history.csv",
+        predictions=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/predictions.npz",
+        record=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/run.json",
+        weights=f"{RESULTS}/models/{{method}}/{{dataset}}/s{{seed}}-{{id}}/weights.safetensors",
+    log:
+        f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.log",
+    benchmark:
+        f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.jsonl"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=resource("gpu"),
+        mem_mb=resource("mem_mb"),
+        runtime=resource("runtime_min"),
+    params:
+        out=lambda wildcards, output: Path(output.record).parent,
+        models=lambda wildcards, output: Path(output.weights).parent,
+        data=lambda wildcards, input: Path(input.data).parent,
+        # Checkpoints are nobody's output: Snakemake deletes declared outputs before a rerun.
+        state=f"{RESULTS}/state/{{id}}",
+    message:
+        "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"
+    shell:
+        "python -m dica.train --plan {input.plan:q} --run {wildcards.id} --data {params.data:q} --out {params.out:q}"
+        " --models {params.models:q} --state {params.state:q} --threads {threads} 2>> {log:q}"
