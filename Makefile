@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint archive light clean
+.PHONY: help install demo test lint archive light readme clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## train, score, tabulate and audit on the digits (minutes, no GPU, no download)
-	snakemake --cores $(CORES) --configfile params/demo.yaml --rerun-incomplete --quiet rules
-	@dica demo
+	@snakemake --cores $(CORES) --configfile params/demo.yaml --rerun-incomplete --quiet host progress rules
+	@dica show dica table-1 --profile params/demo.yaml
+	@dica audit dica table-1 imc-swav/digits/acc --profile params/demo.yaml
+	@echo; echo "The report: results/demo/report/index.html"
+	@echo "Audit another cell: .venv/bin/dica audit dica table-1 drc/digits/nmi --profile params/demo.yaml"
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --cov=dica --cov-report=term-missing:skip-covered
@@ -38,6 +41,9 @@ archive: $(STAMP)  ## run the full matrix; what fails or is missing is shown as 
 
 light: $(STAMP)  ## rebuild tables, figures and report from stored predictions
 	snakemake --cores $(CORES) light
+
+readme: $(STAMP)  ## write the generated parts of README.md
+	python workflow/scripts/readme.py
 
 clean:  ## remove the demo's results, logs and checkpoints; committed results stay
 	rm -rf results/demo results/logs results/state .snakemake

@@ -127,9 +127,11 @@ class Auditor:
         folders = row["runs"].split()
         runs = [self.audit_run(folder, row["metric"]) for folder in folders]
         findings = self._cell_findings(row, runs)
-        targets = " ".join(f"{folder}/metrics.json" for folder in folders) or "all"
         flag = "" if self.profile_file == "params/archive.yaml" else f" --configfile {self.profile_file}"
-        rebuild = f"snakemake --cores all{flag} --force {targets}"
+        rebuild = f"snakemake --cores all{flag}"
+        if folders:  # a finished run is never trained again, so rebuilding begins with its removal
+            targets = " ".join(f"{folder}/metrics.json" for folder in folders)
+            rebuild = f"rm -r {' '.join(folders)} && {rebuild} {targets}"
         return CellAudit(address, row, runs, findings, rebuild)
 
     def _cell_findings(self, row: dict, runs: list[RunAudit]) -> list[Finding]:

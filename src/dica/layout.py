@@ -240,11 +240,12 @@ def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
             for run in planned(plan, artefact, row, column.dataset)[:1]:  # seeds share their parameters
                 paper = artefact.protocol_of(row, column)
                 parts.append((column.label, _used(run["params"], paper.get("epochs"))))
+        name = re.sub(r" \((mean|best)\)$", "", row.label)
         same = {text for _, text in parts}
         if len(same) == 1:
-            sentences.append(f"Here {row.method} is {same.pop()}.")
+            sentences.append(f"{name} is here {same.pop()}.")
         elif parts:
-            sentences.append(f"Here {row.method} is " + "; ".join(f"{text} ({label})" for label, text in parts) + ".")
+            sentences.append(f"{name} is here " + "; ".join(f"{text} ({label})" for label, text in parts) + ".")
     return list(dict.fromkeys(sentences))
 
 

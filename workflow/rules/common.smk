@@ -11,6 +11,7 @@ shell.prefix(f"export PYTHONPATH={shlex.quote(SOURCE)}; ")
 
 from dica.artefacts import load_artefacts
 from dica.config import load_datasets, load_method, validate_profile
+from dica.data.prepared import is_current
 from dica.files import UserError
 from dica.identity import make_plan, write_plan
 
@@ -32,6 +33,18 @@ PLAN_FILE = f"{RESULTS}/plan.json"
 # Written while parsing, and only if its content changes: every aggregate depends on it, so that an edited parameter
 # rebuilds the tables even where Snakemake's own metadata are lost.
 write_plan(PLAN, ROOT / PLAN_FILE)
+
+# What is complete is a plain file to Snakemake, made by no rule: no edited rule, lost metadata or new environment can
+# ever retrain a finished run or prepare the same images twice. (The run id answers for the parameters.)
+RUN_FILES = ["config.json", "history.csv", "predictions.npz", "run.json"]
+UNFINISHED = [
+    run["id"]
+    for run in PLAN["runs"]
+    if not all((ROOT / run["path"] / name).is_file() for name in RUN_FILES)
+]
+UNPREPARED = [
+    name for name, entry in load_datasets(ROOT).items() if not is_current(ROOT, entry)
+]
 
 
 wildcard_constraints:

@@ -27,6 +27,8 @@ rule prepare:
         labels="data/labels/{dataset}.npz",
     log:
         f"{RESULTS}/logs/prepare/{{dataset}}.log",
+    wildcard_constraints:
+        dataset="|".join(UNPREPARED) or "none",
     conda:
         "../../environment.yml"
     threads: 2

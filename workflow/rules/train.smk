@@ -1,5 +1,5 @@
-# One rule trains every method x data set x seed. The run's identity is in its path, so new parameters are a new folder,
-# and all inputs are ancient(): a newer file never retrains an old run.
+# One rule trains every method x data set x seed. The run's identity is in its path, so new parameters are a new folder;
+# a finished run has left this rule's reach (UNFINISHED), and a newer input never restarts a waiting one (ancient).
 
 
 rule train:
@@ -16,6 +16,8 @@ rule train:
         f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.log",
     benchmark:
         f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.jsonl"
+    wildcard_constraints:
+        id="|".join(UNFINISHED) or "none",
     conda:
         "../../environment.yml"
     threads: 1

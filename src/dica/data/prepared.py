@@ -26,6 +26,17 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     return read_json(folder / MANIFEST)
 
 
+def is_current(root: Path, entry: dict[str, Any]) -> bool:
+    """Return whether arrays and labels of a catalogue entry are there, prepared as it is declared now."""
+    manifest = root / "data" / "prepared" / entry["name"] / MANIFEST
+    if not manifest.is_file() or not (root / "data" / "labels" / f"{entry['name']}.npz").is_file():
+        return False
+    from dica.data.catalog import data_id, is_identified
+
+    found = read_json(manifest)
+    return is_identified(entry) and data_id(entry) in (found["data_id"], found["fingerprint"])
+
+
 def open_split(folder: Path | str, split: str) -> np.memmap:
     """Map the images of one split, read only.
 

@@ -1,0 +1,68 @@
+"""Drive a copy of the project as a user would: commands in, exit codes and output out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+
+@dataclass
+class Project:
+    """A checkout under test and what can be done to it."""
+
+    folder: Path
+
+    def run(self, *command: str, code: int | None = 0) -> str:
+        """Run a command in the checkout with this environment's tools; return all it printed."""
+        done = subprocess.run(command, cwd=self.folder, env=environment(), text=True, capture_output=True)
+        output = done.stdout + done.stderr
+        assert code is None or done.returncode == code, f"{' '.join(command)}: exit {done.returncode}\n{output}"
+        return output
+
+    def snakemake(self, *arguments: str, code: int | None = 0) -> str:
+        return self.run("snakemake", "--cores", "2", "--rerun-incomplete", *arguments, code=code)
+
+    def dica(self, *arguments: str, code: int | None = 0) -> str:
+        return self.run(sys.executable, "-m", "dica.cli", *arguments, code=code)
+
+    def edit(self, name: str, change) -> None:
+        """Change a YAML file in place."""
+        path = self.folder / name
+        body = yaml.safe_load(path.read_text())
+        change(body)
+        path.write_text(yaml.safe_dump(body, sort_keys=False))
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", message)
+
+    def copy(self, folder: Path) -> Project:
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    def clone(self, folder: Path) -> Project:
+        """What a colleague gets: only what is committed."""
+        self.run("git", "clone", "-q", str(self.folder), str(folder))
+        return Project(folder)
+
+    def runs(self, method: str) -> set[str]:
+        return {path.name for path in (self.folder / "results/runs" / method / "digits").glob("s*")}
+
+
+def environment() -> dict[str, str]:
+    """The tools beside this Python come first; the package comes from the checkout that a command runs in."""
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    identity = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return {**os.environ, **identity, "PATH": tools, "PYTHONPATH": "src", "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def steps(output: str) -> dict[str, int]:
+    """Return how often Snakemake planned each rule, from its table of jobs."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}

@@ -1,0 +1,182 @@
+"""From raw images to an audited cell, and what happens when something changes, fails or is killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dica.files import sha256_file
+from project import Project, environment, steps
+
+pytestmark = pytest.mark.workflow
+CELL = ("dica", "table-1", "drc/digits/acc")
+
+
+def cells(project: Project) -> dict[str, dict[str, str]]:
+    with open(project.folder / "results/tables/cells.csv", newline="") as file:
+        return {f"{row['row']}/{row['dataset']}/{row['metric']}": row for row in csv.DictReader(file)}
+
+
+def run_folder(project: Project, method: str) -> Path:
+    (name,) = project.runs(method)
+    return project.folder / "results/runs" / method / "digits" / name
+
+
+def test_the_chain_ends_in_tables_figures_and_a_report(finished: Project) -> None:
+    results = finished.folder / "results"
+    for suffix in ("md", "tex", "html", "csv"):
+        assert (results / f"tables/dica/table-1.{suffix}").stat().st_size
+    assert (results / "figures/dica/figure-2.svg").is_file()
+    assert "http" not in (results / "report/index.html").read_text().split("<body")[0]
+    row = cells(finished)["kmeans/digits/acc"]
+    assert 0.7 < float(row["value"]) < 0.9
+    assert row["runs"].split() == [str(run_folder(finished, "kmeans").relative_to(finished.folder))]
+
+
+def test_nothing_is_left_to_do(finished: Project) -> None:
+    started = time.monotonic()
+    assert "Nothing to be done" in finished.snakemake()
+    assert time.monotonic() - started < 15
+
+
+def test_a_fresh_clone_with_results_trains_nothing_and_rebuilds_the_same_tables(finished: Project, tmp_path) -> None:
+    clone = finished.clone(tmp_path / "clone")
+    assert "train" not in steps(clone.snakemake("-n"))
+    clone.snakemake("light")
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_nothing_but_its_identity_retrains_a_finished_run(finished: Project, tmp_path) -> None:
+    """Neither an edited rule, nor other software, nor newer inputs."""
+    project = finished.copy(tmp_path / "project")
+    for name, old, new in [
+        ("workflow/rules/train.smk", "python -m dica.train", "python  -m dica.train"),
+        ("workflow/rules/data.smk", "python -m dica.data prepare", "python  -m dica.data prepare"),
+        ("environment.yml", "python=3.11", "python=3.12"),
+    ]:
+        path = project.folder / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    (project.folder / "data/prepared/digits/manifest.json").touch()
+    assert not {"train", "prepare"} & set(steps(project.snakemake("-n")))
+
+
+def test_dvc_has_nothing_to_do_after_the_work_is_done(finished: Project) -> None:
+    assert "up to date" in finished.run("dvc", "status")
+
+
+def test_an_edited_parameter_reruns_its_method_and_the_tables_only(finished: Project, tmp_path) -> None:
+    """In a fresh clone, where old results lie under the old parameters: the new numbers must be recorded."""
+    clone = finished.clone(tmp_path / "clone")
+    before, old = cells(clone), clone.runs("imc-swav")
+    clone.edit("params/imc-swav.yaml", lambda body: body["datasets"]["digits"].update(lr=0.004))
+    assert "imc-swav.yaml" in clone.run("dvc", "params", "diff")
+    output = clone.run("dvc", "repro")
+    assert "Running stage 'runs@imc-swav'" in output
+    assert "Running stage 'tables'" in output
+    assert "Running stage 'runs@drc'" not in output
+    assert "Running stage 'runs@kmeans'" not in output
+    (new,) = clone.runs("imc-swav") - old
+    after = cells(clone)
+    assert after["imc-swav/digits/acc"]["runs"].endswith(new)
+    assert after["drc/digits/acc"] == before["drc/digits/acc"]
+    config = json.loads((clone.folder / "results/runs/imc-swav/digits" / new / "config.json").read_text())
+    assert config["params"]["lr"] == 0.004
+    assert "digits" in clone.run("dvc", "metrics", "show")
+    assert "imc-swav.json" in clone.run("dvc", "metrics", "diff")
+    assert "runs@imc-swav" in clone.run("dvc", "dag")
+    assert "up to date" in clone.run("dvc", "status")
+
+
+def test_the_audit_answers_on_a_fresh_clone(finished: Project, tmp_path) -> None:
+    clone = finished.clone(tmp_path / "clone")
+    output = clone.dica("audit", *CELL)
+    assert "matches" in output
+    assert "rebuild: rm -r results/runs/drc" in output
+    assert "weights.safetensors: not here" in output
+    assert "is as recorded" in output, "dvc.lock agrees"
+    answer = json.loads(clone.dica("audit", *CELL, "--json"))
+    assert answer["code"] == 0
+    assert "0 cells" not in clone.dica("audit", "--all")
+
+
+def test_the_audit_notices_tampering(finished: Project, tmp_path) -> None:
+    clone = finished.clone(tmp_path / "clone")
+    folder = run_folder(clone, "drc")
+
+    def spoil(name: str, change, code: int, expected: str) -> None:
+        content = (folder / name).read_bytes()
+        change(folder / name)
+        output = clone.dica("audit", *CELL, code=code)
+        assert expected in output, output
+        assert clone.dica("audit", "--all", code=code)
+        (folder / name).write_bytes(content)
+
+    def flip(path: Path) -> None:
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        arrays["train_assignment"][:200] = 0
+        np.savez_compressed(path, **arrays)
+
+    spoil("predictions.npz", flip, 3, "predictions.npz: changed")
+    spoil("config.json", lambda p: p.write_text(p.read_text().replace('"epochs": 1', '"epochs": 2')), 3, "identity")
+    spoil("metrics.json", lambda p: p.write_text(p.read_text().replace('"acc": 0.', '"acc": 0.1')), 3, "recomputed")
+    spoil("predictions.npz", Path.unlink, 4, "missing")
+    spoil("run.json", Path.unlink, 4, "missing")
+    assert "matches" in clone.dica("audit", *CELL)
+
+
+def test_the_audit_names_changed_code_and_changed_parameters(finished: Project, tmp_path) -> None:
+    clone = finished.clone(tmp_path / "clone")
+    with open(clone.folder / "src/dica/losses/drc.py", "a") as file:
+        file.write("# another comment\n")
+    output = clone.dica("audit", *CELL)
+    assert "changed since the run: src/dica/losses/drc.py" in output
+    clone.edit("params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=0.5))
+    assert "now ask for other runs" in clone.dica("audit", *CELL, code=3)
+
+
+def test_the_audit_helps_those_who_mistype(finished: Project) -> None:
+    assert "kmeans/digits/acc" in finished.dica("audit", "dica", "table-1", "kmeens/digits/acc", code=2)
+    assert "dica table-1" in finished.dica("audit", "dica", "table-9", "x/y/z", code=2)
+    assert "--all" in finished.dica("audit", code=2)
+
+
+def test_a_failed_run_is_shown_with_its_reason_and_stops_nothing_else(small: Project, tmp_path) -> None:
+    project = small.copy(tmp_path / "project")
+    project.edit("params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=1e30))
+    project.snakemake("--keep-going", code=1)
+    project.snakemake("light")
+    row = cells(project)["drc/digits/acc"]
+    assert row["verdict"] == "failed"
+    assert "not finite" in row["reason"]
+    assert cells(project)["kmeans/digits/acc"]["value"]
+    assert "not finite" in project.dica("status")
+    assert "failed" in project.dica("audit", *CELL, code=4)
+
+
+def test_the_whole_group_killed_then_one_command_finishes_with_the_same_result(
+    finished: Project, small: Project, tmp_path
+) -> None:
+    project = small.copy(tmp_path / "project")
+    head = subprocess.Popen(
+        ["snakemake", "--cores", "2", "--quiet"], cwd=project.folder, env=environment(), start_new_session=True
+    )
+    while head.poll() is None and not list(project.folder.glob("results/state/*/lock")):
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
+    project.run("snakemake", "--unlock")
+    project.snakemake()
+    for method in ("drc", "imc-swav", "kmeans"):
+        ours, theirs = run_folder(project, method), run_folder(finished, method)
+        assert sha256_file(ours / "predictions.npz") == sha256_file(theirs / "predictions.npz")

@@ -1,0 +1,57 @@
+"""Dry runs: what would be run, without any data on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from project import Project, steps
+
+pytestmark = pytest.mark.workflow
+
+
+def test_the_full_archive_is_planned_without_data(checkout: Project) -> None:
+    started = time.monotonic()
+    output = checkout.snakemake("-n")
+    assert time.monotonic() - started < 15
+    plan = json.loads((checkout.folder / "results/plan.json").read_text())
+    planned = steps(output)
+    assert planned["train"] == planned["evaluate"] == len(plan["runs"])
+    assert planned["prepare"] == planned["fetch"] == len({run["dataset"] for run in plan["runs"]})
+
+
+@pytest.mark.parametrize("target", ["all", "light", "tables", "figures", "one run", "one table", "one figure"])
+def test_each_target_can_be_asked_for_alone(checkout: Project, target: str) -> None:
+    checkout.snakemake("-n", "light")
+    run = json.loads((checkout.folder / "results/plan.json").read_text())["runs"][0]
+    files = {
+        "one run": f"{run['path']}/metrics.json",
+        "one table": "results/tables/drc/table-1.md",
+        "one figure": "results/figures/dica/figure-1.png",
+    }
+    planned = steps(checkout.snakemake("-n", files.get(target, target)))
+    if target == "one run":
+        assert planned["train"] == planned["evaluate"] == 1
+    elif target == "light":
+        assert "train" not in planned
+        assert planned["table"] >= 2
+    else:
+        assert planned["train"] > 1
+
+
+def test_the_demo_asks_for_nothing_but_digits(checkout: Project) -> None:
+    planned = steps(checkout.snakemake("-n", "--configfile", "params/demo.yaml"))
+    assert planned["prepare"] == 1
+    plan = json.loads((checkout.folder / "results/demo/plan.json").read_text())
+    assert {run["dataset"] for run in plan["runs"]} == {"digits"}
+    assert planned["train"] == len(plan["runs"])
+
+
+def test_a_mistake_in_a_parameter_file_is_one_clear_error(checkout: Project, tmp_path) -> None:
+    project = checkout.copy(tmp_path / "project")
+    project.edit("params/drc.yaml", lambda body: body["defaults"].update(epoch=3))
+    output = project.snakemake("-n", code=1)
+    assert "params/drc.yaml: defaults: unknown key 'epoch'; allowed: " in output
+    assert "Traceback" not in output

@@ -1,0 +1,93 @@
+"""Write the generated parts of README.md, between their markers; `--check` only tells whether they are up to date.
+
+    python workflow/scripts/readme.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from dica.audit import Auditor
+from dica.files import UserError, atomic_write_text, project_root, read_json
+
+AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 3 if README.md is stale")
+    args = parser.parse_args()
+    root = project_root()
+    parts = {
+        "dag": dag(root),
+        "digits": (root / "results/tables/dica/table-1.md").read_text(),
+        "cifar10-jpeg": (root / "results/tables/dica/table-2.md").read_text(),
+        "provenance": provenance(root),
+        "audit": audit(root),
+    }
+    readme = root / "README.md"
+    old = new = readme.read_text(encoding="utf-8")
+    for name, text in parts.items():
+        pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
+        new = re.sub(pattern, lambda found, text=text: f"{found[1]}{text.strip()}\n{found[2]}", new, flags=re.DOTALL)
+    if new == old:
+        return 0
+    if args.check:
+        print("error: README.md is stale: run `make readme`", file=sys.stderr)
+        return 3
+    atomic_write_text(readme, new)
+    return 0
+
+
+def dag(root: Path) -> str:
+    """Return the graph of the rules as a Mermaid diagram, without Snakemake's colours."""
+    # An empty results folder and a data set that nobody has: every rule has something to do.
+    empty = ["results=results/state/graph", "artefacts=['drc table-1', 'dica figure-2']"]
+    command = ["snakemake", "--rulegraph", "mermaid-js", "--config", *empty]
+    graph = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True).stdout
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
+    arrows = sorted((names[start], names[end]) for start, end in re.findall(r"(id\d+) --> (id\d+)", graph))
+    return "\n".join(["```mermaid", "flowchart LR", *(f"    {start} --> {end}" for start, end in arrows), "```"])
+
+
+def provenance(root: Path) -> str:
+    """Return one line a method and data set: how many runs, on what device, how long, with which code."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for run in read_json(root / "results/plan.json")["runs"]:
+        record = root / run["path"] / "run.json"
+        if record.is_file():
+            groups.setdefault((run["dataset"], run["method"]), []).append(read_json(record))
+    lines = ["| data set | method | runs | device | seconds a run | commit |", "|:--|:--|--:|:--|--:|:--|"]
+    for (dataset, method), records in sorted(groups.items()):
+        seconds = sum(record["seconds"] for record in records) / len(records)
+        devices = ", ".join(sorted({f"{r['device']['name']}, {r['device']['threads']} thread(s)" for r in records}))
+        commits = ", ".join(sorted({(record["commit"] or "none")[:7] for record in records}))
+        lines.append(f"| {dataset} | {method} | {len(records)} | {devices} | {seconds:.0f} | {commits} |")
+    return "\n".join(lines)
+
+
+def audit(root: Path) -> str:
+    """Return the command and what it says of the number; what it says of the code changes with every edit."""
+    auditor = Auditor(root)
+    result = auditor.audit(auditor.find(*AUDITED))
+    lines = [f"$ dica audit {' '.join(AUDITED)}"]
+    row = result.row
+    lines.append(f"{row['metric']} = {float(row['value']):.4f} ± {float(row['spread']):.4f} ({row['n']} runs)")
+    for run in result.runs:
+        lines.append(f"run {run.folder}")
+        shown = [finding for finding in run.findings if finding.what not in ("code", "dvc.lock", "weights.safetensors")]
+        lines += [f"  {'ok   ' if finding.ok else 'WRONG'} {finding.what}: {finding.detail}" for finding in shown]
+    lines += [f"rebuild: {result.rebuild}", "…"]
+    return "\n".join(["```text", *lines, "```"])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
