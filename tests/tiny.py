@@ -80,5 +80,18 @@ def gradient_methods() -> list[str]:
 
 
 def all_variants() -> list[tuple[str, str]]:
-    """Every (method, variant) that is trained by gradient steps."""
-    return [(name, variant) for name in gradient_methods() for variant in config.load_method(name, ROOT)["variants"]]
+    """Every (method, variant) that is trained by gradient steps; of a sweep over numbers, the first point."""
+    chosen: dict[tuple, tuple[str, str]] = {}
+    for name in gradient_methods():
+        for variant, override in config.load_method(name, ROOT)["variants"].items():
+            chosen.setdefault((name, _shape(override or {})), (name, variant))
+    return list(chosen.values())
+
+
+def _shape(override: object) -> object:
+    """What an override changes, whatever the numbers in it."""
+    if isinstance(override, dict):
+        return tuple(sorted((key, _shape(value)) for key, value in override.items()))
+    if isinstance(override, list):
+        return tuple(_shape(value) for value in override)
+    return "number" if isinstance(override, int | float) and not isinstance(override, bool) else repr(override)

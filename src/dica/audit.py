@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dica.config import load_profile
 from dica.files import UserError, read_json, sha256_file
-from dica.identity import make_plan, run_id
+from dica.identity import make_plan, rebuild_command, run_id
 from dica.metrics import recompute
 from dica.stats import mean, spread
 
@@ -127,11 +127,8 @@ class Auditor:
         folders = row["runs"].split()
         runs = [self.audit_run(folder, row["metric"]) for folder in folders]
         findings = self._cell_findings(row, runs)
-        flag = "" if self.profile_file == "params/archive.yaml" else f" --configfile {self.profile_file}"
-        rebuild = f"snakemake --cores all{flag}"
-        if folders:  # a finished run is never trained again, so rebuilding begins with its removal
-            targets = " ".join(f"{folder}/metrics.json" for folder in folders)
-            rebuild = f"rm -r {' '.join(folders)} && {rebuild} {targets}"
+        option = "" if self.profile_file == "params/archive.yaml" else f" --configfile {self.profile_file}"
+        rebuild = rebuild_command(folders, option)
         return CellAudit(address, row, runs, findings, rebuild)
 
     def _cell_findings(self, row: dict, runs: list[RunAudit]) -> list[Finding]:

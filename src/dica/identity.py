@@ -44,6 +44,20 @@ def run_folder(config: dict, results: str) -> str:
     return f"{results}/runs/{config['method']}/{config['dataset']}/s{config['seed']}-{config['id']}"
 
 
+def rebuild_command(folders: list[str], option: str = "") -> str:
+    """Return the shell command that trains the runs in `folders` anew; a finished run has to be removed first.
+
+    Parameters
+    ----------
+    option
+        How the profile is named to Snakemake, with a leading blank; empty for the archive's own.
+    """
+    command = f"snakemake --cores all --resources gpu=1{option}"
+    if not folders:
+        return command
+    return f"rm -r {' '.join(folders)} && {command} -- {' '.join(f'{folder}/metrics.json' for folder in folders)}"
+
+
 def make_plan(profile: dict, root: Path) -> dict:
     """Return every run that the profile's artefacts need, each once, in a fixed order."""
     runs: dict[str, dict] = {}

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from dica import figures, layout
 from dica.artefacts import Artefact, planned
 from dica.files import atomic_write_text, canonical_json, read_json
+from dica.identity import rebuild_command
 from dica.stats import VERDICTS
 from dica.tables import Run, load_runs
 
@@ -132,7 +133,7 @@ def _run(run: Run, plan: dict[str, Any], root: Path) -> dict[str, Any]:
         "facts": _facts(record),
         "files": sorted(record.get("files", {}).items()),
         "curve": _curve(folder),
-        "rebuild": f"snakemake --cores all --resources gpu=1{option} -- {run.path}/metrics.json",
+        "rebuild": rebuild_command([run.path], option),
     }
 
 

@@ -1,0 +1,157 @@
+"""IMC-SwAV: Ntelemis, Jin and Thomas, Information Maximization Clustering via Multi-View Self-Labelling,
+Knowledge-Based Systems (2022), arXiv:2103.07368.
+
+SwAV's swapped prediction over many crops (Eq. 1-4) trains encoder, projection and prototypes; a classifier on the
+detached embedding maximises the mutual information of clusters and prototypes (Eq. 6). Losses: `dica.losses.imc_swav`.
+
+Deviations and readings, each a key of params/imc-swav.yaml; the authors' code is followed where the paper is silent:
+
+- The projection is linear throughout: the code has no activation between its two layers.
+- The embedding that the classifier reads is detached (code; the paper does not say).
+- `reg_weight`: logit regulariser, in the code only; 0 removes it.
+- `prototype_freeze_steps`: prototypes get no gradient in the first steps (code: 500, with a warm-up of the rate).
+- `bn_refresh`: before prediction the code re-estimates batch-norm statistics on full-size test images without labels
+  (`test`); `train` does so on training images, `off` not at all. A data set without a test split is renewed on
+  what it is scored on, its training images.
+- `joint_views`: one forward pass a crop (false, as the code), or one a crop size with joint batch-norm statistics.
+- `classifier_split`: on STL-10 the classifier learns from the 5,000 training images alone, collected in a buffer
+  until a full batch is there (`labelled`, code); elsewhere from every image (`all`). In the steps between, L_cluster
+  and L_reg are 0, so their means in the history are over all steps.
+- Fig. 3(c), fewer training images a class, needs labels to draw them and is left out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dica.backbones import build_backbone
+from dica.heads import ClusterHead, ProjectionHead, Prototypes
+from dica.losses.imc_swav import cluster_loss, logit_regulariser, swap_loss
+from dica.methods.base import Batch, DataInfo, Method
+from dica.rng import Rng
+
+
+class IMCSwAV(Method):
+    """Swapped prediction over multi-crop views, and an information-maximising classifier beside it."""
+
+    def __init__(self, params: dict, data: DataInfo) -> None:
+        super().__init__(params, data)
+        self.backbone = build_backbone(**params["backbone"], in_channels=data.channels, image_size=data.image_size)
+        features = self.backbone.out_features
+        width = params["projection_hidden"]
+        self.projection = ProjectionHead(
+            features, (width,), params["projection_size"], activation=False, normalise=False
+        )
+        self.prototypes = Prototypes(params["projection_size"], params["num_prototypes"])
+        hidden = (params["classifier_hidden"],) * 2
+        self.classifier = ClusterHead(features, params["num_clusters"], hidden, batch_norm=True)
+        self.high, self.low = self.pipeline("high"), self.pipeline("low")
+        if params["classifier_split"] == "labelled":
+            self._make_buffer(features)
+
+    @property
+    def num_views(self) -> int:
+        """Return the number of crops of an image, high-resolution ones first."""
+        return self.params["high_crops"] + self.params["low_crops"]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 1 on all crops, and Eq. 6 with its regulariser on the detached embeddings."""
+        params = self.params
+        embeddings = self._embed(batch)
+        scores = self._scores(embeddings)
+        swap = swap_loss(
+            scores, params["temperature"], params["epsilon"], params["sinkhorn_iters"], params["high_crops"]
+        )
+        cluster, regulariser = self._classifier_losses(batch, embeddings.detach(), scores.detach())
+        loss = swap + cluster + regulariser
+        return {"loss": loss, "L_swap": swap, "L_cluster": cluster, "L_reg": regulariser}
+
+    def _embed(self, batch: Batch) -> Tensor:
+        """Return the embeddings of all crops, (v, n, features)."""
+        groups = [
+            (self.high, "high", self.params["high_crops"]),
+            (self.low, "low", self.params["low_crops"]),
+        ]
+        embeddings = []
+        for pipeline, purpose, crops in groups:
+            if not crops:
+                continue
+            views = pipeline(batch.images.repeat(crops, 1, 1, 1), batch.rng(purpose))
+            parts = [views] if self.params["joint_views"] else views.chunk(crops)
+            embeddings.append(torch.cat([self.backbone(part) for part in parts]))
+        return torch.cat(embeddings).unflatten(0, (self.num_views, len(batch.images)))
+
+    def _scores(self, embeddings: Tensor) -> Tensor:
+        """Return the cosines of projections and prototypes, (v, n, k') in float32."""
+        z = F.normalize(self.projection(embeddings).to(self.prototypes.linear.weight.dtype), dim=-1)
+        with torch.autocast(z.device.type, enabled=False):
+            return z @ self.prototypes.unit_rows().T
+
+    def _classifier_losses(self, batch: Batch, embeddings: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        if self.params["classifier_split"] == "labelled":
+            gathered = self._fill_buffer(batch, embeddings, scores)
+            if gathered is None:
+                nothing = torch.zeros((), device=scores.device)
+                return nothing, nothing
+            embeddings, scores = gathered
+        logits = self._logits(embeddings)
+        cluster = cluster_loss(logits, scores, self.params["temperature"], self.params["beta"])
+        return cluster, logit_regulariser(logits, self.params["reg_weight"], self.params["reg_bound"])
+
+    def _logits(self, embeddings: Tensor) -> Tensor:
+        """Classify (v, n, features), each view with batch-norm statistics of its own as the code does."""
+        if self.params["joint_views"]:
+            return self.classifier(embeddings.flatten(0, 1)).unflatten(0, embeddings.shape[:2])
+        return torch.stack([self.classifier(view) for view in embeddings])
+
+    def _make_buffer(self, features: int) -> None:
+        size = 2 * self.params["batch_size"]  # it is emptied at one batch, and a batch adds at most one more
+        self.register_buffer("buffered_embeddings", torch.zeros(self.num_views, size, features))
+        self.register_buffer("buffered_scores", torch.zeros(self.num_views, size, self.params["num_prototypes"]))
+        self.register_buffer("buffered", torch.zeros((), dtype=torch.long))
+        self.register_buffer("buffered_epoch", torch.zeros((), dtype=torch.long))
+
+    def _fill_buffer(self, batch: Batch, embeddings: Tensor, scores: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Add this batch's labelled images; return the buffer's content once it holds a full batch, else None."""
+        if int(self.buffered_epoch) != batch.epoch:
+            self.buffered.zero_()
+            self.buffered_epoch.fill_(batch.epoch)
+        labelled = (batch.indices < self.data.counts["train"]).nonzero().flatten()
+        start, stop = int(self.buffered), int(self.buffered) + len(labelled)
+        self.buffered_embeddings[:, start:stop] = embeddings[:, labelled]
+        self.buffered_scores[:, start:stop] = scores[:, labelled]
+        self.buffered.fill_(stop)
+        if stop < self.params["batch_size"]:
+            return None
+        self.buffered.zero_()
+        return self.buffered_embeddings[:, :stop].clone(), self.buffered_scores[:, :stop].clone()
+
+    def after_backward(self, batch: Batch) -> None:
+        """Keep the prototypes where they are during the first steps."""
+        if batch.step < self.params["prototype_freeze_steps"]:
+            self.prototypes.linear.weight.grad = None
+
+    @torch.no_grad()
+    def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
+        """Re-estimate the batch-norm statistics on full-size images (`bn_refresh`); they were those of crops."""
+        source = self.params["bn_refresh"]
+        if source == "off":
+            return
+        pixels = images[source] if source in images else images["train"]
+        self.train()  # the caller goes back to eval
+        order = torch.randperm(len(pixels), generator=rng("bn_refresh"), device=pixels.device)
+        size = min(self.params["batch_size"], len(pixels))
+        # A short last batch is left out: its poor statistics would weigh as much as those of a full one.
+        for start in range(0, len(pixels) - size + 1, size)[: self.params["bn_refresh_batches"]]:
+            self.classifier(self.backbone(self.test_view(pixels[order[start : start + size]])))
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the classifier's softmax on full-size images, (n, K)."""
+        return torch.softmax(self.classifier(self.backbone(self.test_view(images))), dim=1)
+
+
+def build(params: dict, data: DataInfo) -> IMCSwAV:
+    """Return the method for the registry."""
+    return IMCSwAV(params, data)
