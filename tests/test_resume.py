@@ -64,6 +64,16 @@ def test_killed_and_resumed_equals_undisturbed(method: str, variant: str, tmp_pa
     assert not different
 
 
+def test_resume_is_exact_where_each_step_has_a_second_batch(tmp_path: Path) -> None:
+    data = make_prepared(tmp_path / "data", {"train": 20, "test": 15, "unlabeled": 30})
+    settings = tiny_config("crlc")
+    whole = make_trainer(settings, data, tmp_path / "whole")
+    assert whole.method.phases(0)[0].beside == ("train", "test")
+    whole.run()
+    parts = run_with_kills(settings, data, tmp_path / "parts", [3, 7], save_batches=2)
+    assert history_csv(parts.history) == history_csv(whole.history)
+
+
 def command(settings: dict, tmp_path: Path, name: str, data: Path, *options: str) -> list[str]:
     write_json(tmp_path / "config.json", settings)
     return [

@@ -177,9 +177,21 @@ class Trainer:
             return generator(self.seed, purpose, *position, device=self.images.device)
 
         images = self.images.take(phase.splits, indices)
-        for batch in self.method.split(Batch(images, indices, self.epoch, self.step, phase.name, rng)):
+        whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase))
+        for batch in self.method.split(whole):
             self._step(batch)
         self.images_seen += len(indices)
+
+    def _beside(self, phase: Phase) -> dict[str, Tensor]:
+        """Return the second batch of this position: full batches of `phase.beside`, reshuffled when it runs out."""
+        if not phase.beside:
+            return {}
+        count = sum(len(self.images.splits[name]) for name in phase.beside)
+        size = min(self.params["batch_size"], count)
+        turn, place = divmod(self.batch, count // size)
+        order = torch.randperm(count, generator=generator(self.seed, "beside", self.epoch, phase.name, turn))
+        indices = order[place * size : (place + 1) * size].to(self.images.device)
+        return {"beside": self.images.take(phase.beside, indices), "beside_indices": indices}
 
     def _step(self, batch: Batch) -> None:
         params, device = self.params, self.images.device
@@ -273,7 +285,7 @@ def train_run(config: dict, data: Path, out: Path, models: Path, state_folder: P
     state.clear_failure()
     try:
         with _device(options) as device:
-            _set_determinism(config["determinism"])
+            _set_numerics(config["determinism"], config["params"].get("precision", "float32"))
             images = ResidentImages(data, device)
             _check_data(config, images, data)
             torch.manual_seed(derive_seed(config["seed"], "init"))  # networks draw their weights from the global stream
@@ -329,11 +341,21 @@ def _device(options: Options) -> Iterator[torch.device]:
             yield torch.device("cuda", index)
 
 
-def _set_determinism(level: str) -> None:
-    """Apply `fast` (cuDNN may tune), `seeded` (no tuning) or `strict` (deterministic kernels or an error)."""
-    torch.backends.cudnn.benchmark = level == "fast"
-    torch.use_deterministic_algorithms(level == "strict")
-    torch.set_float32_matmul_precision("highest" if level == "strict" else "high")
+def _set_numerics(determinism: str, precision: str) -> None:
+    """Set how exact a GPU computes.
+
+    Parameters
+    ----------
+    determinism
+        `fast` (cuDNN may tune its kernels), `seeded` (no tuning), `strict` (deterministic kernels or an error).
+    precision
+        `float32` is meant as it says; only `tf32` and `bfloat16` let matrix products round their inputs.
+    """
+    rounded = precision != "float32"
+    torch.backends.cudnn.benchmark = determinism == "fast"
+    torch.use_deterministic_algorithms(determinism == "strict")
+    torch.set_float32_matmul_precision("high" if rounded else "highest")
+    torch.backends.cudnn.allow_tf32 = rounded
 
 
 def _check_data(config: dict, images: ResidentImages, folder: Path) -> None:

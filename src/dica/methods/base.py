@@ -27,6 +27,7 @@ class Phase:
 
     name: str
     splits: tuple[str, ...]
+    beside: tuple[str, ...] = ()  # splits of a second batch that every step also gets, as `extra["beside"]`
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,174 @@
+"""CRLC: Do, Tran and Venkatesh, Clustering by Maximizing Mutual Information Across Views, ICCV 2021.
+
+One network, two heads: features z for a contrast of images (RL-head) and, from ten sub-heads, cluster probabilities
+for a contrast of assignments (C-head). Loss: Eq. 11 (`dica.losses.crlc`), end to end.
+
+Deviations and readings, each a key of params/crlc.yaml with the paper's value as default:
+
+- `lambda1`, `critic`, `gamma`, `reg_weight`, `reg_bound`: see `dica.losses.crlc`.
+- `framework`: two views contrasted within the batch (`simclr`), or one view against stored rows (`memory_bank`).
+- `joint_views`: one forward pass a view (false, as the code), or one for both with joint batch-norm statistics.
+- `use_rl_head`: false is the paper's "C-head only".
+- `stl_unlabelled`: "to train the RL-head" the paper adds STL-10's unlabelled images. Here each step then has two
+  batches: one of all images for L_FC and one without the unlabelled for the rest. The code leaves them out.
+- Prediction: the paper does not say by which sub-head, the code picks with the labels. Here it is the one with the
+  lowest training loss in the last epoch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dica.backbones import build_backbone, init_weights
+from dica.files import UserError
+from dica.heads import ClusterSubHeads, ProjectionHead
+from dica.losses.crlc import (
+    bank_feature_contrast,
+    bank_loss,
+    bank_update,
+    cluster_loss,
+    draw_negatives,
+    feature_contrast,
+)
+from dica.methods.base import Batch, DataInfo, Method, Phase, splits_of
+
+Losses = tuple[Tensor, dict[str, Tensor], Tensor | None]
+
+
+class CRLC(Method):
+    """Contrast of features and of cluster probabilities, with balanced clusters."""
+
+    def __init__(self, params: dict, data: DataInfo) -> None:
+        super().__init__(params, data)
+        network = params["backbone"]
+        self.backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
+        features, hidden = self.backbone.out_features, (params["head_hidden"],)
+        self.c_head = ClusterSubHeads(features, params["num_clusters"], params["sub_heads"], hidden)
+        self.rl_head = ProjectionHead(features, hidden, params["projection_size"]) if params["use_rl_head"] else None
+        for head in filter(None, (self.c_head, self.rl_head)):
+            init_weights(head, network["init"])
+        self.augmented = self.pipeline("augmented")
+        self.register_buffer("head_losses", torch.zeros(params["sub_heads"]))
+        self.register_buffer("head_losses_epoch", torch.zeros((), dtype=torch.long))
+        if self._has_bank:
+            self._make_bank()
+
+    @property
+    def _has_bank(self) -> bool:
+        return self.params["framework"] == "memory_bank"
+
+    def _make_bank(self) -> None:
+        params, rows = self.params, sum(self.data.counts[name] for name in self._splits())
+        if self._feature_splits():
+            raise UserError("crlc: stl_unlabelled: true needs framework: simclr; the memory bank has no rows for them")
+        uniform = torch.full((params["sub_heads"], rows, params["num_clusters"]), 1 / params["num_clusters"])
+        self.register_buffer("prob_bank", uniform)
+        if self.rl_head is not None:
+            self.register_buffer("feature_bank", F.normalize(torch.randn(rows, params["projection_size"]), dim=1))
+
+    def _splits(self) -> tuple[str, ...]:
+        return splits_of(self.params["train_split"], self.data)
+
+    def _feature_splits(self) -> tuple[str, ...]:
+        """Return the splits of L_FC where they differ from those of the other terms; else none."""
+        wanted = self.params["stl_unlabelled"] and self.rl_head is not None and self.data.counts.get("unlabeled")
+        return (*self._splits(), "unlabeled") if wanted else ()
+
+    def phases(self, epoch: int) -> list[Phase]:
+        """Return the one pass; where there are unlabelled images, over them too, with a batch of the others beside."""
+        wider = self._feature_splits()
+        return [Phase("main", wider, beside=self._splits()) if wider else Phase("main", self._splits())]
+
+    def parameter_groups(self) -> list[dict]:
+        """Return weights, with the optimiser's weight decay, and biases and batch norms, without (as the code)."""
+        tensors = list(self.parameters())
+        return [
+            {"params": [p for p in tensors if p.dim() > 1]},
+            {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 11."""
+        weight = self.params["lambda2"]
+        cluster, parts, contrast = self._bank_losses(batch) if self._has_bank else self._view_losses(batch)
+        batch.extra["head_losses"] = cluster.detach()
+        loss, parts = cluster.mean(), {name: value.mean() for name, value in parts.items()}
+        if contrast is None:
+            return {"loss": loss, **parts}
+        return {"loss": loss + weight * contrast, **parts, "L_FC": contrast}
+
+    def _embed(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Return the features of two views, (2, n, features)."""
+        views = self.augmented.views(images, rng, 2)
+        if self.params["joint_views"]:
+            return self.backbone(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return torch.stack([self.backbone(view) for view in views])
+
+    def _feature_contrast(self, features: Tensor) -> Tensor:
+        return feature_contrast(*self.rl_head(features), temperature=self.params["temperature"])
+
+    def _view_losses(self, batch: Batch) -> Losses:
+        """Return L_cluster of each sub-head (H,), its parts and L_FC, from two views."""
+        params, features = self.params, self._embed(batch.images, batch.rng("augmented"))
+        contrast = None if self.rl_head is None else self._feature_contrast(features)
+        if "beside" in batch.extra:
+            features = self._embed(batch.extra["beside"], batch.rng("beside"))
+        per_head = partial(
+            cluster_loss,
+            gamma=params["gamma"],
+            lambda1=params["lambda1"],
+            critic=params["critic"],
+            bound=params["reg_bound"],
+            reg_weight=params["reg_weight"],
+        )
+        logits = self.c_head(features)
+        cluster, parts = torch.vmap(per_head)(logits[:, 0], logits[:, 1])
+        return cluster, parts, contrast
+
+    def _bank_losses(self, batch: Batch) -> Losses:
+        """Return the same from one view against the memory bank."""
+        params, index = self.params, batch.indices
+        features = self.backbone(self.augmented(batch.images, batch.rng("augmented")))
+        rows = self.prob_bank.shape[1]
+        negatives = draw_negatives(index, rows, params["negatives"], generator=batch.rng("negatives"))
+        options = {name: params[name] for name in ("gamma", "lambda1", "critic")}
+
+        def per_head(logits: Tensor, bank: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            return bank_loss(None, logits, None, bank, index, negatives, **options)
+
+        logits = self.c_head(features)
+        cluster, parts = torch.vmap(per_head)(logits, self.prob_bank)
+        batch.extra["p"] = logits.detach().float().softmax(dim=-1)
+        if self.rl_head is None:
+            return cluster, parts, None
+        z = self.rl_head(features)
+        batch.extra["z"] = z.detach()
+        temperature = params["temperature"]
+        return cluster, parts, bank_feature_contrast(z, self.feature_bank, index, negatives, temperature=temperature)
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        """Add to the sub-heads' losses of this epoch, and store this step's outputs in the memory bank (Eq. 10)."""
+        extra, alpha = batch.extra, self.params["bank_momentum"]
+        if "head_losses" in extra:
+            self.head_losses.mul_(self.head_losses_epoch == batch.epoch).add_(extra["head_losses"])
+            self.head_losses_epoch.fill_(batch.epoch)
+        if "p" in extra:
+            self.prob_bank = bank_update(self.prob_bank, batch.indices, extra["p"], alpha=alpha)
+        if "z" in extra:
+            z = extra["z"]
+            self.feature_bank = bank_update(self.feature_bank, batch.indices, z, alpha=alpha, kind="feature")
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the softmax of the sub-head with the lowest loss on the test view, (n, K)."""
+        head = self.c_head.heads[int(self.head_losses.argmin())]
+        return torch.softmax(head(self.backbone(self.test_view(images))), dim=1)
+
+
+def build(params: dict, data: DataInfo) -> CRLC:
+    """Return the method for the registry."""
+    return CRLC(params, data)
