@@ -12,28 +12,31 @@ from pathlib import Path
 from dica.files import sha256_bytes, sha256_file
 
 PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
-def git_state(folder: Path) -> dict[str, str | None]:
-    """Return the commit of the checkout and a hash of what is not committed in its code and parameters.
+def code_state() -> dict:
+    """Return what code runs: ``commit``, ``dirty_sha256`` (hash of uncommitted changes, None without) and ``sources``.
 
-    Both are None outside a Git checkout; ``dirty_sha256`` is None when nothing is uncommitted.
+    Outside a Git checkout the first two are None.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": None, "dirty_sha256": None}
+    commit = _git("rev-parse", "HEAD")
     watched = ("src", "params", "workflow", "Snakefile", "requirements.lock")
-    changes = _git(folder, "diff", "HEAD", "--", *watched) or ""
-    untracked = _git(folder, "ls-files", "--others", "--exclude-standard", "--", *watched) or ""
-    parts = [changes] + [f"{name} {sha256_file(folder / name)}" for name in untracked.splitlines()]
-    text = "\n".join(part for part in parts if part)
-    return {"commit": commit, "dirty_sha256": sha256_bytes(text.encode()) if text else None}
+    changes = _git("diff", "HEAD", "--", *watched) or ""
+    untracked = _git("ls-files", "--others", "--exclude-standard", "--", *watched) or ""
+    parts = [changes] + [f"{name} {sha256_file(CHECKOUT / name)}" for name in untracked.splitlines()]
+    text = "\n".join(filter(None, parts))
+    return {
+        "commit": commit,
+        "dirty_sha256": sha256_bytes(text.encode()) if text else None,
+        "sources": source_digests(),
+    }
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -290,10 +290,11 @@ def train_run(config: dict, data: Path, out: Path, models: Path, state_folder: P
             _check_data(config, images, data)
             torch.manual_seed(derive_seed(config["seed"], "init"))  # networks draw their weights from the global stream
             method = methods.build(config["method"], config["params"], images.info).to(device)
+            code = record.code_state()  # now, not at the end: files may be edited while the run goes on
             trainer = _fit(config, method, images, state, options)
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
             _write_outputs(config, method, trainer, arrays, out, models)
-            _write_record(config, trainer, images, started, out, models)
+            _write_record(config, code, trainer, images, started, out, models)
     except Interrupted:
         raise
     except BaseException as error:
@@ -385,7 +386,9 @@ def history_csv(history: list[dict[str, float]]) -> str:
     return buffer.getvalue()
 
 
-def _write_record(config: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path) -> None:
+def _write_record(
+    config: dict, code: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path
+) -> None:
     device = images.device.type
     files = {name: sha256_file(out / name) for name in OUTPUTS}
     files["weights.safetensors"] = sha256_file(models / "weights.safetensors")
@@ -393,8 +396,7 @@ def _write_record(config: dict, trainer, images: ResidentImages, started: dateti
         out / "run.json",
         {
             **{key: config[key] for key in ("id", "method", "variant", "dataset", "seed", "determinism")},
-            **record.git_state(Path.cwd()),
-            "sources": record.source_digests(),
+            **code,
             "versions": record.versions(),
             "device": record.device_facts(device),
             "data": {name: split["sha256"] for name, split in images.manifest["splits"].items()},

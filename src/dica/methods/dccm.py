@@ -1,0 +1,334 @@
+"""DCCM: Wu et al., Deep Comprehensive Correlation Mining for Image Clustering, ICCV 2019.
+
+A small convolutional network (supplement, Table 4) ends in K softmax outputs. Its own confident answers supervise it:
+which images belong together (Eq. 2, 3) and which label they have (Eq. 7-9), on originals and on transformed images
+(Eq. 12), beside a mutual-information term between a deep and a shallow layer (Eq. 14). Losses: `dica.losses.dccm`.
+
+Training goes by outer batches (`batch_size`, 1,000): one pass without gradient gives the targets; then come
+`inner_passes` passes over the same images in shuffled inner batches, each with `augmentations_per_batch` steps on
+fresh transformations. This is the authors' code; the paper says "mini-batch" only.
+
+Deviations and readings, each a key of params/dccm.yaml:
+
+- `final_bn`: batch norm before the softmax (code; Table 4 has none).
+- `bn_eval`: the code normalises by the batch also at prediction, in shuffled batches of 1,000. `batch` does so with the
+  statistics averaged over such batches, so that an assignment does not depend on its neighbours (some data sets are
+  stored class by class); `running` takes the moving averages of training.
+- `mi_layers`: the paper's S and D (marked convolution, first linear layer, each after batch norm and ReLU) or those the
+  code's layer numbers pick (first max-pooling, last linear layer before its batch norm).
+- `label_loss`, `train_views`, `pairs`, `pair_mode`, `terms` (M1 to M4): see `dica.losses.dccm`.
+- L_MI takes its features from the transformed images (code; the paper does not say).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dica.files import UserError
+from dica.losses.dccm import Pairs, Targets, dccm_loss, select_pairs, targets
+from dica.methods.base import Batch, DataInfo, Method
+from dica.rng import Rng
+
+BN_MOMENTUM = 0.1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A column of Table 4.
+
+    Attributes
+    ----------
+    layers : convolutions (name, kernel, channels) and poolings (name, kernel = stride); no padding anywhere
+    shallow : index of the layer marked S
+    hidden : outputs of the first linear layer, marked D
+    """
+
+    image_size: int
+    layers: tuple[tuple, ...]
+    shallow: int
+    hidden: int
+
+    @property
+    def code_shallow(self) -> int:
+        """Index of the first max-pooling, the code's S; the marked layer where there is none."""
+        return next((index for index, layer in enumerate(self.layers) if layer[0] == "max"), self.shallow)
+
+
+LAYOUTS = {
+    # Not of the paper: its style at a quarter of the size. Without padding, 8 > 6 > 4 > 2 > 1 pixels.
+    "conv-8": Layout(8, (("conv", 3, 32), ("conv", 3, 32), ("conv", 3, 128), ("avg", 2)), shallow=1, hidden=64),
+    "conv-32": Layout(
+        32,
+        (("conv", 3, 64), ("conv", 3, 64), ("max", 2), ("conv", 3, 128), ("max", 2), ("conv", 3, 256), ("avg", 4)),
+        shallow=1,
+        hidden=64,
+    ),
+    "conv-64": Layout(
+        64,
+        (
+            *(("conv", 5, 64), ("conv", 5, 64), ("max", 4), ("conv", 3, 128), ("conv", 3, 128), ("max", 4)),
+            *(("conv", 1, 256), ("avg", 2)),
+        ),
+        shallow=3,
+        hidden=256,
+    ),
+    "conv-96": Layout(
+        96,
+        (
+            *(("conv", 5, 64), ("conv", 5, 64), ("max", 4), ("conv", 3, 128), ("conv", 3, 128), ("max", 4)),
+            *(("conv", 1, 256), ("avg", 4)),
+        ),
+        shallow=3,
+        hidden=64,
+    ),
+}
+
+
+class Features(NamedTuple):
+    """What the network says about n images."""
+
+    logits: Tensor  # (n, K), before the softmax
+    deep: Tensor  # (n, deep_size), layer D
+    shallow: Tensor  # (n, shallow_size, h, w), layer S
+
+
+class Network(nn.Module):
+    """Convolutions, two linear layers that start as the identity, and batch norm before the softmax.
+
+    Parameters
+    ----------
+    layout
+        A key of `LAYOUTS`.
+    final_bn
+        Batch norm after the last linear layer.
+    mi_layers
+        `paper` or `code`: which layers are S and D.
+    """
+
+    def __init__(self, layout: str, in_channels: int, num_clusters: int, final_bn: bool, mi_layers: str) -> None:
+        super().__init__()
+        spec = LAYOUTS[layout]
+        self.layout, self.image_size, self.mi_layers = layout, spec.image_size, mi_layers
+        self.tap = spec.shallow if mi_layers == "paper" else spec.code_shallow
+        self.stages = nn.ModuleList()
+        channels, self.shallow_size = in_channels, 0
+        for index, layer in enumerate(spec.layers):
+            self.stages.append(_stage(channels, *layer))
+            channels = layer[2] if layer[0] == "conv" else channels
+            self.shallow_size = channels if index == self.tap else self.shallow_size
+        self.hidden = nn.Linear(channels, spec.hidden)
+        self.hidden_bn = nn.BatchNorm1d(spec.hidden, momentum=BN_MOMENTUM)
+        self.output = nn.Linear(spec.hidden, num_clusters)
+        self.output_bn = nn.BatchNorm1d(num_clusters, momentum=BN_MOMENTUM) if final_bn else nn.Identity()
+        self.deep_size = spec.hidden if mi_layers == "paper" else num_clusters
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Features:
+        """Map (n, c, s, s) to logits and the two layers of the mutual-information term."""
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"dccm: network {self.layout} takes images of {self.image_size}x{self.image_size}, the views give "
+                f"{images.shape[-2]}x{images.shape[-1]}; add a resize step to views or choose another network"
+            )
+        x = images
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if index == self.tap:
+                shallow = x
+        hidden = F.relu(self.hidden_bn(self.hidden(x.flatten(1))))
+        scores = self.output(hidden)
+        return Features(self.output_bn(scores), hidden if self.mi_layers == "paper" else scores, shallow)
+
+
+def _stage(channels: int, kind: str, kernel: int, out: int = 0) -> nn.Module:
+    if kind == "max":
+        return nn.MaxPool2d(kernel)
+    if kind == "avg":
+        return nn.AvgPool2d(kernel)
+    return nn.Sequential(
+        nn.Conv2d(channels, out, kernel), nn.BatchNorm2d(out, momentum=BN_MOMENTUM), nn.ReLU(inplace=True)
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Convolutions: Kaiming normal over fan-in, zero bias. Linear layers: identity, so no cluster starts at random."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(part, nn.Linear):
+            nn.init.eye_(part.weight)
+        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+class Discriminator(nn.Module):
+    """T(d, s): d repeated at each position of s, then 1x1 convolutions to `width`, `width` and 1, without biases."""
+
+    def __init__(self, deep_size: int, shallow_size: int, width: int) -> None:
+        super().__init__()
+        self.deep_size = deep_size
+        self.first = nn.Conv2d(deep_size + shallow_size, width, 1, bias=False)
+        self.second = nn.Conv2d(width, width, 1, bias=False)
+        self.third = nn.Conv2d(width, 1, 1, bias=False)
+        _initialise(self)
+
+    def forward(self, deep: Tensor, shallow: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Score the positive and the negative pairs of n images.
+
+        Returns
+        -------
+        t_pos : (2n, h, w), the n pairs (i, i) and then the selected positive ones
+        t_neg : (n, r, h, w)
+        """
+        # The first convolution is linear: its two halves are computed once an image, not once a pair.
+        weight = self.first.weight
+        from_deep = F.conv2d(deep[:, :, None, None], weight[:, : self.deep_size])
+        from_shallow = F.conv2d(shallow, weight[:, self.deep_size :])
+        n, r = pairs.negative.shape
+        anchors = torch.arange(n, device=deep.device)
+        deep_rows = torch.cat([anchors, pairs.positive_anchor, anchors.repeat_interleave(r)])
+        shallow_rows = torch.cat([anchors, pairs.positive, pairs.negative.flatten()])
+        x = F.relu(from_deep[deep_rows] + from_shallow[shallow_rows])
+        scores = self.third(F.relu(self.second(x))).squeeze(1)
+        return scores[: 2 * n], scores[2 * n :].unflatten(0, (n, r))
+
+
+class DCCM(Method):
+    """Supervision of a network by its own confident pairs and labels, renewed at every outer batch."""
+
+    def __init__(self, params: dict, data: DataInfo) -> None:
+        super().__init__(params, data)
+        _check(params)
+        self.network = Network(
+            params["network"], data.channels, params["num_clusters"], params["final_bn"], params["mi_layers"]
+        )
+        if params["terms"] == "M4":
+            self.discriminator = Discriminator(
+                self.network.deep_size, self.network.shallow_size, params["discriminator_width"]
+            )
+        self.original, self.augmented = self.pipeline("original"), self.pipeline("augmented")
+
+    def split(self, batch: Batch) -> Iterator[Batch]:
+        """Yield one batch a gradient step, with the targets of its images as the outer batch sees them."""
+        if len(batch.images) < 2:
+            return  # the last batch of an unlucky count: one image has no batch statistics
+        given = self._targets(batch)
+        count = 0
+        for number in range(self.params["inner_passes"]):
+            order = torch.randperm(
+                len(batch.images), generator=batch.rng(f"inner order/{number}"), device=batch.images.device
+            )
+            for index, rows in enumerate(_full_batches(order, self.params["inner_batch"])):
+                inner = dataclasses.replace(
+                    batch, images=batch.images[rows], indices=batch.indices[rows], extra=_slice(given, rows)
+                )
+                for copy in range(self.params["augmentations_per_batch"]):
+                    rng = _within(batch.rng, f"{number}/{index}/{copy}")
+                    yield dataclasses.replace(inner, step=batch.step + count, rng=rng)
+                    count += 1
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch) -> Targets:
+        probs = self.network(self.original(batch.images, batch.rng("targets"))).logits.softmax(dim=1)
+        return targets(probs, thres1=self.params["thres1"], thres2=self.params["thres2"])
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 15 on an inner batch; `batch.extra` has its targets."""
+        params, given = self.params, Targets(**batch.extra)
+        on_originals, transformed, mutual = params["train_views"] == "both", None, {}
+        if params["terms"] != "M1":
+            transformed = self.network(self.augmented(batch.images, batch.rng("augmented")))
+        if params["terms"] == "M4":
+            mutual = self._scores(transformed, given, batch.rng("pairs"))
+        logits = self.network(self.original(batch.images, batch.rng("original"))).logits if on_originals else None
+        loss, parts = dccm_loss(
+            logits if on_originals else transformed.logits,
+            None if transformed is None else transformed.logits,
+            thres1=params["thres1"],
+            thres2=params["thres2"],
+            alpha=params["alpha"],
+            beta=params["beta"],
+            label_loss=params["label_loss"],
+            train_views=params["train_views"],
+            variant=params["terms"],
+            given=given,
+            **mutual,
+        )
+        if not on_originals:
+            parts = {name: part for name, part in parts.items() if name not in ("L_PG", "L_PL")}
+        # How much supervises: the share of linked pairs and of confident images.
+        shares = {"linked": given.W.float().mean(), "confident": given.V.float().mean()}
+        return {"loss": loss, **parts, **shares}
+
+    def _scores(self, features: Features, given: Targets, generator: torch.Generator) -> dict[str, Tensor]:
+        """Choose the pairs of L_MI and score them."""
+        pairs = select_pairs(
+            given.s,
+            given.W,
+            variant=self.params["pairs"],
+            pair_mode=self.params["pair_mode"],
+            num_negatives=self.params["num_negatives"],
+            generator=generator,
+        )
+        t_pos, t_neg = self.discriminator(features.deep, features.shallow, pairs)
+        keep_pos = torch.cat([torch.ones_like(pairs.positive_keep), pairs.positive_keep])
+        return {"t_pos": t_pos, "t_neg": t_neg, "keep_pos": keep_pos, "keep_neg": pairs.negative_keep}
+
+    @torch.no_grad()
+    def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
+        """With `bn_eval: batch`, average the batch statistics over shuffled batches of the images to predict."""
+        if self.params["bn_eval"] == "running":
+            return
+        norms = [part for part in self.network.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over the batches that follow
+        self.network.train()
+        pixels = torch.cat([images[split] for split in ("train", "test") if split in images])
+        order = torch.randperm(len(pixels), generator=rng("bn_eval"), device=pixels.device)
+        for rows in order.tensor_split(math.ceil(len(order) / self.params["batch_size"])):
+            self.network(self.test_view(pixels[rows]))
+        for norm in norms:
+            norm.momentum = BN_MOMENTUM
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the softmax outputs for the test view, (n, K)."""
+        return torch.softmax(self.network(self.test_view(images)).logits, dim=1)
+
+
+def _check(params: dict) -> None:
+    """Refuse combinations that the schema cannot."""
+    if params["terms"] == "M1" and params["train_views"] == "transformed":
+        raise UserError("dccm: terms M1 trains on originals only; set train_views to both")
+    if params["pair_mode"] == "code" and params["pairs"] != "V1":
+        raise UserError(f"dccm: pair_mode code exists for pairs V1 only, not {params['pairs']}")
+
+
+def _full_batches(order: Tensor, size: int) -> list[Tensor]:
+    """Cut `order` into batches, without the incomplete last one unless it is the only one (code)."""
+    batches = list(order.split(size))
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
+
+
+def _slice(given: Targets, rows: Tensor) -> dict[str, Tensor]:
+    """Return the targets of some images of the outer batch, by name."""
+    square = (rows[:, None], rows)
+    return {name: value[square] if value.dim() == 2 else value[rows] for name, value in given._asdict().items()}
+
+
+def _within(rng: Rng, position: str) -> Rng:
+    """Return `rng` for one inner step: equal purposes of different steps draw different numbers."""
+    return lambda purpose: rng(f"{purpose}/{position}")
+
+
+def build(params: dict, data: DataInfo) -> DCCM:
+    """Return the method for the registry."""
+    return DCCM(params, data)
