@@ -28,7 +28,7 @@ demo: $(STAMP)  ## train, score, tabulate and audit on the digits (minutes, no G
 	@echo "Audit another cell: .venv/bin/dica audit dica table-1 drc/digits/nmi --profile params/demo.yaml"
 
 test: $(STAMP)  ## run the tests
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --cov=dica --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --cov=dica --cov-report=term-missing:skip-covered
 
 lint: $(STAMP)  ## run the linters of Python and Snakemake code
 	ruff check .
@@ -37,7 +37,7 @@ lint: $(STAMP)  ## run the linters of Python and Snakemake code
 	snakemake --lint
 
 archive: $(STAMP)  ## run the full matrix; what fails or is missing is shown as such in the tables
-	snakemake --cores $(CORES) --resources gpu=$${GPUS:-1} --rerun-incomplete --keep-going || snakemake --cores $(CORES) light
+	snakemake --cores $(CORES) --resources gpu=$${GPUS:-1} --rerun-incomplete --keep-going || { snakemake --cores $(CORES) light; exit 1; }
 
 light: $(STAMP)  ## rebuild tables, figures and report from stored predictions
 	snakemake --cores $(CORES) light

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from dica import metrics
 from dica.artefacts import Artefact, load_artefacts, needs
@@ -35,6 +36,11 @@ def make_project(root: Path, checkout: Path) -> Path:
     """Copy the declarations of `checkout` into `root` and add labels of every data set they name."""
     for part in ("params/artefacts", "params/published", "workflow/schemas"):
         shutil.copytree(checkout / part, root / part)
+    for path in (root / "params/artefacts").glob("*.yaml"):
+        body = yaml.safe_load(path.read_text())
+        for spec in body["artefacts"].values():
+            spec["rows"] = [row for row in spec["rows"] if row.get("method") in (None, *PARAMS)]
+        path.write_text(yaml.safe_dump(body, sort_keys=False))
     for artefact in load_artefacts(root, ["dica", "drc", "imc-swav"]):
         for column in artefact.columns:
             path = root / "data" / "labels" / f"{column.dataset}.npz"

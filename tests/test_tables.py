@@ -73,7 +73,8 @@ def test_declared_tables_hold_every_published_number_of_theirs(root):
 
 def test_needs_are_the_rows_that_are_run(root):
     (table,) = load_artefacts(root, ["dica table-1"])
-    assert needs(table) == [(m, "full", "digits", s) for m in ("kmeans", "drc", "imc-swav") for s in range(3)]
+    methods = ("kmeans", "drc", "dccm", "crlc", "tcc", "imc-swav")
+    assert needs(table) == [(m, "full", "digits", s) for m in methods for s in range(3)]
     (drc,) = load_artefacts(root, ["drc table-1"])
     wanted = needs(drc)
     assert len(wanted) == len(set(wanted)) == 2 * 6 * 5, "mean and best share their runs"

@@ -10,11 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from dica.files import UserError, project_root, write_json
+from dica.files import project_root, write_json
+from dica.scripting import run_script
 from dica.tables import artefacts_of, cells, load_plan, results_of, summarise, write_cells
 
 
-def main() -> int:
+def main() -> str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=Path, required=True, help="plan.json of the profile")
     parser.add_argument("--method", help="write this method's summary instead of all cells")
@@ -22,21 +23,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="cells.csv, or the summary as JSON")
     parser.add_argument("--root", type=Path, help="project root (default: found from the working directory)")
     args = parser.parse_args()
-    try:
-        root = args.root or project_root()
-        plan, results = load_plan(args.plan), results_of(args.plan, root)
-        if args.method:
-            write_json(args.out, summarise(args.method, plan, root, results, args.datasets))
-        else:
-            frame = cells(plan, root, results, artefacts_of(plan, root))
-            write_cells(frame, args.out)
-            print(frame["verdict"].value_counts().to_string(), file=sys.stderr)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {args.out}", file=sys.stderr)
-    return 0
+    root = args.root or project_root()
+    plan, results = load_plan(args.plan), results_of(args.plan, root)
+    if args.method:
+        write_json(args.out, summarise(args.method, plan, root, results, args.datasets))
+    else:
+        frame = cells(plan, root, results, artefacts_of(plan, root))
+        write_cells(frame, args.out)
+        print(frame["verdict"].value_counts().to_string(), file=sys.stderr)
+    return f"wrote {args.out}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -10,27 +10,23 @@ import sys
 from pathlib import Path
 
 from dica.figures import write_figures
-from dica.files import UserError, project_root
+from dica.files import project_root
+from dica.scripting import run_script
 from dica.tables import artefacts_of, load_plan, results_of
 
 
-def main() -> int:
+def main() -> str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=Path, required=True, help="plan.json of the profile")
     parser.add_argument("--artefact", nargs=2, metavar=("PAPER", "NAME"), help="one figure (default: all)")
     parser.add_argument("--out", type=Path, required=True, help="folder; gets <paper>/<figure>.{svg,png}")
     parser.add_argument("--root", type=Path, help="project root (default: found from the working directory)")
     args = parser.parse_args()
-    try:
-        root, plan = args.root or project_root(), load_plan(args.plan)
-        chosen = artefacts_of(plan, root, args.artefact)
-        written = write_figures(chosen, plan, root, results_of(args.plan, root), args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {len(written)} files under {args.out}", file=sys.stderr)
-    return 0
+    root, plan = args.root or project_root(), load_plan(args.plan)
+    chosen = artefacts_of(plan, root, args.artefact)
+    written = write_figures(chosen, plan, root, results_of(args.plan, root), args.out)
+    return f"wrote {len(written)} files under {args.out}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

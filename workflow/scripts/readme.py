@@ -1,6 +1,6 @@
 """Write the generated parts of README.md, between their markers; `--check` only tells whether they are up to date.
 
-    python workflow/scripts/readme.py [--check]
+python workflow/scripts/readme.py [--check]
 """
 
 from __future__ import annotations

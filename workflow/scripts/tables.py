@@ -10,12 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from dica.files import UserError, project_root
+from dica.files import project_root
 from dica.layout import write_tables
+from dica.scripting import run_script
 from dica.tables import artefacts_of, load_plan, read_cells
 
 
-def main() -> int:
+def main() -> str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=Path, required=True, help="plan.json of the profile")
     parser.add_argument("--cells", type=Path, required=True, help="cells.csv made from it")
@@ -23,15 +24,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder; gets <paper>/<table>.{md,tex,html,csv}")
     parser.add_argument("--root", type=Path, help="project root (default: found from the working directory)")
     args = parser.parse_args()
-    try:
-        root, plan = args.root or project_root(), load_plan(args.plan)
-        written = write_tables(artefacts_of(plan, root, args.artefact), read_cells(args.cells), plan, args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"wrote {len(written)} files under {args.out}", file=sys.stderr)
-    return 0
+    root, plan = args.root or project_root(), load_plan(args.plan)
+    written = write_tables(artefacts_of(plan, root, args.artefact), read_cells(args.cells), plan, args.out)
+    return f"wrote {len(written)} files under {args.out}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

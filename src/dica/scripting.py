@@ -1,0 +1,21 @@
+"""How the thin scripts of the workflow end: one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from dica.files import UserError
+
+
+def run_script(main: Callable[[], str]) -> int:
+    """Run `main`, print the line it returns to stderr, and return the exit code.
+
+    A user's mistake is one line without a traceback.
+    """
+    try:
+        print(main(), file=sys.stderr)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
