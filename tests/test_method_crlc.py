@@ -147,15 +147,17 @@ def test_the_loss_against_the_bank_is_equation_11_with_the_same_negatives(root: 
 
 
 def test_unlabelled_images_train_the_rl_head_alone(root: Path) -> None:
-    """Each step has two batches: L_FC is of the wide one, the clustering loss of the labelled one beside it."""
+    """Each step has two batches: every term is of the labelled one, L_FC of the wide one beside it too."""
     method = make(root, counts={"train": 20, "test": 10, "unlabeled": 10})
-    assert method.phases(0) == [Phase("main", ("train", "test", "unlabeled"), beside=("train", "test"))]
-    wide, beside = batch_of(list(range(16))), batch_of(list(range(20, 36)))
-    wide.extra["beside"] = beside.images
-    parts = method.loss(wide)
-    contrast = method._feature_contrast(embed(method, batch_of(list(range(16)))))
+    assert method.phases(0) == [Phase("main", ("train", "test"), beside=("train", "test", "unlabeled"))]
+    batch, wide = batch_of(list(range(16))), batch_of(list(range(20, 36)))
+    batch.extra["beside"] = wide.images
+    parts = method.loss(batch)
+    own = embed(method, batch_of(list(range(16))))
+    other = method._embed(wide.images, batch.rng("beside"))
+    contrast = (method._feature_contrast(own) + method._feature_contrast(other)) / 2
     torch.testing.assert_close(parts["L_FC"], contrast)
-    logits = method.c_head(method._embed(beside.images, wide.rng("beside")))
+    logits = method.c_head(own)
     alone, _ = crlc_loss(None, None, logits[:, 0], logits[:, 1], gamma=0.01, reg_weight=0.01)
     torch.testing.assert_close(parts["loss"], alone + method.params["lambda2"] * contrast)
 

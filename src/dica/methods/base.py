@@ -54,6 +54,7 @@ class Batch:
 SPLITS = {
     "all": ("train", "test"),
     "train": ("train",),
+    "test": ("test",),
     "train+unlabeled": ("train", "unlabeled"),
     "all+unlabeled": ("train", "unlabeled", "test"),
 }

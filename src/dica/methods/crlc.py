@@ -10,7 +10,9 @@ Deviations and readings, each a key of params/crlc.yaml with the paper's value a
 - `joint_views`: one forward pass a view (false, as the code), or one for both with joint batch-norm statistics.
 - `use_rl_head`: false is the paper's "C-head only".
 - `stl_unlabelled`: "to train the RL-head" the paper adds STL-10's unlabelled images. Here each step then has two
-  batches: one of all images for L_FC and one without the unlabelled for the rest. The code leaves them out.
+  batches: one of labelled images for every term and one of all images for L_FC, which is the mean of both. An epoch
+  is a pass over the labelled images. The code leaves the unlabelled ones out.
+- Not covered: the two-stage version (Tables 2, 7) and CRLC-semi (Tables 3, 8).
 - Prediction: the paper does not say by which sub-head, the code picks with the labels. Here it is the one with the
   lowest training loss in the last epoch.
 """
@@ -74,14 +76,13 @@ class CRLC(Method):
         return splits_of(self.params["train_split"], self.data)
 
     def _feature_splits(self) -> tuple[str, ...]:
-        """Return the splits of L_FC where they differ from those of the other terms; else none."""
+        """Return the splits of the second batch, which is for L_FC alone; none without unlabelled images."""
         wanted = self.params["stl_unlabelled"] and self.rl_head is not None and self.data.counts.get("unlabeled")
         return (*self._splits(), "unlabeled") if wanted else ()
 
     def phases(self, epoch: int) -> list[Phase]:
-        """Return the one pass; where there are unlabelled images, over them too, with a batch of the others beside."""
-        wider = self._feature_splits()
-        return [Phase("main", wider, beside=self._splits()) if wider else Phase("main", self._splits())]
+        """Return the one pass; where there are unlabelled images, with a second batch drawn from all beside each."""
+        return [Phase("main", self._splits(), beside=self._feature_splits())]
 
     def parameter_groups(self) -> list[dict]:
         """Return weights, with the optimiser's weight decay, and biases and batch norms, without (as the code)."""
@@ -116,7 +117,8 @@ class CRLC(Method):
         params, features = self.params, self._embed(batch.images, batch.rng("augmented"))
         contrast = None if self.rl_head is None else self._feature_contrast(features)
         if "beside" in batch.extra:
-            features = self._embed(batch.extra["beside"], batch.rng("beside"))
+            wide = self._embed(batch.extra["beside"], batch.rng("beside"))
+            contrast = (contrast + self._feature_contrast(wide)) / 2
         per_head = partial(
             cluster_loss,
             gamma=params["gamma"],

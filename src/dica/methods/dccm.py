@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from dica.files import UserError
 from dica.losses.dccm import Pairs, Targets, dccm_loss, select_pairs, targets
-from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.base import Batch, DataInfo, Method, splits_of
 from dica.rng import Rng
 
 BN_MOMENTUM = 0.1
@@ -292,7 +292,7 @@ class DCCM(Method):
             norm.reset_running_stats()
             norm.momentum = None  # a plain average over the batches that follow
         self.network.train()
-        pixels = torch.cat([images[split] for split in ("train", "test") if split in images])
+        pixels = torch.cat([images[split] for split in splits_of(self.params["eval_split"], self.data)])
         order = torch.randperm(len(pixels), generator=rng("bn_eval"), device=pixels.device)
         for rows in order.tensor_split(math.ceil(len(order) / self.params["batch_size"])):
             self.network(self.test_view(pixels[rows]))

@@ -17,6 +17,8 @@ Deviations and readings, each a key of params/imc-swav.yaml; the authors' code i
 - `classifier_split`: on STL-10 the classifier learns from the 5,000 training images alone, collected in a buffer
   until a full batch is there (`labelled`, code); elsewhere from every image (`all`). In the steps between, L_cluster
   and L_reg are 0, so their means in the history are over all steps.
+- A short last batch takes no part in that renewal (the code lets it count as much as a full one).
+- Not covered: the linear probe, k-means on the embedding (Tables 2-4).
 - Fig. 3(c), fewer training images a class, needs labels to draw them and is left out.
 """
 
@@ -112,6 +114,7 @@ class IMCSwAV(Method):
         self.register_buffer("buffered_scores", torch.zeros(self.num_views, size, self.params["num_prototypes"]))
         self.register_buffer("buffered", torch.zeros((), dtype=torch.long))
         self.register_buffer("buffered_epoch", torch.zeros((), dtype=torch.long))
+        self.register_buffer("classifier_started", torch.zeros((), dtype=torch.bool))
 
     def _fill_buffer(self, batch: Batch, embeddings: Tensor, scores: Tensor) -> tuple[Tensor, Tensor] | None:
         """Add this batch's labelled images; return the buffer's content once it holds a full batch, else None."""
@@ -129,9 +132,20 @@ class IMCSwAV(Method):
         return self.buffered_embeddings[:, :stop].clone(), self.buffered_scores[:, :stop].clone()
 
     def after_backward(self, batch: Batch) -> None:
-        """Keep the prototypes where they are during the first steps."""
+        """Keep the prototypes where they are during the first steps; let a waiting classifier drift as in the code."""
         if batch.step < self.params["prototype_freeze_steps"]:
             self.prototypes.linear.weight.grad = None
+        if self.params["classifier_split"] == "labelled":
+            self._fill_idle_gradients()
+
+    def _fill_idle_gradients(self) -> None:
+        """Give the classifier gradients of zero between full buffers: the code's Adam goes on moving it (momentum)."""
+        tensors = list(self.classifier.parameters())
+        if tensors[0].grad is not None:
+            self.classifier_started.fill_(True)
+        elif self.classifier_started:
+            for tensor in tensors:
+                tensor.grad = torch.zeros_like(tensor)
 
     @torch.no_grad()
     def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
