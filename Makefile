@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## train, score, tabulate and audit on the digits (minutes, no GPU, no download)
-	@snakemake --cores $(CORES) --configfile params/demo.yaml --rerun-incomplete --quiet host progress rules
+	@snakemake --cores $(CORES) --configfile params/demo.yaml --rerun-incomplete --show-failed-logs --quiet host progress rules
 	@dica show dica table-1 --profile params/demo.yaml
 	@dica audit dica table-1 imc-swav/digits/acc --profile params/demo.yaml
 	@echo; echo "The report: results/demo/report/index.html"
@@ -37,7 +37,7 @@ lint: $(STAMP)  ## run the linters of Python and Snakemake code
 	snakemake --lint
 
 archive: $(STAMP)  ## run the full matrix; what fails or is missing is shown as such in the tables
-	snakemake --cores $(CORES) --resources gpu=$${GPUS:-1} --rerun-incomplete --keep-going || { snakemake --cores $(CORES) light; exit 1; }
+	snakemake --cores $(CORES) --resources gpu=$${GPUS:-1} --rerun-incomplete --keep-going --show-failed-logs || { snakemake --cores $(CORES) light; exit 1; }
 
 light: $(STAMP)  ## rebuild tables, figures and report from stored predictions
 	snakemake --cores $(CORES) light
@@ -45,5 +45,5 @@ light: $(STAMP)  ## rebuild tables, figures and report from stored predictions
 readme: $(STAMP)  ## write the generated parts of README.md
 	python workflow/scripts/readme.py
 
-clean:  ## remove the demo's results, logs and checkpoints; committed results stay
-	rm -rf results/demo results/logs results/state .snakemake
+clean:  ## remove the demo's results
+	rm -rf results/demo

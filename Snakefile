@@ -3,9 +3,6 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "params/archive.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 

@@ -19,10 +19,9 @@ from archives import entry, images, project, source
 from dica.data import catalog
 from dica.data.__main__ import main
 from dica.data.content import Content, whole
-from dica.data.labels import load_labels
-from dica.data.prepare import READERS, fingerprint, prepare, verify
-from dica.data.prepared import load_manifest, open_split
-from dica.files import IntegrityError, UserError, canonical_json, sha256_bytes
+from dica.data.prepare import READERS, prepare, verify
+from dica.data.prepared import fingerprint, labels_digest, load_manifest, open_split
+from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes
 
 
 @pytest.fixture
@@ -94,18 +93,13 @@ def test_pixels_labels_class_names_and_shape_each_change_the_fingerprint():
     assert fingerprint({"b": record, "a": record}, []) == fingerprint({"a": record, "b": record}, [])
 
 
-def test_labels_by_evaluation_split(home):
-    prepare("mini", home)
-    path = home / "data/labels/mini.npz"
-    assert load_labels(path, "all").tolist() == [0, 1, 2, 3, 4, 0, 1]
-    assert load_labels(path, "train").tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(UserError, match="not one of all, train, test"):
-        load_labels(path, "val")
-    with pytest.raises(UserError, match="no such file"):
-        load_labels(home / "none.npz", "all")
-    path.write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(UserError, match="not readable"):
-        load_labels(path, "all")
+def test_git_keeps_what_ties_the_labels_to_the_fingerprint(home):
+    manifest = prepare("mini", home)
+    anchor = read_json(home / "data/labels/mini.json")
+    assert fingerprint(anchor["splits"], anchor["classes"]) == anchor["fingerprint"] == manifest["fingerprint"]
+    with np.load(home / "data/labels/mini.npz") as stored:
+        for split in stored.files:
+            assert labels_digest(stored[split]) == anchor["splits"][split]["labels_sha256"]
 
 
 # --- what is refused
@@ -258,7 +252,7 @@ def test_a_split_that_is_not_there_is_named(home):
 
 
 def test_opening_prepared_arrays_needs_neither_pillow_nor_pandas_nor_torch():
-    code = "import sys, dica.data.prepared, dica.data.labels; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    code = "import sys, dica.data.prepared; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"PIL", "pandas", "torch", "scipy", "sklearn", "yaml", "requests", "dvc"} & set(loaded)
 
@@ -413,6 +407,7 @@ def test_all_of_cifar10_jpeg(root, shared, tmp_path):
     manifest = load_manifest(tmp_path / "data/prepared/cifar10-jpeg")
     assert manifest["splits"]["train"]["shape"] == [50000, 32, 32, 3]
     assert manifest["classes"][0] == "airplane"
-    counts = np.bincount(load_labels(tmp_path / "data/labels/cifar10-jpeg.npz", "all"))
+    with np.load(tmp_path / "data/labels/cifar10-jpeg.npz") as stored:
+        counts = np.bincount(np.concatenate([stored["train"], stored["test"]]))
     assert counts.tolist() == [6000] * 10
     assert canonical_json(verify("cifar10-jpeg", tmp_path)) == canonical_json(manifest)

@@ -13,7 +13,6 @@ import archives
 from archives import encode, entry, images, project, source
 from dica.data import cifar, folder
 from dica.data.images import Recipe, decode
-from dica.data.labels import load_labels
 from dica.data.members import archive_members
 from dica.data.prepare import prepare
 from dica.data.prepared import open_split
@@ -33,7 +32,9 @@ def arrays(root: Path, name: str, split: str) -> np.ndarray:
 
 
 def labels(root: Path, name: str, split: str) -> np.ndarray:
-    return load_labels(root / "data" / "labels" / f"{name}.npz", split)
+    with np.load(root / "data" / "labels" / f"{name}.npz") as stored:
+        parts = [stored[part] for part in (("train", "test") if split == "all" else (split,)) if part in stored.files]
+    return np.concatenate(parts)
 
 
 # --- CIFAR

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,8 +16,9 @@ import pytest
 import torch
 
 from dica.files import UserError, read_json, sha256_file, write_json
+from dica.loop import Interrupted, SaveEvery
 from dica.state import NEWEST, PREVIOUS, StateFolder
-from dica.train import INTERRUPTED, SaveEvery, history_csv
+from dica.train import INTERRUPTED, history_csv
 from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
 
@@ -111,7 +115,9 @@ def test_kill_9_at_random_moments_leaves_the_same_files(method: str, tmp_path: P
     assert done.returncode == 0, done.stderr
     for name in ("predictions.npz", "weights.safetensors", "history.csv", "config.json"):
         assert sha256_file(tmp_path / "killed" / name) == sha256_file(tmp_path / "whole" / name), name
-    assert read_json(tmp_path / "killed/run.json")["resumed"] == killed
+    record = read_json(tmp_path / "killed/run.json")
+    assert record["resumed"] == killed
+    assert len(record["attempts"]) == killed + 1
     assert not (state / NEWEST).exists(), "a finished run leaves no checkpoint behind"
 
 
@@ -197,3 +203,54 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_it_is_saved(tmp_path: 
     saved, _ = trainer.state.load(torch.device("cpu"))
     sums = [value for parts in (saved or {"sums": {}})["sums"].values() for value in parts.values()]
     assert all(bool(torch.isfinite(value)) for value in sums)
+
+
+def test_a_signal_after_the_last_batch_still_stops_the_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_config("drc"), make_prepared(tmp_path / "data"), tmp_path / "state")
+    close = trainer._close_epoch
+
+    def close_and_signal() -> None:
+        close()
+        if trainer.epoch == trainer.params["epochs"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer._close_epoch = close_and_signal
+    with pytest.raises(Interrupted):
+        trainer.run()
+    assert trainer.state.load(torch.device("cpu"))[0]["epoch"] == trainer.params["epochs"]
+
+
+def test_resume_with_other_code_is_said_and_kept(tmp_path: Path, capsys) -> None:
+    data, settings = make_prepared(tmp_path / "data"), tiny_config("drc")
+    first = {"started": "then", "commit": "a" * 40, "dirty_sha256": None, "device": "cpu", "torch": "2"}
+    attempts = [first, first, {**first, "commit": "b" * 40}, {**first, "commit": "b" * 40, "dirty_sha256": "c" * 64}]
+    said = []
+    for attempt in attempts:
+        trainer = make_trainer(settings, data, tmp_path / "state")
+        trainer.resume()
+        trainer.begin(attempt)
+        trainer.save()
+        trainer.state._lock.close()
+        said.append([line for line in capsys.readouterr().err.splitlines() if "other code" in line])
+    assert trainer.attempts == attempts
+    assert said[:2] == [[], []]
+    assert "commit aaaaaaaaaaaa -> bbbbbbbbbbbb" in said[2][0]
+    assert "dirty_sha256 None -> cccccccccccc" in said[3][0]
+
+
+def test_a_reader_of_the_lock_does_not_stop_a_run_that_starts(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    reader = open(tmp_path / "lock")  # noqa: SIM115 - closed by the timer
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    threading.Timer(0.3, reader.close).start()
+    StateFolder(tmp_path, "a" * 12)
+
+
+def test_a_finished_run_leaves_no_half_written_checkpoint(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path, "a" * 12)
+    for _ in range(2):
+        state.save({})
+    for name in ("checkpoint.next.pt", ".checkpoint.next.pt.x1y2.tmp"):
+        (tmp_path / name).touch()
+    state.discard_checkpoints()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]

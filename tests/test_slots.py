@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dica.slots import gpu_slot
+from dica.slots import gpu_slot, scheduler_assigned
 
 HOLDER = """
 import sys, time
@@ -58,3 +58,12 @@ def test_a_slot_is_free_again_after_an_error(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with gpu_slot(["a"], 1, tmp_path, poll_s=0.01) as index:
         assert index == 0
+
+
+def test_slots_are_left_out_only_for_the_one_device_that_slurm_gave(monkeypatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert not scheduler_assigned(["a"])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert scheduler_assigned(["a"])
+    assert not scheduler_assigned(["a", "b"]), "two runs of one allocation would both take the first"

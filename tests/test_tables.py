@@ -402,7 +402,7 @@ def test_scripts_from_predictions_to_report(project, run_script):
     for name, *rest in (
         ("cells", "--out", f"{demo}/tables/cells.csv"),
         ("cells", "--method", "imc-swav", "--out", f"{demo}/metrics/imc-swav.json"),
-        ("tables", *cells, "--artefact", "dica", "table-1", "--out", f"{demo}/tables"),
+        ("tables", "--artefact", "dica", "table-1", "--out", f"{demo}/tables"),
         ("figures", "--out", f"{demo}/figures"),
         ("report", *cells, "--out", f"{demo}/report/index.html"),
     ):
@@ -419,7 +419,7 @@ def test_scripts_report_mistakes_in_one_line(project, run_script):
     assert (code, said.count("\n")) == (2, 1)
     write_json(project / "results/plan.json", factory.make_plan(load_artefacts(project, ["dica table-1"])))
     plan = ("--plan", "results/plan.json", "--out", "t")
-    code, said = run_script("tables", *plan, "--cells", "x", "--artefact", "drc", "table-1")
+    code, said = run_script("tables", *plan, "--artefact", "drc", "table-1")
     assert code == 2
     assert "no run is needed by 'drc table-1'; there are: dica table-1" in said
 

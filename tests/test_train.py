@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from dica import train
-from dica.files import read_json, sha256_file, write_json
-from dica.methods.base import splits_of
+from dica import methods, record, train
+from dica.files import UserError, read_json, sha256_bytes, sha256_file, write_json
+from dica.methods.base import DataInfo, splits_of
 from dica.optim import learning_rate
 from tiny import make_prepared, tiny_config
 
@@ -30,6 +34,15 @@ def test_a_run_leaves_a_record_that_answers_for_every_file(method: str, tmp_path
     settings = tiny_config(method)
     assert train.main(arguments(tmp_path, settings, make_prepared(tmp_path / "data"))) == 0
     record = read_json(tmp_path / "out/run.json")
+    assert record["data"] == {
+        "fingerprint": "tiny",
+        "data_id": "tiny",
+        "splits": {"train": {"n": 48, "sha256": sha256_file(tmp_path / "data/train.npy")}},
+    }
+    assert record["host_platform"]
+    (attempt,) = record["attempts"]
+    assert attempt["commit"] == record["commit"]
+    assert attempt["device"] == record["device"]["name"]
     assert record["id"] == settings["id"]
     for name, digest in record["files"].items():
         folder = "models" if name == "weights.safetensors" else "out"
@@ -61,6 +74,7 @@ def test_the_same_run_twice_gives_the_same_bytes_and_another_seed_does_not(tmp_p
 
 def test_data_of_another_fingerprint_are_refused(tmp_path: Path, capsys) -> None:
     settings = {**tiny_config("drc"), "data_id": "another"}
+    del settings["id"]
     assert train.main(arguments(tmp_path, settings, make_prepared(tmp_path / "data"))) == 3
     message = capsys.readouterr().err
     assert "planned for another" in message
@@ -77,13 +91,92 @@ def test_one_flipped_bit_in_the_images_is_noticed_before_training(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_usage_is_one_line(tmp_path: Path, capsys) -> None:
-    write_json(tmp_path / "plan.json", {"runs": []})
-    common = ["--plan", str(tmp_path / "plan.json"), "--data", "d", "--out", str(tmp_path / "out")]
-    assert train.main(common) == 2
-    assert "--plan needs --run" in capsys.readouterr().err
-    assert train.main([*common, "--run", "0" * 12]) == 2
-    assert f"no run {'0' * 12}" in capsys.readouterr().err
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:600])])
+def test_a_missing_or_short_array_is_one_line(damage, tmp_path: Path, capsys) -> None:
+    data = make_prepared(tmp_path / "data")
+    damage(data / "train.npy")
+    assert train.main(arguments(tmp_path, tiny_config("drc"), data)) == 3
+    assert "bytes; prepare data again" in capsys.readouterr().err
+
+
+def test_a_config_answers_for_its_id(tmp_path: Path) -> None:
+    settings, file = tiny_config("drc"), tmp_path / "config.json"
+    write_json(file, {**settings, "seed": 7})
+    with pytest.raises(UserError, match=f"hashes to [0-9a-f]+, it says {settings['id']}; remove 'id'"):
+        train.read_config(str(file))
+    write_json(file, {key: settings[key] for key in settings if key not in ("id", "variant", "seed", "params")})
+    with pytest.raises(UserError, match=r"config\.json: .* no params, seed$"):
+        train.read_config(str(file))
+    write_json(file, [])
+    with pytest.raises(UserError, match="no method, params"):
+        train.read_config(str(file))
+    write_json(file, {key: settings[key] for key in settings if key not in ("id", "variant")})
+    assert train.read_config(str(file)) == settings
+
+
+def test_the_config_may_come_on_standard_input(monkeypatch) -> None:
+    settings = tiny_config("drc")
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({**settings, "needed_by": ["drc table-1"]})))
+    assert train.read_config("-") == settings
+    monkeypatch.setattr("sys.stdin", io.StringIO("{"))
+    with pytest.raises(UserError, match="standard input: not readable as JSON"):
+        train.read_config("-")
+
+
+def test_the_first_line_says_what_runs_where(tmp_path: Path, capsys) -> None:
+    settings = tiny_config("kmeans")
+    assert train.main(arguments(tmp_path, settings, make_prepared(tmp_path / "data"))) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"train kmeans (full) on digits, seed 0: run {settings['id']} on cpu, 1 thread(s)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", ["dica.train.ResidentImages", "dica.train.predict", "dica.methods.kmeans.KMeans.fit"])
+def test_a_run_stopped_outside_the_loop_has_not_failed(number: int, place: str, tmp_path: Path, monkeypatch) -> None:
+    methods.build("kmeans", {"num_clusters": 2}, DataInfo(1, 8, {}))  # so that its module can be patched
+    monkeypatch.setattr(place, lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = train.main(arguments(tmp_path, tiny_config("kmeans"), make_prepared(tmp_path / "data")))
+    assert stopped == train.INTERRUPTED
+    assert not (tmp_path / "state/failed.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_weights_that_are_no_numbers_make_no_predictions(tmp_path: Path, capsys, monkeypatch) -> None:
+    run = train.Trainer.run
+
+    def run_and_spoil(trainer) -> None:
+        run(trainer)
+        next(trainer.method.parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(train.Trainer, "run", run_and_spoil)
+    assert train.main(arguments(tmp_path, tiny_config("drc"), make_prepared(tmp_path / "data"))) == 2
+    assert "predictions are not numbers on split train" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_the_loss_that_starts_late_has_a_column() -> None:
+    history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "pseudo_loss": 1.0}]
+    assert train.history_csv(history) == "epoch,loss,pseudo_loss\n1,0.5,\n2,0.25,1\n"
+
+
+def test_uncommitted_files_of_any_name_are_recorded(tmp_path: Path, monkeypatch) -> None:
+    def git(*options: str) -> None:
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *options], cwd=tmp_path, check=True)
+
+    monkeypatch.setattr(record, "CHECKOUT", tmp_path)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.py").write_bytes(b"x = 1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    assert record.code_state()["dirty_sha256"] is None
+    new = tmp_path / "src/übung 1.py"
+    new.write_text("y = 2\n")
+    (tmp_path / "src/nowhere").symlink_to("missing")
+    assert record.code_state()["dirty_sha256"] == sha256_bytes(f"src/übung 1.py {sha256_file(new)}".encode())
+    (tmp_path / "src/a.py").write_bytes(b"x = '\xff'\n")
+    assert len(record.code_state()["dirty_sha256"]) == 64
 
 
 def test_schedules() -> None:
@@ -97,8 +190,6 @@ def test_schedules() -> None:
 
 
 def test_splits_that_a_data_set_lacks_are_left_out() -> None:
-    from dica.methods.base import DataInfo
-
     assert splits_of("all", DataInfo(1, 8, {"train": 5})) == ("train",)
     assert splits_of("all+unlabeled", DataInfo(3, 96, {"train": 5, "test": 8, "unlabeled": 9})) == (
         "train",

@@ -11,9 +11,9 @@ import torch
 from dica import config, identity, methods
 from dica.data.resident import ResidentImages
 from dica.files import sha256_file, write_json
+from dica.loop import SaveEvery, Trainer
 from dica.rng import derive_seed
 from dica.state import StateFolder
-from dica.train import SaveEvery, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"epochs": 2, "batch_size": 16}

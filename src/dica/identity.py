@@ -6,20 +6,13 @@ its declared fingerprint, seed, determinism level) and of nothing else: no date,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from dica import artefacts as declared
 from dica.config import load_datasets, resolve
 from dica.data.catalog import data_id
-from dica.files import atomic_write_text, canonical_json, sha256_bytes
-
-IDENTITY_KEYS = ("method", "params", "dataset", "data_id", "seed", "determinism")
-
-
-def run_id(config: dict) -> str:
-    """Return the 12 hex digits that name a run; `config` needs the `IDENTITY_KEYS`, more keys are ignored."""
-    return sha256_bytes(canonical_json({key: config[key] for key in IDENTITY_KEYS}).encode())[:12]
+from dica.files import atomic_write_text, canonical_json, read_json
+from dica.runid import run_id
 
 
 def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> dict:
@@ -44,18 +37,24 @@ def run_folder(config: dict, results: str) -> str:
     return f"{results}/runs/{config['method']}/{config['dataset']}/s{config['seed']}-{config['id']}"
 
 
-def rebuild_command(folders: list[str], option: str = "") -> str:
-    """Return the shell command that trains the runs in `folders` anew; a finished run has to be removed first.
+def rebuild_command(folders: list[str], option: str = "", root: Path | None = None) -> str:
+    """Return the shell command that trains the runs in `folders` anew; a finished run has to be moved away first.
 
     Parameters
     ----------
+    folders
+        Folders of runs that the plan asks for, relative to the project root.
     option
         How the profile is named to Snakemake, with a leading blank; empty for the archive's own.
+    root
+        Project root; with it, only the folders that are there are moved.
     """
     command = f"snakemake --cores all --resources gpu=1{option}"
     if not folders:
         return command
-    return f"rm -r {' '.join(folders)} && {command} -- {' '.join(f'{folder}/metrics.json' for folder in folders)}"
+    there = [folder for folder in folders if root is None or (root / folder).is_dir()]
+    moves = [f"mv {folder} {folder}.old" for folder in there]
+    return " && ".join([*moves, f"{command} -- {' '.join(f'{folder}/metrics.json' for folder in folders)}"])
 
 
 def make_plan(profile: dict, root: Path) -> dict:
@@ -73,19 +72,27 @@ def make_plan(profile: dict, root: Path) -> dict:
     return {"profile": profile["name"], "runs": ordered}
 
 
-def write_plan(plan: dict, path: Path) -> bool:
-    """Write the plan if its content differs from what is there; return whether it did.
+def run_states(plan: dict, root: Path, results: str) -> dict[str, str]:
+    """Return what is known of every planned run: ``scored``, ``trained``, ``failed: reason`` or ``absent``."""
+    states = {}
+    for run in plan["runs"]:
+        failure = root / results / "state" / run["id"] / "failed.json"
+        if (root / run["path"] / "run.json").is_file():
+            states[run["id"]] = "scored" if (root / run["path"] / "metrics.json").is_file() else "trained"
+        else:
+            states[run["id"]] = f"failed: {read_json(failure)['reason']}" if failure.is_file() else "absent"
+    return states
 
-    The time stamp of an unchanged plan stays as it is: every table depends on this file.
-    """
-    text = plan_text(plan)
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write `text` if that is not what the file holds; return whether it was. An unchanged file keeps its time."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     atomic_write_text(path, text)
     return True
 
 
-def plan_text(plan: dict) -> str:
-    """Return the plan as JSON with one line a run, which keeps diffs readable."""
-    lines: Iterable[str] = (canonical_json(run) for run in plan["runs"])
-    return f'{{"profile": "{plan["profile"]}", "runs": [\n' + ",\n".join(lines) + "\n]}\n"
+def write_plan(plan: dict, path: Path) -> bool:
+    """Write the plan as JSON with one line a run, if it differs; see `write_if_changed`."""
+    lines = (canonical_json(run) for run in plan["runs"])
+    return write_if_changed(path, f'{{"profile": "{plan["profile"]}", "runs": [\n' + ",\n".join(lines) + "\n]}\n")

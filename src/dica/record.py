@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
 import sys
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -21,25 +23,44 @@ def code_state() -> dict:
 
     Outside a Git checkout the first two are None.
     """
-    commit = _git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "HEAD").strip()
     watched = ("src", "params", "workflow", "Snakefile", "requirements.lock")
-    changes = _git("diff", "HEAD", "--", *watched) or ""
-    untracked = _git("ls-files", "--others", "--exclude-standard", "--", *watched) or ""
-    parts = [changes] + [f"{name} {sha256_file(CHECKOUT / name)}" for name in untracked.splitlines()]
-    text = "\n".join(filter(None, parts))
+    changes = _git("diff", "HEAD", "--", *watched)
+    untracked = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *watched).split("\0")
+    # Not every name is a file to hash: a folder with a repository of its own, a dangling link.
+    names = [name for name in untracked if (CHECKOUT / name).is_file()]
+    text = "\n".join(filter(None, [changes, *(f"{name} {sha256_file(CHECKOUT / name)}" for name in names)]))
     return {
-        "commit": commit,
-        "dirty_sha256": sha256_bytes(text.encode()) if text else None,
+        "commit": commit or None,
+        "dirty_sha256": sha256_bytes(os.fsencode(text)) if text else None,
         "sources": source_digests(),
     }
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str) -> str:
+    """Return what Git prints, bytes that are not UTF-8 escaped as in file names; empty where it fails."""
     try:
-        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        return ""
+    return os.fsdecode(done.stdout)
+
+
+def attempt(started: datetime, code: dict, device_type: str) -> dict[str, str | None]:
+    """Return what is kept of one attempt at a run: when, with what code, where."""
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "commit": code["commit"],
+        "dirty_sha256": code["dirty_sha256"],
+        "device": str(device_facts(device_type)["name"]),
+        "torch": metadata.version("torch"),
+    }
+
+
+def code_changes(before: dict, now: dict) -> list[str]:
+    """Return which of commit, uncommitted changes and torch differ between two attempts, as text."""
+    keys = ("commit", "dirty_sha256", "torch")
+    return [f"{key} {str(before[key])[:12]} -> {str(now[key])[:12]}" for key in keys if before[key] != now[key]]
 
 
 def source_digests() -> dict[str, str]:
@@ -50,15 +71,24 @@ def source_digests() -> dict[str, str]:
     return {f"src/dica/{path.relative_to(PACKAGE).as_posix()}": sha256_file(path) for path in paths}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that can change a number."""
+def versions(device_type: str) -> dict[str, str]:
+    """Return the versions of what can change a number: Python, packages, on a GPU also CUDA, cuDNN and driver."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return {**found, **_cuda_versions()} if device_type == "cuda" else found
+
+
+def _cuda_versions() -> dict[str, str]:
+    import torch
+
+    driver = Path("/sys/module/nvidia/version")
+    found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    found["driver"] = driver.read_text().strip() if driver.is_file() else None
+    return {name: str(version) for name, version in found.items() if version}
 
 
 def device_facts(device_type: str) -> dict[str, str | int]:

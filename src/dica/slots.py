@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ def gpu_slot(devices: Sequence[str], share: int = 1, folder: Path | None = None,
     """
     folder = folder or slot_folder()
     folder.mkdir(parents=True, exist_ok=True)
+    told = False
     while True:
         # Shares are the outer loop: spread over the devices before doubling up on one.
         for number in range(share):
@@ -48,6 +50,9 @@ def gpu_slot(devices: Sequence[str], share: int = 1, folder: Path | None = None,
                 finally:
                     lock.close()
                 return
+        if not told:
+            print(f"waiting for one of {len(devices) * share} GPU slots", file=sys.stderr, flush=True)
+            told = True
         time.sleep(poll_s)
 
 
@@ -60,6 +65,9 @@ def visible_devices() -> list[str]:
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
 
 
-def scheduler_assigned() -> bool:
-    """Return whether a batch system has already given this process its own devices."""
-    return "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ
+def scheduler_assigned(devices: Sequence[str]) -> bool:
+    """Return whether a batch system has already given this process a device of its own.
+
+    Of several visible `devices` none is: the runs of one allocation have to share them out by slots.
+    """
+    return len(devices) == 1 and "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ

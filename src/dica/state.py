@@ -11,14 +11,15 @@ import hashlib
 import io
 import os
 import socket
+import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from dica.files import UserError, atomic_write_bytes, read_json, write_json
 
-MAGIC = b"DICA-STATE-1\n"
+MAGIC = b"DICA-STATE-2\n"
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
@@ -44,13 +45,11 @@ class StateFolder:
         self.run_id = run_id
         # The kernel drops an flock when its process dies, however it dies: no stale locks, no second writer.
         self._lock = open(folder / "lock", "a+")  # noqa: SIM115 - held until the process ends
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(self._lock):
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
             self._lock.close()
-            raise UserError(f"run {run_id} is being trained by {holder}; wait for it or stop it") from None
+            raise UserError(f"run {run_id} is being trained by {holder}; wait for it or stop it")
         self._lock.seek(0)
         self._lock.truncate()
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -84,7 +83,7 @@ class StateFolder:
         data = path.read_bytes()
         start = len(MAGIC) + 32
         if not data.startswith(MAGIC) or hashlib.sha256(data[start:]).digest() != data[len(MAGIC) : start]:
-            raise UserError(f"{path}: torn or changed checkpoint, not used")
+            raise UserError(f"{path}: a torn, changed or outdated checkpoint, not used")
         state = torch.load(io.BytesIO(data[start:]), map_location=device, weights_only=True)
         if state["run_id"] != self.run_id:
             raise UserError(f"{path}: belongs to run {state['run_id']}, not to {self.run_id}; not used")
@@ -100,8 +99,23 @@ class StateFolder:
 
     def discard_checkpoints(self) -> None:
         """Remove the checkpoints of a finished run; its weights are kept elsewhere."""
-        for name in (NEWEST, PREVIOUS):
-            (self.folder / name).unlink(missing_ok=True)
+        # What a kill left half written as well: it is as large as a checkpoint.
+        for pattern in ("checkpoint*.pt", ".checkpoint*.tmp"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+def _locked(file: IO[str], patience_s: float = 1.0) -> bool:
+    """Lock `file` for this process; a reader such as ``dica status`` may hold it for a moment, so try again a while."""
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.05)
 
 
 def failure_reason(results: Path, run_id: str) -> str | None:

@@ -81,7 +81,7 @@ def load_plan(path: Path | str) -> dict[str, Any]:
     """Read plan.json, the list of all runs that are asked for."""
     plan = read_json(path)
     if not isinstance(plan, dict) or "runs" not in plan:
-        raise UserError(f"{path}: is not a plan (no key 'runs'); make it with: snakemake --cores 1 -- plan")
+        raise UserError(f"{path}: is not a plan (no key 'runs'); `snakemake -n` writes it")
     return plan
 
 
@@ -310,7 +310,7 @@ def read_cells(path: Path | str) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as cells ({error})") from None
     if list(frame.columns) != CELL_COLUMNS:
-        raise UserError(f"{path}: has other columns than expected; rebuild it with: snakemake --cores 1 -- tables")
+        raise UserError(f"{path}: has other columns than expected; rebuild it with: snakemake --cores all light")
     return _typed(frame)
 
 

@@ -1,7 +1,9 @@
 """Train one run, exactly resumable: ``python -m dica.train --config CONFIG.json --data FOLDER --out FOLDER``.
 
+This file is what surrounds the loop (`dica.loop`): config, device, data, prediction, record and command line.
+
 Needs torch, torchvision, numpy and safetensors; neither Snakemake nor DVC. Exit codes: 0 done, 1 failed, 2 wrong input,
-3 data are not what they should be, 75 interrupted with the state saved (run the same command again).
+3 data are not what they should be, 75 interrupted (run the same command again).
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ import argparse
 import contextlib
 import csv
 import io
-import math
+import json
 import os
+import platform
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +30,6 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import numpy as np
 import torch
 from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
-from tqdm import tqdm
 
 from dica import methods, record
 from dica.data.resident import ResidentImages
@@ -37,241 +38,41 @@ from dica.files import (
     UserError,
     atomic_write_bytes,
     atomic_write_text,
+    canonical_json,
     read_json,
     sha256_file,
     write_json,
     write_npz,
 )
-from dica.methods.base import Batch, Method, Phase
-from dica.optim import build_optimizer, learning_rate
+from dica.loop import SaveEvery, Trainer, on_signals
+from dica.methods.base import Method
 from dica.rng import Rng, derive_seed, generator
+from dica.runid import IDENTITY_KEYS, run_id
 from dica.slots import gpu_slot, scheduler_assigned, visible_devices
 from dica.state import StateFolder
 
-INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: the work is saved, try again
+INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
 OUTPUTS = ("config.json", "history.csv", "predictions.npz")
 
 
-class Interrupted(Exception):
-    """The process was asked to stop; its state is on disk."""
-
-
-@dataclass
-class SaveEvery:
-    """When to write a checkpoint: after so many seconds, or (for tests) so many batches; 0 turns one off."""
-
-    seconds: float = 300.0
-    batches: int = 0
-    _last: float = field(default_factory=time.monotonic)
-    _count: int = 0
-
-    def due(self) -> bool:
-        """Count one batch and return whether a checkpoint is due now."""
-        self._count += 1
-        late = self.seconds and time.monotonic() - self._last >= self.seconds
-        if late or (self.batches and self._count >= self.batches):
-            self._last, self._count = time.monotonic(), 0
-            return True
-        return False
-
-
-class Trainer:
-    """The loop: epochs, phases, shuffled batches, checkpoints. It knows no method by name."""
-
-    def __init__(
-        self, config: dict, method: Method, images: ResidentImages, state: StateFolder, save_every: SaveEvery
-    ) -> None:
-        self.seed, self.params = config["seed"], config["params"]
-        self.method, self.images, self.state, self.save_every = method, images, state, save_every
-        self.optimizer = build_optimizer(method, self.params, images.device)
-        self.epoch = self.phase = self.batch = self.step = 0
-        self.sums: dict[str, dict[str, Tensor]] = {}  # phase -> loss part -> sum over the epoch's steps
-        self.steps: dict[str, int] = {}
-        self.history: list[dict[str, float]] = []
-        self.images_seen, self.seconds, self.resumed = 0, 0.0, 0
-        self.stop_requested = False
-
-    _PLAIN = (
-        "epoch",
-        "phase",
-        "batch",
-        "step",
-        "sums",
-        "steps",
-        "history",
-        "images_seen",
-        "seconds",
-        "resumed",
-    )
-
-    def save(self) -> None:
-        """Write a checkpoint of the present position."""
-        self._check_finite()
-        plain = {name: getattr(self, name) for name in self._PLAIN}
-        self.state.save({"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), **plain})
-
-    def resume(self) -> None:
-        """Continue from the newest sound checkpoint, if there is one."""
-        saved, warnings = self.state.load(self.images.device)
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        if saved is None:
-            return
-        self.method.load_state_dict(saved["method"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        for name in self._PLAIN:
-            setattr(self, name, saved[name])
-        self.resumed += 1
-        print(f"resumed at epoch {self.epoch + 1}, step {self.step}", file=sys.stderr)
-
-    def run(self) -> None:
-        """Train to the last epoch.
-
-        Raises
-        ------
-        Interrupted
-            After SIGTERM or SIGINT, with the state saved.
-        UserError
-            If the loss stops being a number; nothing of it reaches a checkpoint or a table.
-        """
-        epochs = self.params["epochs"]
-        with _signals_to(self._request_stop), _progress(self.epoch, epochs) as show:
-            while self.epoch < epochs:
-                self._run_epoch()
-                self._close_epoch()
-                show(self.history[-1])
-
-    def _request_stop(self) -> None:
-        self.stop_requested = True
-
-    def _run_epoch(self) -> None:
-        phases = self.method.phases(self.epoch)
-        self.method.train()
-        while self.phase < len(phases):
-            phase = phases[self.phase]
-            batches = self._order(phase)
-            while self.batch < len(batches):
-                started = time.monotonic()
-                self._run_batch(phase, batches[self.batch])
-                self.batch += 1
-                self.seconds += time.monotonic() - started
-                if self.stop_requested or self.save_every.due():
-                    self.save()
-                if self.stop_requested:
-                    raise Interrupted
-            self.phase, self.batch = self.phase + 1, 0
-
-    def _order(self, phase: Phase) -> list[Tensor]:
-        """Return the index batches of one pass, shuffled by (seed, epoch, phase) alone."""
-        count = sum(len(self.images.splits[name]) for name in phase.splits)
-        order = torch.randperm(count, generator=generator(self.seed, "order", self.epoch, phase.name))
-        batches = list(order.to(self.images.device).split(self.params["batch_size"]))
-        if self.params["drop_last"] and len(batches) > 1 and len(batches[-1]) < self.params["batch_size"]:
-            batches.pop()
-        return batches
-
-    def _run_batch(self, phase: Phase, indices: Tensor) -> None:
-        def rng(purpose: str) -> torch.Generator:
-            position = (self.epoch, phase.name, self.batch)
-            return generator(self.seed, purpose, *position, device=self.images.device)
-
-        images = self.images.take(phase.splits, indices)
-        whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase))
-        for batch in self.method.split(whole):
-            self._step(batch)
-        self.images_seen += len(indices)
-
-    def _beside(self, phase: Phase) -> dict[str, Tensor]:
-        """Return the second batch of this position: full batches of `phase.beside`, reshuffled when it runs out."""
-        if not phase.beside:
-            return {}
-        count = sum(len(self.images.splits[name]) for name in phase.beside)
-        size = min(self.params["batch_size"], count)
-        turn, place = divmod(self.batch, count // size)
-        order = torch.randperm(count, generator=generator(self.seed, "beside", self.epoch, phase.name, turn))
-        indices = order[place * size : (place + 1) * size].to(self.images.device)
-        return {"beside": self.images.take(phase.beside, indices), "beside_indices": indices}
-
-    def _step(self, batch: Batch) -> None:
-        params, device = self.params, self.images.device
-        rate = learning_rate(params["schedule"], params["lr"], self.step, self.epoch, params["epochs"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=params["precision"] == "bfloat16"):
-            parts = self.method.loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        self.method.after_backward(batch)
-        self.optimizer.step()
-        self.method.after_step(batch)
-        self.step += 1
-        # Summed on the device: reading the loss here would stall a GPU at every step.
-        sums = self.sums.setdefault(batch.phase, {})
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.detach().float()
-        self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
-
-    def _means(self) -> dict[str, float]:
-        return {
-            (name if phase == "main" else f"{phase}_{name}"): float(total) / self.steps[phase]
-            for phase, parts in self.sums.items()
-            for name, total in parts.items()
-        }
-
-    def _check_finite(self) -> None:
-        bad = [name for name, value in self._means().items() if not math.isfinite(value)]
-        if bad:
-            raise UserError(
-                f"loss not finite by epoch {self.epoch + 1}, step {self.step} ({', '.join(bad)}), seed {self.seed}; "
-                f"the last good checkpoint is kept in {self.state.folder}"
-            )
-
-    def _close_epoch(self) -> None:
-        self._check_finite()
-        rate = self.optimizer.param_groups[0]["lr"]
-        self.history.append({"epoch": self.epoch + 1, "step": self.step, **self._means(), "lr": rate})
-        self.sums, self.steps, self.phase = {}, {}, 0
-        self.epoch += 1
-
-
-@contextlib.contextmanager
-def _signals_to(request) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda *_: request()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _progress(epoch: int, epochs: int) -> Iterator:
-    """Yield a function to call after each epoch: a bar in a terminal, a line every ten seconds in a log."""
-    with tqdm(total=epochs, initial=epoch, unit="epoch", disable=not sys.stderr.isatty()) as bar:
-        last = time.monotonic()
-
-        def show(row: dict[str, float]) -> None:
-            nonlocal last
-            bar.update()
-            bar.set_postfix(loss=f"{row['loss']:.4f}")
-            if bar.disable and (row["epoch"] == epochs or time.monotonic() - last >= 10):
-                last = time.monotonic()
-                parts = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "step"))
-                print(f"epoch {row['epoch']}/{epochs}  step {row['step']}  {parts}", file=sys.stderr, flush=True)
-
-        yield show
-
-
 @torch.no_grad()
 def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.ndarray]:
-    """Return assignment and confidence of every image of the labelled splits, in the prepared order."""
+    """Return assignment and confidence of every image of the labelled splits, in the prepared order.
+
+    Raises
+    ------
+    UserError
+        If a probability is not a number: the last update spoilt the weights, which no loss has shown.
+    """
     splits = [name for name in ("train", "test") if name in images.splits]
     method.before_predict({name: images.all_of(name) for name in images.splits}, rng)
     method.eval()
     arrays: dict[str, np.ndarray] = {"num_clusters": np.int32(method.params["num_clusters"])}
     for name in splits:
         probs = torch.cat([method.predict(part).float() for part in images.all_of(name).split(PREDICTION_BATCH)])
+        if not torch.isfinite(probs).all():
+            raise UserError(f"predictions are not numbers on split {name}: the last update spoilt the weights")
         confidence, assignment = probs.max(dim=1)
         arrays[f"{name}_assignment"] = assignment.cpu().numpy().astype(np.int16)
         arrays[f"{name}_confidence"] = confidence.cpu().numpy().astype(np.float16)
@@ -285,18 +86,20 @@ def train_run(config: dict, data: Path, out: Path, models: Path, state_folder: P
     state.clear_failure()
     try:
         with _device(options) as device:
+            _announce(config, device)
             _set_numerics(config["determinism"], config["params"].get("precision", "float32"))
             images = ResidentImages(data, device)
             _check_data(config, images, data)
             torch.manual_seed(derive_seed(config["seed"], "init"))  # networks draw their weights from the global stream
             method = methods.build(config["method"], config["params"], images.info).to(device)
             code = record.code_state()  # now, not at the end: files may be edited while the run goes on
-            trainer = _fit(config, method, images, state, options)
+            attempt = record.attempt(started, code, device.type)
+            trainer = _fit(config, method, images, state, options, attempt)
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
             _write_outputs(config, method, trainer, arrays, out, models)
             _write_record(config, code, trainer, images, started, out, models)
-    except Interrupted:
-        raise
+    except KeyboardInterrupt:
+        raise  # stopped, not failed
     except BaseException as error:
         state.fail(f"{type(error).__name__}: {error}")
         raise
@@ -310,17 +113,21 @@ class Fitted:
     history: list[dict[str, float]]
     images_seen: int
     seconds: float
+    attempts: list[dict]
     resumed: int = 0
 
 
-def _fit(config: dict, method: Method, images: ResidentImages, state: StateFolder, options: Options):
+def _fit(
+    config: dict, method: Method, images: ResidentImages, state: StateFolder, options: Options, attempt: dict
+) -> Trainer | Fitted:
     if hasattr(method, "fit"):
         begin = time.monotonic()
         history = method.fit({name: images.all_of(name) for name in images.splits}, config["seed"])
-        return Fitted(history, sum(images.info.counts.values()), time.monotonic() - begin)
+        return Fitted(history, sum(images.info.counts.values()), time.monotonic() - begin, [attempt])
     method.to(memory_format=torch.channels_last)
     trainer = Trainer(config, method, images, state, SaveEvery(options.save_seconds, options.save_batches))
     trainer.resume()
+    trainer.begin(attempt)
     trainer.run()
     return trainer
 
@@ -334,12 +141,26 @@ def _device(options: Options) -> Iterator[torch.device]:
         raise UserError("--device cuda: torch sees no CUDA device here")
     if not devices:
         yield torch.device("cpu")
-    elif scheduler_assigned():
+    elif scheduler_assigned(devices):
         yield torch.device("cuda", 0)
     else:
         with gpu_slot(devices, options.gpu_share) as index:
             torch.cuda.set_device(index)
             yield torch.device("cuda", index)
+
+
+def _announce(config: dict, device: torch.device) -> None:
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    print(
+        f"train {title(config)}: run {config['id']} on {where}, {torch.get_num_threads()} thread(s)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def title(config: dict) -> str:
+    """Return what a message calls a run."""
+    return f"{config['method']} ({config['variant']}) on {config['dataset']}, seed {config['seed']}"
 
 
 def _set_numerics(determinism: str, precision: str) -> None:
@@ -377,9 +198,10 @@ def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Pat
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
-    """Return the loss history as CSV text, one row an epoch."""
+    """Return the loss history as CSV text, one row an epoch; a value that an epoch does not have is left empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(history[0]) if history else ["epoch"], lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in history for name in row)) or ["epoch"]
+    writer = csv.DictWriter(buffer, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     for row in history:
         writer.writerow({key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()})
@@ -397,23 +219,34 @@ def _write_record(
         {
             **{key: config[key] for key in ("id", "method", "variant", "dataset", "seed", "determinism")},
             **code,
-            "versions": record.versions(),
+            "versions": record.versions(device),
+            "host_platform": platform.platform(),
             "device": record.device_facts(device),
-            "data": {name: split["sha256"] for name, split in images.manifest["splits"].items()},
+            "data": _data_facts(images.manifest),
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(trainer.seconds, 2),
             "images_per_second": round(trainer.images_seen / trainer.seconds, 1) if trainer.seconds else None,
             "peak_memory_mb": record.peak_memory_mb(device),
             "resumed": trainer.resumed,
+            "attempts": trainer.attempts,
             "files": files,
         },
     )
 
 
+def _data_facts(manifest: dict) -> dict:
+    splits = {name: {"n": split["n"], "sha256": split["sha256"]} for name, split in manifest["splits"].items()}
+    return {"fingerprint": manifest["fingerprint"], "data_id": manifest["data_id"], "splits": splits}
+
+
 @dataclass
 class Options:
-    """How to run, as opposed to what: nothing here changes a result."""
+    """How to run, as opposed to what.
+
+    None of it is part of the run's id. `device` and `threads` can change a result in its last bits, because sums are
+    then taken in another order; ``run.json`` has both. The rest changes nothing.
+    """
 
     device: str = "auto"
     gpu_share: int = 1
@@ -422,27 +255,46 @@ class Options:
     save_batches: int = 0
 
 
-def find_config(plan: Path, run_id: str) -> dict:
-    """Return the config of one run of a plan.
+def read_config(source: str) -> dict:
+    """Return the config of the run to train, with its id, its keys in one fixed order.
+
+    Parameters
+    ----------
+    source
+        A file, or ``-`` for standard input.
 
     Raises
     ------
     UserError
-        If the plan has no such run.
+        If it is not JSON, lacks a key, or has an id that is not the one of its content.
     """
-    for run in read_json(plan)["runs"]:
-        if run["id"] == run_id:
-            return {key: value for key, value in run.items() if key not in ("path", "variants", "needed_by")}
-    raise UserError(f"{plan}: no run {run_id}")
+    name = "standard input" if source == "-" else source
+    config = _stdin_json() if source == "-" else read_json(source)
+    missing = [key for key in IDENTITY_KEYS if not isinstance(config, dict) or key not in config]
+    if missing:
+        raise UserError(f"{name}: not the config of a run, it has no {', '.join(missing)}")
+    found = run_id(config)
+    if config.get("id", found) != found:
+        raise UserError(
+            f"{name}: its content hashes to {found}, it says {config['id']}; remove 'id' to make it a new run"
+        )
+    kept = {key: config[key] for key in IDENTITY_KEYS}
+    return json.loads(canonical_json({"id": found, "variant": config.get("variant", "full"), **kept}))
+
+
+def _stdin_json() -> object:
+    try:
+        return json.load(sys.stdin)
+    except ValueError as error:
+        raise UserError(f"standard input: not readable as JSON ({error})") from None
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m dica.train", description="Train one run of the archive.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=Path, help="config.json of a run (an earlier run's will do)")
-    source.add_argument("--plan", type=Path, help="plan.json; needs --run")
-    parser.add_argument("--run", help="id of the run in the plan")
+    parser.add_argument(
+        "--config", required=True, help="config.json of a run (an earlier run's will do); - reads stdin"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data set")
     parser.add_argument("--out", type=Path, required=True, help="folder for config, history, predictions, record")
     parser.add_argument("--models", type=Path, help="folder for the weights (default: --out)")
@@ -460,15 +312,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     options = Options(given.device, given.gpu_share, given.threads, given.save_seconds, given.save_batches)
     try:
-        if given.plan and not given.run:
-            raise UserError("--plan needs --run ID")
-        config = read_json(given.config) if given.config else find_config(given.plan, given.run)
-        name = f"{config['method']} ({config['variant']}) on {config['dataset']}, seed {config['seed']}"
-        print(f"train {name}: run {config['id']}", file=sys.stderr, flush=True)
-        state = given.state or given.out.with_name(given.out.name + ".state")
-        train_run(config, given.data, given.out, given.models or given.out, state, options)
-    except Interrupted:
-        print("interrupted; the state is saved, run the same command to go on", file=sys.stderr)
+        # SIGTERM stops a run as Ctrl-C does, wherever it is; the loop takes over both to save its state first.
+        with on_signals(signal.default_int_handler, signal.SIGTERM):
+            config = read_config(given.config)
+            state = given.state or given.out.with_name(given.out.name + ".state")
+            train_run(config, given.data, given.out, given.models or given.out, state, options)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on from the last saved state", file=sys.stderr)
         return INTERRUPTED
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -476,7 +326,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-    print(f"done {name}: {given.out}", file=sys.stderr)
+    print(f"done {title(config)}: {given.out}", file=sys.stderr)
     return 0
 
 

@@ -94,6 +94,20 @@ def test_an_edited_parameter_reruns_its_method_and_the_tables_only(finished: Pro
     assert "imc-swav.json" in clone.run("dvc", "metrics", "diff")
     assert "runs@imc-swav" in clone.run("dvc", "dag")
     assert "up to date" in clone.run("dvc", "status")
+    clone.run("git", "checkout", "-q", "params")
+    clone.run("dvc", "repro")
+    assert cells(clone) == before, "the old parameters have their old numbers back, nothing is trained again"
+
+
+def test_other_pixels_are_other_runs_for_dvc_too(finished: Project, tmp_path) -> None:
+    """The normalisation is a parameter that comes from the data set's entry."""
+    clone = finished.clone(tmp_path / "clone")
+    before = cells(clone)
+    clone.edit("params/datasets.yaml", lambda body: body["digits"]["normalisation"].update(std=[0.4]))
+    clone.run("dvc", "repro")
+    after = cells(clone)
+    assert after["drc/digits/acc"]["runs"] != before["drc/digits/acc"]["runs"]
+    assert after["kmeans/digits/acc"] == before["kmeans/digits/acc"], "pixels as they are"
 
 
 def test_the_audit_answers_on_a_fresh_clone(finished: Project, tmp_path) -> None:
@@ -153,6 +167,8 @@ def test_the_audit_helps_those_who_mistype(finished: Project) -> None:
 def test_a_failed_run_is_shown_with_its_reason_and_stops_nothing_else(small: Project, tmp_path) -> None:
     project = small.copy(tmp_path / "project")
     project.edit("params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=1e30))
+    project.snakemake("light")
+    assert cells(project)["drc/digits/acc"]["verdict"] == "not run"
     project.snakemake("--keep-going", code=1)
     project.snakemake("light")
     row = cells(project)["drc/digits/acc"]
@@ -161,6 +177,14 @@ def test_a_failed_run_is_shown_with_its_reason_and_stops_nothing_else(small: Pro
     assert cells(project)["kmeans/digits/acc"]["value"]
     assert "not finite" in project.dica("status")
     assert "failed" in project.dica("audit", *CELL, code=4)
+
+
+def test_images_that_cannot_be_prepared_cost_nobody_their_labels(finished: Project, tmp_path) -> None:
+    clone = finished.clone(tmp_path / "clone")
+    clone.edit("params/datasets.yaml", lambda body: body["digits"].update(fingerprint="0" * 64))
+    output = clone.snakemake("data/prepared/digits/manifest.json", "--show-failed-logs", code=1)
+    assert "fingerprint" in output
+    assert " D " not in clone.run("git", "status", "--porcelain")
 
 
 def test_the_whole_group_killed_then_one_command_finishes_with_the_same_result(

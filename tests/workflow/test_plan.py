@@ -34,6 +34,9 @@ def test_each_target_can_be_asked_for_alone(checkout: Project, target: str) -> N
     planned = steps(checkout.snakemake("-n", files.get(target, target)))
     if target == "one run":
         assert planned["train"] == planned["evaluate"] == 1
+    elif target == "one table":
+        plan = json.loads((checkout.folder / "results/plan.json").read_text())
+        assert planned["train"] == sum("drc table-1" in run["needed_by"] for run in plan["runs"])
     elif target == "light":
         assert "train" not in planned
         assert planned["table"] >= 2

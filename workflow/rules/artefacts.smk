@@ -15,7 +15,8 @@ localrules:
 rule cells:
     input:
         plan=PLAN_FILE,
-        metrics=run_files("metrics.json"),
+        states=STATES_FILE,
+        metrics=scores(),
         declared=expand("params/artefacts/{paper}.yaml", paper=PAPERS),
         published="params/published/results.csv",
     output:
@@ -35,12 +36,8 @@ rule cells:
 rule summary:
     input:
         plan=PLAN_FILE,
-        # What `dvc repro` records: the data sets that the profile lists, not the full matrix.
-        metrics=run_files(
-            "metrics.json",
-            lambda run, wildcards: run["method"] == wildcards.method
-            and run["dataset"] in config["recorded_datasets"],
-        ),
+        states=STATES_FILE,
+        metrics=scores(recorded),
     output:
         summary=f"{RESULTS}/metrics/{{method}}.json",
     log:
@@ -48,7 +45,7 @@ rule summary:
     conda:
         "../../environment.yml"
     params:
-        datasets=config["recorded_datasets"],
+        datasets=PROFILE["recorded_datasets"],
     shell:
         "python workflow/scripts/cells.py --plan {input.plan:q} --method {wildcards.method}"
         " --datasets {params.datasets} --out {output.summary:q} 2> {log:q}"
@@ -57,7 +54,10 @@ rule summary:
 rule table:
     input:
         plan=PLAN_FILE,
-        cells=rules.cells.output.cells,
+        states=STATES_FILE,
+        metrics=scores(needed_by),
+        declared="params/artefacts/{paper}.yaml",
+        published="params/published/results.csv",
     output:
         report(
             f"{RESULTS}/tables/{{paper}}/{{table}}.html",
@@ -74,19 +74,16 @@ rule table:
     params:
         out=lambda wildcards, output: Path(output[0]).parents[1],
     shell:
-        "python workflow/scripts/tables.py --plan {input.plan:q} --cells {input.cells:q}"
-        " --artefact {wildcards.paper} {wildcards.table} --out {params.out:q} 2> {log:q}"
+        "python workflow/scripts/tables.py --plan {input.plan:q} --artefact {wildcards.paper} {wildcards.table}"
+        " --out {params.out:q} 2> {log:q}"
 
 
 rule figure:
     input:
         plan=PLAN_FILE,
-        # The runs that this figure shows; histories lie beside the scores.
-        metrics=run_files(
-            "metrics.json",
-            lambda run, wildcards: f"{wildcards.paper} {wildcards.figure}"
-            in run["needed_by"],
-        ),
+        states=STATES_FILE,
+        metrics=scores(needed_by),  # the histories lie beside them
+        declared="params/artefacts/{paper}.yaml",
     output:
         report(
             f"{RESULTS}/figures/{{paper}}/{{figure}}.svg",
@@ -139,6 +136,6 @@ rule page:
 
 
 rule light:
-    # Tables and figures of the runs that are there; see run_files in common.smk.
+    # Tables and figures of the runs that are there; see `scores` in common.smk.
     input:
         rules.page.output,

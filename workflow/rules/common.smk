@@ -4,35 +4,52 @@ import shlex
 import sys
 from pathlib import Path
 
+ROOT = Path(workflow.basedir)
 # The code of this checkout runs, whichever copy of the package happens to be installed.
-SOURCE = str(Path(workflow.basedir) / "src")
-sys.path.insert(0, SOURCE)
-shell.prefix(f"export PYTHONPATH={shlex.quote(SOURCE)}; ")
+sys.path.insert(0, str(ROOT / "src"))
+shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 
 from dica.artefacts import load_artefacts
-from dica.config import load_datasets, load_method, validate_profile
+from dica.config import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
-from dica.files import UserError
-from dica.identity import make_plan, write_plan
+from dica.files import UserError, canonical_json
+from dica.identity import make_plan, run_states, write_if_changed, write_plan
 
-ROOT = Path(workflow.basedir)
+if workflow.config_settings.config:
+    raise WorkflowError(
+        "--config changes nothing here: copy a profile such as params/demo.yaml and give --configfile"
+    )
 
 try:
-    validate_profile(config, "the profile (--configfile)", ROOT)
-    PLAN = make_plan(config, ROOT)
-    ARTEFACTS = load_artefacts(ROOT, config["artefacts"])
+    # One reader for Snakemake and `dica`: the profile counts as it stands, it is not merged with another one.
+    PROFILE = load_profile(
+        [ROOT / "params/archive.yaml", *workflow.overwrite_configfiles][-1], ROOT
+    )
+    PLAN = make_plan(PROFILE, ROOT)
+    ARTEFACTS = load_artefacts(ROOT, PROFILE["artefacts"])
+    DATASETS = load_datasets(ROOT)
 except UserError as error:
     raise WorkflowError(str(error))
 
-RESULTS = config["results"]
-METHODS = config["methods"]
+RESULTS = PROFILE["results"]
+METHODS = PROFILE["methods"]
 PAPERS = sorted({artefact.paper for artefact in ARTEFACTS})
 TABLES = [artefact for artefact in ARTEFACTS if artefact.kind == "table"]
 FIGURES = [artefact for artefact in ARTEFACTS if artefact.kind == "figure"]
+CONFIGS = {run["id"]: run for run in PLAN["runs"]}
+
+missing = sorted({run["method"] for run in PLAN["runs"]} - set(METHODS))
+if missing:
+    raise WorkflowError(
+        f"profile {PROFILE['name']}: methods: {', '.join(missing)} must be listed, artefacts need them"
+    )
+
+# Both are written while parsing, and only if their content changes. Every aggregate depends on them, so that an edited
+# parameter, a failed run or a removed one rebuilds the tables even where Snakemake's own metadata are lost.
 PLAN_FILE = f"{RESULTS}/plan.json"
-# Written while parsing, and only if its content changes: every aggregate depends on it, so that an edited parameter
-# rebuilds the tables even where Snakemake's own metadata are lost.
+STATES_FILE = f"{RESULTS}/state/runs.json"
 write_plan(PLAN, ROOT / PLAN_FILE)
+write_if_changed(ROOT / STATES_FILE, canonical_json(run_states(PLAN, ROOT, RESULTS)))
 
 # What is complete is a plain file to Snakemake, made by no rule: no edited rule, lost metadata or new environment can
 # ever retrain a finished run or prepare the same images twice. (The run id answers for the parameters.)
@@ -42,14 +59,20 @@ UNFINISHED = [
     for run in PLAN["runs"]
     if not all((ROOT / run["path"] / name).is_file() for name in RUN_FILES)
 ]
-UNPREPARED = [
-    name for name, entry in load_datasets(ROOT).items() if not is_current(ROOT, entry)
-]
+UNPREPARED = [name for name, entry in DATASETS.items() if not is_current(ROOT, entry)]
+for (
+    name
+) in (
+    UNPREPARED
+):  # newer than arrays that were prepared for another declaration, so that these are replaced
+    write_if_changed(
+        ROOT / RESULTS / "state" / f"{name}.json", canonical_json(DATASETS[name])
+    )
 
 
 wildcard_constraints:
     method="|".join(METHODS),
-    dataset="|".join(load_datasets(ROOT)),
+    dataset="|".join(DATASETS),
     seed=r"\d+",
     id="[0-9a-f]{12}",
     paper="|".join(PAPERS),
@@ -57,21 +80,48 @@ wildcard_constraints:
     figure="|".join({artefact.name for artefact in FIGURES}) or "none",
 
 
-def run_files(name, keep=lambda run, wildcards: True):
-    """Return an input function: one file of every planned run that `keep(run, wildcards)` accepts.
+def scores(keep=lambda run, wildcards: True):
+    """Return an input function: metrics.json of every planned run that `keep(run, wildcards)` accepts.
 
-    With the target `light` only of those that are there, so that nothing is trained. (The targets are known when
-    inputs are resolved, not yet when this file is read.)
+    With the target `light` only of runs that are trained, so that nothing else is. (The targets are known when inputs
+    are resolved, not yet when this file is read.)
     """
 
     def files(wildcards):
         runs = [run for run in PLAN["runs"] if keep(run, wildcards)]
-        found = [f"{run['path']}/{name}" for run in runs]
         if "light" in workflow.dag_settings.targets:
-            found = [file for file in found if Path(file).is_file()]
-        return found
+            runs = [
+                run
+                for run in runs
+                if (ROOT / run["path"] / "predictions.npz").is_file()
+            ]
+        return [f"{run['path']}/metrics.json" for run in runs]
 
     return files
+
+
+def needed_by(run, wildcards):
+    """Tell whether the table or figure of these wildcards shows a run."""
+    name = wildcards.get("table") or wildcards.get("figure")
+    return f"{wildcards.paper} {name}" in run["needed_by"]
+
+
+def recorded(run, wildcards):
+    """Tell whether `dvc repro` records a run: by method, and by the data sets that the profile lists."""
+    return (
+        run["method"] == wildcards.method
+        and run["dataset"] in PROFILE["recorded_datasets"]
+    )
+
+
+def labels_or_images(wildcards):
+    """Labels come with a clone; where they do not, preparing the data set makes them."""
+    labels = f"data/labels/{wildcards.dataset}.npz"
+    return (
+        labels
+        if (ROOT / labels).is_file()
+        else f"data/prepared/{wildcards.dataset}/manifest.json"
+    )
 
 
 def resource(name):

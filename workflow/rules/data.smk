@@ -22,9 +22,10 @@ rule fetch:
 rule prepare:
     input:
         sources=ancient(rules.fetch.output.sources),
+        declared=f"{RESULTS}/state/{{dataset}}.json",
     output:
+        # The labels are written too, but Git owns them: Snakemake would delete declared ones when a job fails.
         manifest="data/prepared/{dataset}/manifest.json",
-        labels="data/labels/{dataset}.npz",
     log:
         f"{RESULTS}/logs/prepare/{{dataset}}.log",
     wildcard_constraints:

@@ -9,7 +9,7 @@ rule evaluate:
         config=ancient(
             f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/config.json"
         ),
-        labels=ancient("data/labels/{dataset}.npz"),
+        labels=ancient(labels_or_images),
     output:
         metrics=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/metrics.json",
     log:
@@ -18,4 +18,4 @@ rule evaluate:
         "../../environment.yml"
     shell:
         "python workflow/scripts/evaluate.py --config {input.config:q} --predictions {input.predictions:q}"
-        " --labels {input.labels:q} --out {output.metrics:q} 2> {log:q}"
+        " --labels data/labels/{wildcards.dataset}.npz --out {output.metrics:q} 2> {log:q}"

@@ -4,7 +4,6 @@
 
 rule train:
     input:
-        plan=ancient(PLAN_FILE),
         data=ancient("data/prepared/{dataset}/manifest.json"),
     output:
         config=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/config.json",
@@ -26,6 +25,8 @@ rule train:
         mem_mb=resource("mem_mb"),
         runtime=resource("runtime_min"),
     params:
+        # The job gets its own config, not a file that the next dry run may rewrite.
+        config=lambda wildcards: canonical_json(CONFIGS[wildcards.id]),
         out=lambda wildcards, output: Path(output.record).parent,
         models=lambda wildcards, output: Path(output.weights).parent,
         data=lambda wildcards, input: Path(input.data).parent,
@@ -34,5 +35,5 @@ rule train:
     message:
         "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"
     shell:
-        "python -m dica.train --plan {input.plan:q} --run {wildcards.id} --data {params.data:q} --out {params.out:q}"
-        " --models {params.models:q} --state {params.state:q} --threads {threads} 2>> {log:q}"
+        "python -m dica.train --config - --data {params.data:q} --out {params.out:q} --models {params.models:q}"
+        " --state {params.state:q} --threads {threads} <<< {params.config:q} 2>> {log:q}"

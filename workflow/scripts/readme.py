@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from dica.audit import Auditor
-from dica.files import UserError, atomic_write_text, project_root, read_json
+from dica.files import UserError, atomic_write_text, canonical_json, project_root, read_json
+from dica.validation import load_yaml
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
 
@@ -46,8 +47,10 @@ def main() -> int:
 def dag(root: Path) -> str:
     """Return the graph of the rules as a Mermaid diagram, without Snakemake's colours."""
     # An empty results folder and a data set that nobody has: every rule has something to do.
-    empty = ["results=results/state/graph", "artefacts=['drc table-1', 'dica figure-2']"]
-    command = ["snakemake", "--rulegraph", "mermaid-js", "--config", *empty]
+    profile = load_yaml(root / "params/archive.yaml")
+    profile |= {"results": "results/state/graph", "artefacts": ["drc table-1", "dica figure-2"]}
+    atomic_write_text(root / "results/state/graph.yaml", canonical_json(profile))
+    command = ["snakemake", "--rulegraph", "mermaid-js", "--configfile", "results/state/graph.yaml"]
     graph = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True).stdout
     names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
     arrows = sorted((names[start], names[end]) for start, end in re.findall(r"(id\d+) --> (id\d+)", graph))

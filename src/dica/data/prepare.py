@@ -1,4 +1,4 @@
-"""From archives to `data/prepared/<name>/*.npy`, `data/labels/<name>.npz` and, last of all, the manifest.
+"""From archives to `data/prepared/<name>/*.npy`, `data/labels/<name>.{npz,json}` and, last of all, the manifest.
 
 The same archives give the same bytes everywhere: no times, no paths, a fixed order. Arrays are written under temporary
 names and the manifest last, so a folder with a manifest is complete, and a crash leaves what was there before.
@@ -20,8 +20,8 @@ import numpy as np
 from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
 from dica.data.content import Block, Content
 from dica.data.fetch import fetch_dataset
-from dica.data.prepared import MANIFEST, check_length, load_manifest
-from dica.files import IntegrityError, UserError, canonical_json, sha256_bytes, sync_folder, write_json, write_npz
+from dica.data.prepared import MANIFEST, check_length, fingerprint, labels_digest, load_manifest
+from dica.files import IntegrityError, UserError, sync_folder, write_json, write_npz
 
 PREPARED = Path("data/prepared")
 LABELS = Path("data/labels")
@@ -81,6 +81,7 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
             temporary[split].replace(target / record["file"])
         sync_folder(target)
         write_npz(root / LABELS / f"{name}.npz", _known_labels(content.labels))
+        write_json(root / LABELS / f"{name}.json", _anchor(manifest))
         write_json(target / MANIFEST, manifest)
     return manifest
 
@@ -120,18 +121,6 @@ def verify(name: str, root: Path | str) -> dict[str, Any]:
         )
     _require_fingerprint(entry, manifest)
     return manifest
-
-
-def fingerprint(splits: dict[str, dict[str, Any]], classes: list[str]) -> str:
-    """Return the hash that identifies content: of each split name, shape, pixel and label digest, and the class names.
-
-    The container (archive, order of its members, NumPy header) has no influence.
-    """
-    parts = [
-        [split, record["shape"], record["pixels_sha256"], record["labels_sha256"]]
-        for split, record in sorted(splits.items())
-    ]
-    return sha256_bytes(canonical_json({"splits": parts, "classes": classes}).encode())
 
 
 def _require_declared(entry: dict[str, Any], content: Content) -> None:
@@ -231,7 +220,7 @@ def _record(split: str, path: Path, content: Content) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "sha256": file_digest,
         "pixels_sha256": pixel_digest,
-        "labels_sha256": _labels_digest(content.labels[split]),
+        "labels_sha256": labels_digest(content.labels[split]),
     }
 
 
@@ -246,10 +235,6 @@ def _array_digests(path: Path, pixels: int) -> tuple[str, str]:
     return whole.hexdigest(), data.hexdigest()
 
 
-def _labels_digest(labels: np.ndarray) -> str:
-    return sha256_bytes(np.ascontiguousarray(labels, dtype="<i2").tobytes())
-
-
 def _known_labels(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {split: values.astype("<i2") for split, values in labels.items() if split != "unlabeled"}
 
@@ -259,12 +244,19 @@ def _verify_labels(path: Path, manifest: dict[str, Any]) -> None:
         raise IntegrityError(f"{path}: is missing; prepare {manifest['dataset']} again")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = {split: _labels_digest(archive[split]) for split in archive.files}
+            found = {split: labels_digest(archive[split]) for split in archive.files}
     except Exception as error:  # a damaged zip can raise nearly anything
         raise IntegrityError(f"{path}: not readable ({error}); prepare {manifest['dataset']} again") from None
     expected = {split: r["labels_sha256"] for split, r in manifest["splits"].items() if split != "unlabeled"}
     if found != expected:
         raise IntegrityError(f"{path}: labels are not those of the manifest; prepare {manifest['dataset']} again")
+
+
+def _anchor(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what ties labels to a fingerprint without the images: Git keeps it for those who audit."""
+    keys = ("shape", "pixels_sha256", "labels_sha256")
+    splits = {split: {key: record[key] for key in keys} for split, record in manifest["splits"].items()}
+    return {"fingerprint": manifest["fingerprint"], "classes": manifest["classes"], "splits": splits}
 
 
 def _manifest(

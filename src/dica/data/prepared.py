@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dica.files import IntegrityError, UserError, read_json
+from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes
 
 MANIFEST = "manifest.json"
 
@@ -27,14 +27,34 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
 
 
 def is_current(root: Path, entry: dict[str, Any]) -> bool:
-    """Return whether arrays and labels of a catalogue entry are there, prepared as it is declared now."""
-    manifest = root / "data" / "prepared" / entry["name"] / MANIFEST
-    if not manifest.is_file() or not (root / "data" / "labels" / f"{entry['name']}.npz").is_file():
-        return False
+    """Return whether arrays and labels of a catalogue entry are there in full, prepared as it is declared now."""
     from dica.data.catalog import data_id, is_identified
 
-    found = read_json(manifest)
-    return is_identified(entry) and data_id(entry) in (found["data_id"], found["fingerprint"])
+    folder = root / "data" / "prepared" / entry["name"]
+    labels = root / "data" / "labels" / entry["name"]
+    needed = [folder / MANIFEST, labels.with_suffix(".npz"), labels.with_suffix(".json")]
+    if not all(path.is_file() for path in needed) or not is_identified(entry):
+        return False
+    found = read_json(folder / MANIFEST)
+    arrays = [(folder / split["file"], split["bytes"]) for split in found["splits"].values()]
+    whole = all(path.is_file() and path.stat().st_size == size for path, size in arrays)
+    return whole and data_id(entry) in (found["data_id"], found["fingerprint"])
+
+
+def fingerprint(splits: dict[str, dict[str, Any]], classes: list[str]) -> str:
+    """Return the hash that identifies content: of each split name, shape, pixel and label digest, and the class names.
+
+    The container (archive, order of its members, NumPy header) has no influence.
+    """
+    parts = [
+        [split, record["shape"], record["pixels_sha256"], record["labels_sha256"]]
+        for split, record in sorted(splits.items())
+    ]
+    return sha256_bytes(canonical_json({"splits": parts, "classes": classes}).encode())
+
+
+def labels_digest(labels: np.ndarray) -> str:
+    return sha256_bytes(np.ascontiguousarray(labels, dtype="<i2").tobytes())
 
 
 def open_split(folder: Path | str, split: str) -> np.memmap:

@@ -21,7 +21,7 @@ class ResidentImages:
     Raises
     ------
     IntegrityError
-        If an array is not the one that was prepared (truncated, a bit flipped).
+        If an array is not the one that was prepared (missing, truncated, a bit flipped).
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -29,9 +29,10 @@ class ResidentImages:
         self.device = device
         self.splits: dict[str, Tensor] = {}
         for name, split in sorted(self.manifest["splits"].items()):
+            images = prepared.open_split(folder, name)
             if sha256_file(folder / split["file"]) != split["sha256"]:
                 raise IntegrityError(f"{folder / split['file']}: not the array that was prepared; prepare it again")
-            self.splits[name] = torch.from_numpy(np.array(prepared.open_split(folder, name))).to(device)
+            self.splits[name] = torch.from_numpy(np.array(images)).to(device)
 
     @property
     def info(self) -> DataInfo:

@@ -1,0 +1,248 @@
+"""The training loop: epochs, phases, shuffled batches, checkpoints, and how it stops. It knows no method by name."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dica.data.resident import ResidentImages
+from dica.files import UserError
+from dica.methods.base import Batch, Method, Phase
+from dica.optim import build_optimizer, learning_rate
+from dica.record import code_changes
+from dica.rng import generator
+from dica.state import StateFolder
+
+
+class Interrupted(KeyboardInterrupt):
+    """The loop was asked to stop; its state is on disk. Outside the loop a plain KeyboardInterrupt says the same."""
+
+
+@dataclass
+class SaveEvery:
+    """When to write a checkpoint: after so many seconds, or (for tests) so many batches; 0 turns one off."""
+
+    seconds: float = 300.0
+    batches: int = 0
+    _last: float = field(default_factory=time.monotonic)
+    _count: int = 0
+
+    def due(self) -> bool:
+        """Count one batch and return whether a checkpoint is due now."""
+        self._count += 1
+        late = self.seconds and time.monotonic() - self._last >= self.seconds
+        if late or (self.batches and self._count >= self.batches):
+            self._last, self._count = time.monotonic(), 0
+            return True
+        return False
+
+
+class Trainer:
+    """Train a method from where its state folder left off to the last epoch."""
+
+    def __init__(
+        self, config: dict, method: Method, images: ResidentImages, state: StateFolder, save_every: SaveEvery
+    ) -> None:
+        self.seed, self.params = config["seed"], config["params"]
+        self.method, self.images, self.state, self.save_every = method, images, state, save_every
+        self.optimizer = build_optimizer(method, self.params, images.device)
+        self.epoch = self.phase = self.batch = self.step = 0
+        self.sums: dict[str, dict[str, Tensor]] = {}  # phase -> loss part -> sum over the epoch's steps
+        self.steps: dict[str, int] = {}
+        self.history: list[dict[str, float]] = []
+        self.images_seen, self.seconds, self.resumed = 0, 0.0, 0
+        self.attempts: list[dict] = []  # where and with what code each attempt ran: see `dica.record.attempt`
+        self.stop_requested = False
+
+    _PLAIN = (
+        "epoch",
+        "phase",
+        "batch",
+        "step",
+        "sums",
+        "steps",
+        "history",
+        "images_seen",
+        "seconds",
+        "resumed",
+        "attempts",
+    )
+
+    def save(self) -> None:
+        """Write a checkpoint of the present position."""
+        self._check_finite()
+        plain = {name: getattr(self, name) for name in self._PLAIN}
+        self.state.save({"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), **plain})
+
+    def resume(self) -> None:
+        """Continue from the newest sound checkpoint, if there is one."""
+        saved, warnings = self.state.load(self.images.device)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if saved is None:
+            return
+        self.method.load_state_dict(saved["method"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for name in self._PLAIN:
+            setattr(self, name, saved[name])
+        self.resumed += 1
+        print(f"resumed at epoch {self.epoch + 1}, step {self.step}", file=sys.stderr)
+
+    def begin(self, attempt: dict) -> None:
+        """Add this attempt to those behind the state; warn if the last one ran other code, which no id shows."""
+        changes = code_changes(self.attempts[-1], attempt) if self.attempts else []
+        if changes:
+            print(f"warning: resumed with other code than before: {'; '.join(changes)}", file=sys.stderr)
+        self.attempts.append(attempt)
+
+    def run(self) -> None:
+        """Train to the last epoch.
+
+        Raises
+        ------
+        Interrupted
+            After SIGTERM or SIGINT, with the state saved.
+        UserError
+            If the loss stops being a number; nothing of it reaches a checkpoint or a table.
+        """
+        epochs = self.params["epochs"]
+        with on_signals(self._request_stop, signal.SIGTERM, signal.SIGINT), _progress(self.epoch, epochs) as show:
+            while self.epoch < epochs:
+                self._run_epoch()
+                self._close_epoch()
+                show(self.history[-1])
+        self._stop_if_requested()  # a signal may have come after the last batch
+
+    def _request_stop(self, *_: object) -> None:
+        self.stop_requested = True
+
+    def _stop_if_requested(self) -> None:
+        if self.stop_requested:
+            self.save()
+            raise Interrupted
+
+    def _run_epoch(self) -> None:
+        phases = self.method.phases(self.epoch)
+        self.method.train()
+        while self.phase < len(phases):
+            phase = phases[self.phase]
+            batches = self._order(phase)
+            while self.batch < len(batches):
+                started = time.monotonic()
+                self._run_batch(phase, batches[self.batch])
+                self.batch += 1
+                self.seconds += time.monotonic() - started
+                self._stop_if_requested()
+                if self.save_every.due():
+                    self.save()
+            self.phase, self.batch = self.phase + 1, 0
+
+    def _order(self, phase: Phase) -> list[Tensor]:
+        """Return the index batches of one pass, shuffled by (seed, epoch, phase) alone."""
+        count = sum(len(self.images.splits[name]) for name in phase.splits)
+        order = torch.randperm(count, generator=generator(self.seed, "order", self.epoch, phase.name))
+        batches = list(order.to(self.images.device).split(self.params["batch_size"]))
+        if self.params["drop_last"] and len(batches) > 1 and len(batches[-1]) < self.params["batch_size"]:
+            batches.pop()
+        return batches
+
+    def _run_batch(self, phase: Phase, indices: Tensor) -> None:
+        def rng(purpose: str) -> torch.Generator:
+            position = (self.epoch, phase.name, self.batch)
+            return generator(self.seed, purpose, *position, device=self.images.device)
+
+        images = self.images.take(phase.splits, indices)
+        whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase))
+        for batch in self.method.split(whole):
+            self._step(batch)
+        self.images_seen += len(indices)
+
+    def _beside(self, phase: Phase) -> dict[str, Tensor]:
+        """Return the second batch of this position: full batches of `phase.beside`, reshuffled when it runs out."""
+        if not phase.beside:
+            return {}
+        count = sum(len(self.images.splits[name]) for name in phase.beside)
+        size = min(self.params["batch_size"], count)
+        turn, place = divmod(self.batch, count // size)
+        order = torch.randperm(count, generator=generator(self.seed, "beside", self.epoch, phase.name, turn))
+        indices = order[place * size : (place + 1) * size].to(self.images.device)
+        return {"beside": self.images.take(phase.beside, indices), "beside_indices": indices}
+
+    def _step(self, batch: Batch) -> None:
+        params, device = self.params, self.images.device
+        rate = learning_rate(params["schedule"], params["lr"], self.step, self.epoch, params["epochs"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=params["precision"] == "bfloat16"):
+            parts = self.method.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        self.method.after_backward(batch)
+        self.optimizer.step()
+        self.method.after_step(batch)
+        self.step += 1
+        # Summed on the device: reading the loss here would stall a GPU at every step.
+        sums = self.sums.setdefault(batch.phase, {})
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value.detach().float()
+        self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
+
+    def _means(self) -> dict[str, float]:
+        return {
+            (name if phase == "main" else f"{phase}_{name}"): float(total) / self.steps[phase]
+            for phase, parts in self.sums.items()
+            for name, total in parts.items()
+        }
+
+    def _check_finite(self) -> None:
+        bad = [name for name, value in self._means().items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"loss not finite by epoch {self.epoch + 1}, step {self.step} ({', '.join(bad)}), seed {self.seed}; "
+                f"the last good checkpoint is kept in {self.state.folder}"
+            )
+
+    def _close_epoch(self) -> None:
+        self._check_finite()
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.history.append({"epoch": self.epoch + 1, "step": self.step, **self._means(), "lr": rate})
+        self.sums, self.steps, self.phase = {}, {}, 0
+        self.epoch += 1
+
+
+@contextlib.contextmanager
+def on_signals(handler: Callable, *numbers: int) -> Iterator[None]:
+    """Let `handler` answer the signals `numbers` inside the block; afterwards they do what they did before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(epoch: int, epochs: int) -> Iterator:
+    """Yield a function to call after each epoch: a bar in a terminal, a line every ten seconds in a log."""
+    with tqdm(total=epochs, initial=epoch, unit="epoch", disable=not sys.stderr.isatty()) as bar:
+        last = time.monotonic()
+
+        def show(row: dict[str, float]) -> None:
+            nonlocal last
+            bar.update()
+            bar.set_postfix(loss=f"{row['loss']:.4f}")
+            if bar.disable and (row["epoch"] == epochs or time.monotonic() - last >= 10):
+                last = time.monotonic()
+                parts = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "step"))
+                print(f"epoch {row['epoch']}/{epochs}  step {row['step']}  {parts}", file=sys.stderr, flush=True)
+
+        yield show
