@@ -1,45 +1,36 @@
-"""Answer for a table cell: find its runs, re-hash their files, recompute the number, say what changed since.
+"""Answer for a table cell: rebuild its row, find its runs, re-hash their files, recompute the number.
 
 Offline, without GPU or DVC remote; nothing is written. What could not be checked is said, not passed over.
+
+What each check rests on: a row of cells.csv on the plan, params/ and the runs' metrics; a printed table on its rows; a
+run's files on run.json; its metrics on predictions and labels; the labels on the fingerprint in the run's id; and all
+of them together on Git, which alone notices files that were changed in agreement with each other.
 """
 
 from __future__ import annotations
 
 import csv
-import math
-from dataclasses import asdict, dataclass, field
-from functools import cache
+import io
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 
+import pandas as pd
+
+from dica import layout
+from dica.artefacts import Artefact, Row, planned
 from dica.config import load_profile
-from dica.files import UserError, read_json, sha256_file
-from dica.identity import make_plan, rebuild_command, run_id
-from dica.metrics import recompute
+from dica.evidence import METRICS_KEYS, PLAN_KEYS, Checkout, Finding, RunAudit, RunChecks, compare, faults, read_record
+from dica.files import IntegrityError, UserError
+from dica.identity import make_plan, rebuild_command, run_folder
+from dica.runid import run_id
 from dica.stats import mean, spread
+from dica.tables import CELL_COLUMNS, artefacts_of, cells, cells_text, load_plan
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
-TOLERANCE = 1e-9  # the same predictions give the same floats; this only forgives the CSV's rounding
-
-
-@dataclass
-class Finding:
-    """One check: `ok` True (holds), False (does not), None (could not be checked, or for information)."""
-
-    what: str
-    ok: bool | None
-    detail: str = ""
-    missing: bool = False
-
-
-@dataclass
-class RunAudit:
-    """What was found out about one run of a cell."""
-
-    folder: str
-    seed: int | None = None
-    value: float | None = None
-    record: dict = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+REPORT_PAGE = "../../report/index.html"  # what the links of printed tables lead to
 
 
 @dataclass
@@ -63,6 +54,11 @@ class CellAudit:
         if any(finding.ok is False and not finding.missing for finding in self.all_findings):
             return DIFFERS
         return MISSING if any(finding.missing for finding in self.all_findings) else MATCHES
+
+    @property
+    def rightly_empty(self) -> bool:
+        """Whether nothing was run for this cell and it says so."""
+        return not self.runs and all(finding.what == "run" for finding in self.findings if finding.ok is False)
 
     def as_dict(self) -> dict:
         """Return everything as plain values, for ``--json``."""
@@ -90,6 +86,8 @@ class Auditor:
     ------
     UserError
         If the profile is faulty or has no ``cells.csv`` yet.
+    IntegrityError
+        If ``cells.csv`` has not the columns of a cell list.
     """
 
     def __init__(self, root: Path, profile: str = "params/archive.yaml") -> None:
@@ -97,12 +95,76 @@ class Auditor:
         self.profile_file = profile
         self.profile = load_profile(root / profile, root)
         self.results = self.profile["results"]
+        self.option = "" if profile == "params/archive.yaml" else f" --configfile {profile}"
+        self.light = f"snakemake --cores all{self.option and self.option + ' --'} light"
         path = root / self.results / "tables" / "cells.csv"
         if not path.is_file():
-            raise UserError(f"{path.relative_to(root)}: no such file; build the tables first: snakemake light")
-        with open(path, encoding="utf-8", newline="") as file:
-            self.cells = list(csv.DictReader(file))
-        self.current_ids = {run["id"] for run in make_plan(self.profile, root)["runs"]}
+            raise UserError(f"{path.relative_to(root)}: no such file; build the tables first: {self.light}")
+        self.cells = _read_cells(path)
+        self.checkout = Checkout(root, self.results)
+        self.run_checks = RunChecks(self.checkout)
+        self.check_printed = cache(self._check_printed)
+
+    @cached_property
+    def today(self) -> dict:
+        """The plan that params/ gives now."""
+        return make_plan(self.profile, self.root)
+
+    @cached_property
+    def artefacts(self) -> dict[tuple[str, str], Artefact]:
+        """The declared tables by paper and name."""
+        declared = artefacts_of(self.today, self.root)
+        return {(artefact.paper, artefact.name): artefact for artefact in declared if artefact.kind == "table"}
+
+    @cached_property
+    def plan(self) -> dict:
+        """The plan that the tables were made from: plan.json, or today's where that is absent or not to be trusted."""
+        path = self.root / self.results / "plan.json"
+        return load_plan(path) if path.is_file() and not self.plan_findings else self.today
+
+    @cached_property
+    def plan_findings(self) -> list[Finding]:
+        """What is wrong with plan.json: its runs must be what their ids say."""
+        path = self.root / self.results / "plan.json"
+        try:
+            plan = load_plan(path) if path.is_file() else self.today
+            forged = [run["path"] for run in plan["runs"] if not _is_itself(run, self.results)]
+            if plan["profile"] != self.today["profile"]:
+                forged.append(f"profile {plan['profile']}")
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            return [Finding("plan.json", False, f"malformed: {error}")]
+        return [Finding("plan.json", False, f"not what its id says: {', '.join(map(str, forged))}")] if forged else []
+
+    @cached_property
+    def unscored(self) -> dict[str, Finding]:
+        """Folders of runs whose metrics cannot be used, with the reason: rows over them cannot be rebuilt."""
+        shown = set(chain.from_iterable(row["runs"].split() for row in self.cells))
+        found = {}
+        for run in self.plan["runs"]:
+            path = self.root / run["path"] / "metrics.json"
+            if path.is_file():
+                metrics, findings = read_record(path, METRICS_KEYS)
+                if metrics and metrics["id"] != run["id"]:
+                    findings = [Finding("metrics.json", False, f"is of run {metrics['id']}, its folder of {run['id']}")]
+                found |= {run["path"]: findings[0]} if findings else {}
+            elif run["path"] in shown:
+                found[run["path"]] = Finding("metrics.json", False, "missing", missing=True)
+        return found
+
+    @cached_property
+    def rebuilt(self) -> pd.DataFrame:
+        """The cells that plan, params/ and metrics give now, with the stored verdict where its ground is not in Git."""
+        usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
+        frame = cells(usable, self.root, self.results, list(self.artefacts.values()))
+        stored = {_key(row): row for row in self.cells}
+        for name, texts in _verdicts(_parse(cells_text(frame)), stored).items():
+            frame[name] = texts
+        return frame
+
+    @cached_property
+    def expected(self) -> dict[tuple, dict]:
+        """The rows of cells.csv as they should be."""
+        return {_key(row): row for row in _parse(cells_text(self.rebuilt))}
 
     def find(self, paper: str, artefact: str, cell: str) -> dict:
         """Return the row of ``cells.csv`` that `cell` (``row/dataset/metric``) names.
@@ -112,129 +174,155 @@ class Auditor:
         UserError
             If there is none; the message lists what could have been meant.
         """
-        rows = [row for row in self.cells if (row["paper"], row["artefact"]) == (paper, artefact)]
+        every = self.every()
+        rows = [row for row in every if (row["paper"], row["artefact"]) == (paper, artefact)]
         if not rows:
-            known = sorted({f"{row['paper']} {row['artefact']}" for row in self.cells})
+            known = sorted({f"{row['paper']} {row['artefact']}" for row in every})
             raise UserError(f"no table {paper} {artefact}; there are: {', '.join(known)}")
         for row in rows:
             if cell_name(row) == cell:
                 return row
         raise UserError(f"{paper} {artefact} has no cell {cell!r}; it has: {', '.join(map(cell_name, rows))}")
 
+    def every(self) -> list[dict]:
+        """Return the rows of ``cells.csv``, then those that it lacks."""
+        stored = {_key(row) for row in self.cells}
+        return self.cells + [row for key, row in self.expected.items() if key not in stored]
+
     def audit(self, row: dict) -> CellAudit:
         """Check one cell from its printed number down to the predictions."""
         address = f"{row['paper']} {row['artefact']} {cell_name(row)}"
-        folders = row["runs"].split()
-        runs = [self.audit_run(folder, row["metric"]) for folder in folders]
-        findings = self._cell_findings(row, runs)
-        option = "" if self.profile_file == "params/archive.yaml" else f" --configfile {self.profile_file}"
-        rebuild = rebuild_command(folders, option)
-        return CellAudit(address, row, runs, findings, rebuild)
+        asked, shown = self._planned(self.today, row), self._planned(self.plan, row)
+        expected = self.expected.get(_key(row), {})
+        folders = list(dict.fromkeys([*row["runs"].split(), *expected.get("runs", "").split()]))
+        runs = [self.run_checks.audit(folder, row["metric"]) for folder in folders]
+        findings = [*self.plan_findings, *self._check_value(row, runs), *self._check_plan(row, asked, shown)]
+        findings += self._check_row(row, shown)
+        if runs:
+            findings += self.run_checks.check_labels(row["dataset"], runs)
+        findings.append(self.check_printed((row["paper"], row["artefact"])))
+        findings.append(self.checkout.check_git(self._recorded(row, folders)))
+        return CellAudit(address, row, runs, findings, self._rebuild(folders or asked))
 
-    def _cell_findings(self, row: dict, runs: list[RunAudit]) -> list[Finding]:
-        if not row["method"]:
+    def _planned(self, plan: dict, row: dict) -> list[str]:
+        """Return the folders of the runs that a plan holds for a cell."""
+        artefact = self.artefacts.get((row["paper"], row["artefact"]))
+        line = _line(artefact, row)
+        return [run["path"] for run in planned(plan, artefact, line, row["dataset"])] if line else []
+
+    def _check_value(self, row: dict, runs: list[RunAudit]) -> list[Finding]:
+        line = _line(self.artefacts.get((row["paper"], row["artefact"])), row)
+        if not runs and line and not line.method:
             return [Finding("published only", None, "copied from the paper, never run here")]
         if not runs:
             return [Finding("run", False, f"{row['verdict']}: {row['reason']}", missing=True)]
         values = [run.value for run in runs if run.value is not None]
-        findings = []
-        if len(values) == len(runs):
-            findings.append(
-                _compare("value", float(row["value"]), max(values) if row["statistic"] == "best" else mean(values))
-            )
-            if row["spread"]:
-                findings.append(_compare("spread", float(row["spread"]), spread(values)))
-        old = [run.folder for run in runs if run.folder.rsplit("-", 1)[1] not in self.current_ids]
-        if old:
-            detail = f"the parameters in params/ now ask for other runs than {', '.join(old)}"
-            findings.append(Finding("parameters", False, detail))
-        else:
-            findings.append(Finding("parameters", True, "params/ asks for exactly these runs"))
-        planned = int(row["seeds_planned"] or len(runs))
-        if len(runs) < planned:
-            findings.append(Finding("seeds", None, f"{len(runs)} of {planned} planned seeds are there"))
-        return findings
-
-    def audit_run(self, folder: str, metric: str) -> RunAudit:
-        """Check the files of one run and recompute `metric` from its predictions."""
-        run = RunAudit(folder)
-        path = self.root / folder
-        if not (path / "run.json").is_file():
-            run.findings.append(Finding("run.json", False, "missing", missing=True))
-            return run
-        run.record = read_json(path / "run.json")
-        run.seed = run.record.get("seed")
-        run.findings += self._check_files(path, run.record)
-        run.findings += self._check_identity(path, run.record)
-        run.value, findings = self._recompute(path, run.record["dataset"], metric)
-        run.findings += findings
-        run.findings.append(self._check_sources(run.record))
-        run.findings.append(self._check_dvc(path))
-        return run
-
-    def _check_files(self, path: Path, record: dict) -> list[Finding]:
-        findings = []
-        for name, expected in record["files"].items():
-            file = path / name
-            if name == "weights.safetensors":
-                file = self.root / self.results / "models" / path.relative_to(self.root / self.results / "runs") / name
-                if not file.is_file():
-                    findings.append(Finding(name, None, "not here (kept outside Git): not checked"))
-                    continue
-            if not file.is_file():
-                findings.append(Finding(name, False, "missing", missing=True))
-            elif sha256_file(file) != expected:
-                findings.append(Finding(name, False, "changed: its SHA-256 is not the one in run.json"))
-            else:
-                findings.append(Finding(name, True, f"sha256 {expected[:12]}…"))
-        return findings
-
-    def _check_identity(self, path: Path, record: dict) -> list[Finding]:
-        if not (path / "config.json").is_file():
+        if len(values) < len(runs):
             return []
-        config = read_json(path / "config.json")
-        try:
-            found = run_id(config)
-        except KeyError as error:
-            return [Finding("identity", False, f"config.json lacks {error}")]
-        same = found == record["id"] == path.name.split("-")[-1]
-        detail = f"config.json hashes to {found}" + ("" if same else f", the run is called {path.name.split('-')[-1]}")
-        return [Finding("identity", same, detail)]
+        best = line.statistic == "best" if line else row["statistic"] == "best"
+        findings = [compare("value", row["value"], max(values) if best else mean(values))]
+        if len(values) > 1:
+            findings.append(compare("spread", row["spread"], spread(values)))
+        return findings
 
-    def _recompute(self, path: Path, dataset: str, metric: str) -> tuple[float | None, list[Finding]]:
-        labels = self.root / "data" / "labels" / f"{dataset}.npz"
-        needed = [path / "predictions.npz", path / "metrics.json", path / "config.json", labels]
-        absent = [file for file in needed if not file.is_file()]
+    def _check_plan(self, row: dict, asked: list[str], shown: list[str]) -> list[Finding]:
+        known = {run["path"] for run in self.today["runs"]}
+        old = [folder for folder in row["runs"].split() if folder not in known]
+        old = list(dict.fromkeys(old + [folder for folder in shown if folder not in asked]))
+        new = [folder for folder in asked if folder not in shown]
+        if old or new:
+            detail = f"than {', '.join(old)}" if old else f"too: {', '.join(new)}"
+            return [Finding("parameters", False, f"the parameters in params/ now ask for other runs {detail}")]
+        if not asked:
+            return []
+        findings = [Finding("parameters", True, "params/ asks for exactly these runs")]
+        if 0 < len(row["runs"].split()) < len(asked):
+            detail = f"{len(row['runs'].split())} of {len(asked)} planned seeds are there"
+            findings.append(Finding("seeds", None, detail))
+        return findings
+
+    def _check_row(self, row: dict, shown: list[str]) -> list[Finding]:
+        """Compare every column with the rebuilt row, unless the row is of runs that nothing asks for any more."""
+        stored = row["runs"].split()
+        known = {run["path"] for plan in (self.today, self.plan) for run in plan["runs"]}
+        if any(folder not in known for folder in stored):
+            return []  # the parameters have changed, which is said
+        unusable = {folder: self.unscored[folder] for folder in [*shown, *stored] if folder in self.unscored}
+        if unusable:
+            return [
+                Finding("cells.csv", False, f"cannot be rebuilt: {folder}/metrics.json: {why.detail}", why.missing)
+                for folder, why in unusable.items()
+            ]
+        count, expected = self._times[_key(row)], self.expected.get(_key(row))
+        if expected is None or count != 1:
+            what = "params/artefacts declares no such cell" if expected is None else f"has this cell {count} times"
+            return [Finding("cells.csv", False, f"{what}; build the tables again: {self.light}")]
+        unlike = [name for name in CELL_COLUMNS if row[name] != expected[name]]
+        if unlike:
+            detail = "; ".join(f"{name}: stored {row[name]!r}, rebuilt {expected[name]!r}" for name in unlike)
+            return [Finding("cells.csv", False, detail)]
+        return [Finding("cells.csv", True, "the row is what params/ and the metrics give")]
+
+    @cached_property
+    def _times(self) -> Counter:
+        return Counter(_key(row) for row in self.cells)
+
+    def _check_printed(self, place: tuple[str, str]) -> Finding:
+        """Compare a printed table with the rebuilt rows, laid out again."""
+        what = "printed table"
+        if place not in self.artefacts:
+            return Finding(what, False, f"params/artefacts declares no table {' '.join(place)}")
+        artefact = self.artefacts[place]
+        shown = {run["path"] for run in self.plan["runs"] if artefact.address in run["needed_by"]}
+        known = {run["path"] for run in self.plan["runs"]}
+        rows = [row for row in self.cells if (row["paper"], row["artefact"]) == place]
+        if any(folder not in known for row in rows for folder in row["runs"].split()):
+            return Finding(
+                what, None, f"made for other parameters than plan.json has now; build it again: {self.light}"
+            )
+        if unusable := sorted(shown & set(self.unscored)):
+            return Finding(what, None, f"cannot be laid out again without the metrics of {', '.join(unusable)}")
+        absent, unlike = self._printed(artefact)
+        if unlike:
+            return Finding(
+                what, False, f"{', '.join(unlike)} differs from what the metrics give; build it again: {self.light}"
+            )
         if absent:
-            names = ", ".join(str(file.relative_to(self.root)) for file in absent)
-            return None, [Finding(metric, False, f"cannot be recomputed without {names}", missing=True)]
-        eval_split = read_json(path / "config.json")["params"]["eval_split"]
-        try:
-            fresh = recompute(path / "predictions.npz", labels, eval_split)["headline"][metric]
-        except UserError as error:
-            return None, [Finding(metric, False, str(error))]
-        return fresh, [_compare(metric, read_json(path / "metrics.json")["headline"][metric], fresh)]
+            return Finding(what, False, f"missing: {', '.join(absent)}; build it: {self.light}", missing=True)
+        return Finding(what, True, f"{artefact.name}.{{{','.join(layout.FORMATS)}}} are what the metrics give")
 
-    def _check_sources(self, record: dict) -> Finding:
-        changed = [
-            name
-            for name, digest in record["sources"].items()
-            if not (self.root / name).is_file() or sha256_file(self.root / name) != digest
+    def _printed(self, artefact: Artefact) -> tuple[list[str], list[str]]:
+        """Return the printed files of a table that are absent, and those that differ."""
+        folder = self.root / self.results / "tables" / artefact.paper
+        texts = layout.render(artefact, self.rebuilt, self.plan, link=REPORT_PAGE)
+        files = {f"{artefact.name}.{kind}": text.encode() for kind, text in texts.items()}
+        absent = [file for file in files if not (folder / file).is_file()]
+        unlike = [file for file in files if file not in absent and (folder / file).read_bytes() != files[file]]
+        return absent, unlike
+
+    def _recorded(self, row: dict, folders: list[str]) -> list[str]:
+        """Return the prefixes of every path that a cell rests on."""
+        tables = f"{self.results}/tables"
+        labels = f"data/labels/{row['dataset']}"
+        printed = f"{tables}/{row['paper']}/{row['artefact']}."
+        return [
+            *(f"{folder}/" for folder in folders),
+            f"{labels}.npz",
+            f"{labels}.json",
+            f"{tables}/cells.csv",
+            printed,
         ]
-        if changed:
-            return Finding("code", None, f"changed since the run: {', '.join(changed)}")
-        return Finding("code", True, f"the {len(record['sources'])} source files are those of the run")
 
-    def _check_dvc(self, path: Path) -> Finding:
-        parts = path.relative_to(self.root).parts
-        folder = Path(*parts[: parts.index("runs") + 2])
-        expected = _dvc_lock(self.root).get(folder.as_posix())
-        if expected is None:
-            return Finding("dvc.lock", None, f"{folder} is not recorded there")
-        same = _dvc_hash(self.root / folder) == expected
-        if same:
-            return Finding("dvc.lock", True, f"{folder} is as recorded")
-        return Finding("dvc.lock", None, f"{folder} has changed since it was recorded (dvc repro records it)")
+    def _rebuild(self, folders: list[str]) -> str:
+        known = {run["path"] for run in self.today["runs"]}
+        wanted, old = [f for f in folders if f in known], [f for f in folders if f not in known]
+        parts = [rebuild_command(wanted, self.option, self.root)] if wanted else []
+        if old:
+            dataset, name = Path(old[0]).parent.name, Path(old[0]).name.rsplit("-", 1)[-1]
+            command = f"python -m dica.train --config {old[0]}/config.json --data data/prepared/{dataset}"
+            more = f", likewise for {len(old) - 1} more" if len(old) > 1 else ""
+            parts.append(f"{command} --out rebuilt/{name}  # no longer planned{more}")
+        return "; ".join(parts)
 
 
 def cell_name(row: dict) -> str:
@@ -242,35 +330,54 @@ def cell_name(row: dict) -> str:
     return f"{row['row']}/{row['dataset']}/{row['metric']}"
 
 
-def _compare(what: str, stored: float, fresh: float) -> Finding:
-    same = math.isclose(stored, fresh, rel_tol=0, abs_tol=TOLERANCE)
-    if same:
-        return Finding(what, True, f"{fresh:.4f}, recomputed")
-    return Finding(what, False, f"stored {stored:.6f}, recomputed {fresh:.6f}")
+def _read_cells(path: Path) -> list[dict[str, str]]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        rows = _parse(text)
+    except csv.Error as error:
+        raise IntegrityError(f"{path}: not readable as CSV ({error}); build the tables again") from None
+    if text.partition("\n")[0].split(",") != CELL_COLUMNS or any(None in row for row in rows):
+        raise IntegrityError(f"{path}: has other columns than expected; build the tables again")
+    return rows
 
 
-@cache
-def _dvc_lock(root: Path) -> dict[str, str]:
-    """Return path -> md5 of every output that ``dvc.lock`` records."""
-    import yaml
-
-    path = root / "dvc.lock"
-    if not path.is_file():
-        return {}
-    stages = yaml.safe_load(path.read_text(encoding="utf-8")).get("stages", {})
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+def _parse(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
 
 
-@cache
-def _dvc_hash(folder: Path) -> str:
-    """Return the hash that DVC 3 gives a folder: the md5 of a JSON list of its files and their md5."""
-    import hashlib
-    import json
+def _key(row: dict) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("paper", "artefact", "row", "dataset", "metric"))
 
-    entries = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
-        entries.append({"md5": digest, "relpath": file.relative_to(folder).as_posix()})
-    entries.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(entries, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+def _verdicts(rows: list[dict], stored: dict[tuple, dict]) -> dict[str, list[str]]:
+    """Return verdicts and reasons of the rebuilt rows, the stored ones where only the machine of the runs knows."""
+    found: dict[str, list[str]] = {"verdict": [], "reason": []}
+    for row in rows:
+        old = stored.get(_key(row), row)
+        chosen = old if _grounds(row) == _grounds(old) else row
+        for name, texts in found.items():
+            texts.append(chosen[name])
+    return found
+
+
+def _grounds(row: dict) -> tuple[str, str]:
+    """Return verdict and reason without what only the machine of the runs knows: whether and why others failed."""
+    if row["verdict"] in ("failed", "not run"):
+        return "no run", ""
+    if row["n"] == row["seeds_planned"]:
+        return row["verdict"], row["reason"]
+    seeds = f"{row['n']} of {row['seeds_planned']} seeds"
+    before, found, _ = row["reason"].partition(seeds)
+    return row["verdict"], before + found
+
+
+def _line(artefact: Artefact | None, row: dict) -> Row | None:
+    """Return the declaration of a cell's row."""
+    return next((line for line in artefact.rows if line.key == row["row"]), None) if artefact else None
+
+
+def _is_itself(run: dict, results: str) -> bool:
+    """Whether an entry of plan.json is complete, and id and folder are those of what it holds."""
+    if any(faults(run, key.split("."), kind) for key, kind in PLAN_KEYS.items()):
+        return False
+    return (run["id"], run["path"]) == (run_id(run), run_folder(run, results))

@@ -28,7 +28,7 @@ def audit(
     paper: Annotated[str | None, typer.Argument(help="Paper, such as drc.")] = None,
     artefact: Annotated[str | None, typer.Argument(help="Table, such as table-1.")] = None,
     cell: Annotated[str | None, typer.Argument(help="Cell as row/dataset/metric, such as drc/cifar10/acc.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Audit every cell that has runs.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Audit every cell.")] = False,
     profile: Profile = ARCHIVE,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +52,9 @@ def audit(
 
 
 def _audit_all(auditor, as_json: bool) -> int:
-    results = [auditor.audit(row) for row in auditor.cells if row["runs"]]
+    """Audit every cell; those that rightly say that nothing was run count neither for nor against."""
+    everything = [auditor.audit(row) for row in auditor.every()]
+    results = [result for result in everything if not result.rightly_empty]
     worst = max((result.code for result in results), key=(0, 4, 3).index, default=4)
     if as_json:
         print(json.dumps([result.as_dict() for result in results], indent=2))
@@ -65,6 +67,8 @@ def _audit_all(auditor, as_json: bool) -> int:
     runs = {run.folder for result in results for run in result.runs}
     summary = ", ".join(f"{count} {VERDICTS[code]}" for code, count in counts.items() if count or code == 0)
     console.print(f"{len(results)} cells over {len(runs)} runs: {summary}")
+    if len(everything) > len(results):
+        console.print(f"without a run, and rightly listed so: {len(everything) - len(results)} more")
     return worst
 
 
@@ -72,12 +76,13 @@ def _print_audit(result) -> None:
     row = result.row
     console.print(f"[bold]{escape(result.address)}[/]  {escape(row['label'])} on {escape(row['dataset_label'])}")
     if row["value"]:
-        spread = f" ± {float(row['spread']):.4f}" if row["spread"] else ""
+        spread = f" ± {_scaled(row['spread'], 1, 4)}" if row["spread"] else ""
         published = row["published"] or "none"
+        reason = f" ({row['reason']})" if row["reason"] else ""
         console.print(
-            f"  {row['metric']} = [bold]{float(row['value']):.4f}[/]{spread} ({row['statistic']} of {row['n']} runs);"
-            f" published {published}; verdict: {row['verdict']}"
-            + (f" ({escape(row['reason'])})" if row["reason"] else "")
+            f"  {row['metric']} = [bold]{escape(_scaled(row['value'], 1, 4))}[/]"
+            + escape(f"{spread} ({row['statistic']} of {row['n']} runs); published {published};")
+            + escape(f" verdict: {row['verdict']}{reason}")
         )
     _print_findings(result.findings)
     for run in result.runs:
@@ -86,12 +91,21 @@ def _print_audit(result) -> None:
         if record:
             dirty = " with uncommitted changes" if record["dirty_sha256"] else ""
             console.print(
-                f"    trained {record['started']} on {escape(record['device']['name'])} in {record['seconds']:.0f} s,"
-                f" commit {(record['commit'] or 'none')[:12]}{dirty}, torch {record['versions'].get('torch', '?')}"
+                f"    trained {escape(record['started'])} on {escape(record['device']['name'])} in"
+                f" {record['seconds']:.0f} s, commit {escape((record['commit'] or 'none')[:12])}{dirty},"
+                f" torch {escape(str(record['versions'].get('torch', '?')))}"
             )
         _print_findings(run.findings, indent="    ")
     console.print(f"\n  rebuild: {escape(result.rebuild)}")
     console.print(f"  verdict of the audit: {VERDICTS[result.code]}")
+
+
+def _scaled(text: str, factor: int, digits: int) -> str:
+    """Return a number of cells.csv times `factor`; what is no number, as it stands there."""
+    try:
+        return f"{float(text) * factor:.{digits}f}"
+    except ValueError:
+        return text
 
 
 def _print_findings(findings, indent: str = "  ") -> None:
@@ -107,18 +121,23 @@ def show(
 ) -> None:
     """Print a table: our numbers beside the published ones."""
     from dica.audit import Auditor, cell_name
+    from dica.published import decimals
 
     auditor = Auditor(project_root(), profile.as_posix())
     rows = [row for row in auditor.cells if (row["paper"], row["artefact"]) == (paper, artefact)]
     if not rows:
         raise UserError(f"no table {paper} {artefact}; there are: " + ", ".join(_tables(auditor)))
-    table = Table(title=f"{paper} {artefact}", title_justify="left")
+    declared = auditor.artefacts.get((paper, artefact))
+    percent = declared is not None and declared.scale == "percent"
+    factor, shift = (100, 2) if percent else (1, 0)
+    table = Table(title=f"{paper} {artefact}" + (", in percent" if percent else ""), title_justify="left")
     for heading in ("cell", "ours", "runs", "published", "verdict"):
         table.add_column(heading, justify="right" if heading in ("ours", "runs", "published") else "left")
     for row in rows:
-        ours = f"{float(row['value']):.3f}" if row["value"] else "–"
-        ours += f" ± {float(row['spread']):.3f}" if row["spread"] else ""
-        table.add_row(cell_name(row), ours, row["n"], row["published"] or "–", row["verdict"])
+        ours = _scaled(row["value"], factor, 3 - shift) if row["value"] else "–"
+        ours += f" ± {_scaled(row['spread'], factor, 3 - shift)}" if row["spread"] else ""
+        printed = row["published"] and _scaled(row["published"], factor, max(decimals(row["published"]) - shift, 0))
+        table.add_row(*map(escape, (cell_name(row), ours, row["n"], printed or "–", row["verdict"])))
     console.print(table)
 
 

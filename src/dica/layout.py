@@ -243,9 +243,9 @@ def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
         name = re.sub(r" \((mean|best)\)$", "", row.label)
         same = {text for _, text in parts}
         if len(same) == 1:
-            sentences.append(f"{name} is here {same.pop()}.")
+            sentences.append(f"{name} here: {same.pop()}.")
         elif parts:
-            sentences.append(f"{name} is here " + "; ".join(f"{text} ({label})" for label, text in parts) + ".")
+            sentences.append(f"{name} here: " + "; ".join(f"{text} ({label})" for label, text in parts) + ".")
     return list(dict.fromkeys(sentences))
 
 

@@ -114,7 +114,7 @@ def test_the_audit_answers_on_a_fresh_clone(finished: Project, tmp_path) -> None
     clone = finished.clone(tmp_path / "clone")
     output = clone.dica("audit", *CELL)
     assert "matches" in output
-    assert "rebuild: rm -r results/runs/drc" in output
+    assert "rebuild: mv results/runs/drc" in output
     assert "weights.safetensors: not here" in output
     assert "is as recorded" in output, "dvc.lock agrees"
     answer = json.loads(clone.dica("audit", *CELL, "--json"))

@@ -1,0 +1,535 @@
+"""The audit: a project that matches in everything, and every way in which one file of it can be made to lie."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import factory
+from dica import identity, layout, metrics, tables
+from dica.audit import Auditor, CellAudit
+from dica.config import load_profile
+from dica.data.prepared import fingerprint, labels_digest
+from dica.files import IntegrityError, UserError, sha256_file, write_json, write_npz
+from dica.layout import write_tables
+
+CELL = ("dica", "table-1", "drc/digits/acc")
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test")
+
+
+def edit_yaml(path: Path, change) -> None:
+    body = yaml.safe_load(path.read_text())
+    change(body)
+    path.write_text(yaml.safe_dump(body, sort_keys=False))
+
+
+def edit_json(path: Path, change) -> None:
+    body = json.loads(path.read_text())
+    change(body)
+    write_json(path, body)
+
+
+def edit_cells(root: Path, change, cell: str = CELL[2]) -> None:
+    """Change one row of cells.csv; `change` gets it and all rows."""
+    path = root / "results/tables/cells.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    (row,) = [
+        row
+        for row in rows
+        if (row["artefact"], "/".join((row["row"], row["dataset"], row["metric"]))) == (CELL[1], cell)
+    ]
+    change(row, rows)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, tables.CELL_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def build_tables(root: Path) -> None:
+    plan = tables.load_plan(root / "results/plan.json")
+    declared = tables.artefacts_of(plan, root)
+    frame = tables.cells(plan, root, "results", declared)
+    tables.write_cells(frame, root / "results/tables/cells.csv")
+    write_tables(declared, frame, plan, root / "results/tables")
+
+
+def evaluate(root: Path, folder: Path) -> None:
+    labels = root / "data/labels/digits.npz"
+    metrics.evaluate_files(folder / "predictions.npz", labels, folder / "metrics.json", "all")
+
+
+def write_labels(root: Path) -> None:
+    """Write labels with their record, and pin the fingerprint that follows."""
+    train = (np.arange(120) % 10).astype(np.int16)
+    write_npz(root / "data/labels/digits.npz", {"train": train})
+    record = {"shape": [120, 8, 8, 1], "pixels_sha256": "a" * 64, "labels_sha256": labels_digest(train)}
+    classes = [str(k) for k in range(10)]
+    print_ = fingerprint({"train": record}, classes)
+    body = {"fingerprint": print_, "classes": classes, "splits": {"train": record}}
+    write_json(root / "data/labels/digits.json", body)
+    edit_yaml(root / "params/datasets.yaml", lambda entries: entries["digits"].update(fingerprint=print_))
+
+
+def write_run(root: Path, entry: dict, correct: float) -> None:
+    folder = factory.write_run(root, entry, correct)
+    weights = root / "results/models" / Path(*folder.parts[-3:]) / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+
+    def complete(record: dict) -> None:
+        record.update(variant=entry["variant"], determinism=entry["determinism"])
+        record["sources"] = {"src/dica/train.py": sha256_file(root / "src/dica/train.py")}
+        record["files"]["weights.safetensors"] = sha256_file(weights)
+
+    edit_json(folder / "run.json", complete)
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory, root: Path) -> Path:
+    return make_archive(tmp_path_factory.mktemp("audit") / "project", root)
+
+
+def make_archive(project: Path, root: Path) -> Path:
+    """Two seeds of two methods on digits, and a published table on data that nobody has; all of it in Git."""
+    for part in ("params", "workflow/schemas"):
+        shutil.copytree(root / part, project / part)
+    (project / "src/dica").mkdir(parents=True)
+    (project / "src/dica/train.py").write_text("# the code\n")
+    (project / "Snakefile").write_text("")
+    (project / ".gitignore").write_text("results/models/\n")
+    write_labels(project)
+
+    def two_methods(body: dict) -> None:
+        for artefact in body["artefacts"].values():
+            artefact.update(
+                seeds=2, rows=[row for row in artefact["rows"] if row.get("method") in (None, "kmeans", "drc")]
+            )
+
+    edit_yaml(project / "params/artefacts/dica.yaml", two_methods)
+    edit_yaml(
+        project / "params/artefacts/drc.yaml",
+        lambda body: body["artefacts"]["table-1"].update(datasets=["cifar10"], metrics=["acc"]),
+    )
+    edit_yaml(project / "params/archive.yaml", lambda body: body.update(artefacts=["dica table-1", "drc table-1"]))
+    profile = load_profile(project / "params/archive.yaml", project)
+    plan = identity.make_plan(profile, project)
+    identity.write_plan(plan, project / "results/plan.json")
+    for method, correct in (("kmeans", 0.6), ("drc", 0.8)):
+        for run in factory.select(plan, method, "digits"):
+            write_run(project, run, correct)
+    build_tables(project)
+    for command in (("init", "-q", "--template="), ("add", "-A"), ("commit", "-qm", "results"), ("gc", "-q")):
+        subprocess.run(["git", *IDENTITY, *command], cwd=project, check=True)
+    return project
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _templates_are_compiled_once() -> Iterator[None]:
+    """Sixty audits lay out the same tables."""
+    kinds = {True: layout.environment(), False: layout.environment(layout.TEX_DELIMITERS)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "environment", lambda delimiters=None: kinds[delimiters is None])
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Where every test finds its copy: params/ are then read and checked once."""
+    return tmp_path_factory.mktemp("copy") / "project"
+
+
+@pytest.fixture
+def project(committed: Path, place: Path) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    return Path(shutil.copytree(committed, place))
+
+
+@pytest.fixture
+def bare(project: Path) -> Path:
+    """Without Git, so that the other checks stand alone."""
+    shutil.rmtree(project / ".git")
+    return project
+
+
+@pytest.fixture
+def editable(committed: Path, tmp_path: Path) -> Path:
+    """A copy in a place of its own, whose params/ may be edited."""
+    return Path(shutil.copytree(committed, tmp_path / "project"))
+
+
+def audit(root: Path, cell: str = CELL[2], artefact: tuple[str, str] = CELL[:2]) -> CellAudit:
+    auditor = Auditor(root)
+    return auditor.audit(auditor.find(*artefact, cell))
+
+
+def said(result: CellAudit, ok: bool | None = False) -> str:
+    return "\n".join(f"{finding.what}: {finding.detail}" for finding in result.all_findings if finding.ok is ok)
+
+
+def worst(root: Path) -> int:
+    """The code that `dica audit --all` ends with."""
+    from dica.cli import _audit_all
+
+    return _audit_all(Auditor(root), as_json=False)
+
+
+def run_folder(root: Path, method: str = "drc", seed: int = 0) -> Path:
+    (folder,) = (root / "results/runs" / method / "digits").glob(f"s{seed}-*")
+    return folder
+
+
+def test_what_is_as_committed_matches(project: Path) -> None:
+    auditor = Auditor(project)
+    result = auditor.audit(auditor.find(*CELL))
+    assert (result.code, said(result)) == (0, "")
+    holds = said(result, True)
+    for expected in ("value", "spread", "parameters", "cells.csv", "labels", "printed table", "git", "identity",
+                     "metrics.json", "acc", "predictions.npz", "weights.safetensors", "code"):  # fmt: skip
+        assert f"{expected}: " in holds, expected
+    json.dumps(result.as_dict())
+    assert all(auditor.audit(row).code == (0 if row["runs"] or not row["method"] else 4) for row in auditor.every())
+
+
+def test_nothing_is_written(project: Path) -> None:
+    def state() -> dict:
+        return {path: path.stat().st_mtime_ns for path in project.rglob("*")}
+
+    before = state()
+    audit(project)
+    assert state() == before
+
+
+def test_each_file_is_hashed_once_and_git_asked_once_for_all_cells(project: Path, monkeypatch) -> None:
+    from dica import evidence as module
+
+    hashed, asked, run = [], [], subprocess.run
+    monkeypatch.setattr(module, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    monkeypatch.setattr(module.subprocess, "run", lambda command, **o: asked.append(command) or run(command, **o))
+    auditor = Auditor(project)
+    assert len([auditor.audit(row) for row in auditor.every()]) > 6
+    assert len(hashed) == len(set(hashed))
+    assert len([command for command in asked if "status" in command]) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("published", "0.99"),
+        ("verdict", "agrees"),
+        ("reason", "close enough"),
+        ("method", ""),
+        ("best", "0.99"),
+        ("n", "7"),
+        ("value", "0.99"),
+        ("value", ""),
+        ("value", "much"),
+        ("statistic", "best"),
+        ("spread", ""),
+        ("label", "Ours"),
+        ("seeds_planned", "1"),
+        ("runs", ""),
+    ],
+)
+def test_a_changed_column_is_named(bare: Path, column: str, value: str) -> None:
+    edit_cells(bare, lambda row, rows: row.update({column: value}))
+    result = audit(bare)
+    assert result.code == 3
+    assert f"{column}: stored {value!r}, rebuilt " in said(result)
+
+
+def test_a_row_made_to_say_published_only_or_not_run_is_noticed(bare: Path) -> None:
+    lies = {"method": "", "runs": "", "value": "0.99", "n": "0", "verdict": "published only"}
+    edit_cells(bare, lambda row, rows: row.update(lies))
+    result = audit(bare)
+    assert result.code == 3
+    assert len(result.runs) == 2, "the runs that belong to the cell are audited all the same"
+    lies = {"runs": "", "value": "", "spread": "", "best": "", "n": "0", "verdict": "not run", "method": "drc"}
+    edit_cells(bare, lambda row, rows: row.update(lies))
+    assert audit(bare).code == 3
+
+
+def test_a_row_that_points_to_another_methods_runs_is_noticed(bare: Path) -> None:
+    def swap(row: dict, rows: list) -> None:
+        other = next(r for r in rows if (r["row"], r["dataset"], r["metric"]) == ("kmeans", "digits", "acc"))
+        row.update({name: other[name] for name in ("runs", "value", "spread", "best")})
+
+    edit_cells(bare, swap)
+    result = audit(bare)
+    assert result.code == 3
+    assert "cells.csv: value: stored" in said(result)
+    assert "; runs: stored" in said(result)
+
+
+def test_dropped_doubled_and_invented_rows_are_noticed(bare: Path) -> None:
+    edit_cells(bare, lambda row, rows: rows.remove(row))
+    assert "has this cell 0 times" in said(audit(bare))
+    assert worst(bare) == 3
+    edit_cells(bare, lambda row, rows: rows.append(dict(row)), "drc/digits/nmi")
+    assert "has this cell 2 times" in said(audit(bare, "drc/digits/nmi"))
+    edit_cells(bare, lambda row, rows: rows.append({**row, "row": "better"}), "kmeans/digits/acc")
+    assert "declares no such cell" in said(audit(bare, "better/digits/acc"))
+
+
+def test_a_copied_number_is_checked_against_params(bare: Path) -> None:
+    place, cell = ("drc", "table-1"), None
+    auditor = Auditor(bare)
+    cell = next(row for row in auditor.cells if not row["method"] and row["published"])
+    address = f"{cell['row']}/{cell['dataset']}/{cell['metric']}"
+    assert audit(bare, address, place).code == 0
+    path = bare / "results/tables/cells.csv"
+    text = path.read_text()
+    line = next(line for line in text.splitlines() if f",{cell['row']}," in line and f",{cell['metric']}," in line
+                and f",{cell['dataset']}," in line)  # fmt: skip
+    path.write_text(text.replace(line, line.replace(f",{cell['published']},", ",0.999,")))
+    assert "published: stored '0.999'" in said(audit(bare, address, place))
+
+
+@pytest.mark.parametrize("kind", ["md", "tex", "html", "csv"])
+def test_a_changed_printed_table_is_noticed(bare: Path, kind: str) -> None:
+    path = bare / f"results/tables/dica/table-1.{kind}"
+    path.write_text(path.read_text().replace("0.8", "0.9"))
+    result = audit(bare)
+    assert result.code == 3
+    assert f"printed table: table-1.{kind} differs" in said(result)
+    path.unlink()
+    assert (audit(bare).code, "snakemake --cores all light" in said(audit(bare))) == (4, True)
+
+
+def test_why_a_run_is_absent_need_not_be_in_git(bare: Path) -> None:
+    """A fresh clone has no state folder: the verdict `failed` and the printed table stand as they are."""
+    plan = tables.load_plan(bare / "results/plan.json")
+    state = next(run for run in plan["runs"] if run["dataset"] == "cifar10")
+    factory.write_failure(bare, state, "loss is not finite")
+    shutil.rmtree(run_folder(bare, "kmeans", 1))
+    factory.write_failure(
+        bare, next(run for run in factory.select(plan, "kmeans", "digits") if run["seed"] == 1), "bad"
+    )
+    build_tables(bare)
+    shutil.rmtree(bare / "results/state")
+    result = audit(bare, f"{state['method']}/cifar10/acc", ("drc", "table-1"))
+    assert (result.code, "failed: loss is not finite" in said(result)) == (4, True)
+    result = audit(bare, "kmeans/digits/acc")
+    assert (result.code, said(result)) == (0, "")
+    assert "seeds: 1 of 2" in said(result, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda record: record.update(files={}), "lacks files.config.json"),
+        (lambda record: record["files"].pop("weights.safetensors"), "lacks files.weights.safetensors"),
+        (lambda record: record.update(sources={}), "lacks sources.src/dica/train.py"),
+        (lambda record: record.update(seed=7), "differ in seed"),
+        (lambda record: record.update(determinism="strict"), "differ in determinism"),
+        (lambda record: record.update(method="kmeans", variant="x"), "differ in method, variant"),
+        (lambda record: record.clear(), "lacks id"),
+        (lambda record: record.update(files=[]), "files: has the wrong type (list)"),
+        (lambda record: record["files"].update({"config.json": None}), "files.config.json: has the wrong type"),
+        (lambda record: record.pop("device"), "lacks device"),
+        (lambda record: record.update(device={}), "lacks device.name"),
+        (lambda record: record.update(seconds="long"), "seconds: has the wrong type"),
+        (lambda record: record.update(seconds=1e300), "seconds: is not a finite number"),
+    ],
+)
+def test_a_changed_or_malformed_run_record_is_named(bare: Path, change, expected: str) -> None:
+    edit_json(run_folder(bare) / "run.json", change)
+    result = audit(bare)
+    assert result.code == 3
+    assert expected in said(result)
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.json", "metrics.json"])
+@pytest.mark.parametrize("text", ["{}", "[1]", "{not json", '{"id": 3, "headline": 1, "params": 2}', "\udcff"])
+def test_a_record_that_is_none_is_a_finding(bare: Path, name: str, text: str) -> None:
+    (run_folder(bare) / name).write_bytes(text.encode(errors="surrogateescape"))
+    result = audit(bare)
+    assert result.code == 3
+    assert f"{name}: " in said(result)
+    assert audit(bare, "kmeans/digits/acc").code == 0, "a broken run spoils its own cells only"
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.json", "metrics.json", "predictions.npz", "history.csv"])
+def test_an_absent_file_is_missing_not_wrong(project: Path, name: str) -> None:
+    (run_folder(project) / name).unlink()
+    result = audit(project)
+    assert result.code == 4, said(result)
+    assert "missing" in said(result)
+
+
+def test_predictions_that_are_none_are_a_finding(bare: Path) -> None:
+    for arrays in ({"num_clusters": np.array("ten")}, {"num_clusters": np.int64(10), "train_assignment": np.zeros(3)}):
+        write_npz(run_folder(bare) / "predictions.npz", arrays)
+        assert "predictions.npz: not usable" in said(audit(bare))
+    (run_folder(bare) / "predictions.npz").write_bytes(b"PK no archive")
+    assert audit(bare).code == 3
+
+
+def test_predictions_made_equal_to_the_labels_are_noticed_even_without_hashes(bare: Path) -> None:
+    folder = run_folder(bare)
+    train = metrics.load_arrays(bare / "data/labels/digits.npz")["train"]
+    write_npz(folder / "predictions.npz", {"num_clusters": np.int64(10), "train_assignment": train})
+    edit_json(folder / "run.json", lambda record: record.update(files={}, sources={}))
+    evaluate(bare, folder)
+    build_tables(bare)
+    result = audit(bare)
+    assert result.code == 3
+    assert "run.json: lacks files." in said(result)
+
+
+def test_labels_made_equal_to_the_predictions_are_noticed(bare: Path) -> None:
+    """Metrics, cells and tables follow from the false labels: only the fingerprint in the ids tells."""
+    arrays = metrics.load_arrays(run_folder(bare) / "predictions.npz")
+    write_npz(bare / "data/labels/digits.npz", {"train": arrays["train_assignment"]})
+    for method in ("drc", "kmeans"):
+        for seed in (0, 1):
+            evaluate(bare, run_folder(bare, method, seed))
+    build_tables(bare)
+    result = audit(bare)
+    assert result.code == 3
+    assert [finding.what for finding in result.all_findings if finding.ok is False] == ["labels"]
+    train = metrics.load_arrays(bare / "data/labels/digits.npz")["train"]
+
+    def follow(record: dict) -> None:
+        record["splits"]["train"]["labels_sha256"] = labels_digest(train)
+        record["fingerprint"] = fingerprint(record["splits"], record["classes"])
+
+    edit_json(bare / "data/labels/digits.json", follow)
+    assert audit(bare).code == 3, "the record of the labels cannot vouch for itself"
+
+
+def test_labels_without_record_or_fingerprint_are_noted(bare: Path) -> None:
+    record = bare / "data/labels/digits.json"
+    content = record.read_text()
+    record.unlink()
+    result = audit(bare)
+    assert (result.code, "labels: cannot be anchored" in said(result, None)) == (0, True)
+    record.write_text("{}")
+    assert "digits.json: lacks fingerprint" in said(audit(bare))
+    record.write_text(content.replace("train", "test"))
+    assert "has the splits train" in said(audit(bare))
+
+
+def test_other_labels_than_those_of_the_metrics_are_noticed(bare: Path) -> None:
+    edit_json(run_folder(bare) / "metrics.json", lambda body: body.update(labels_sha256="0" * 64, evaluated_on="test"))
+    assert "metrics.json: differs from what predictions and labels give: evaluated_on, labels_sha256" in said(
+        audit(bare)
+    )
+    edit_json(run_folder(bare) / "metrics.json", lambda body: body["headline"].update(acc=1.0))
+    assert "acc: stored 1.000000, recomputed" in said(audit(bare))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(commit="f" * 40),
+        lambda record: record["device"].update(name="a faster one"),
+        lambda record: record.update(dirty_sha256="f" * 64),
+    ],
+)
+def test_what_only_git_can_tell_is_told(project: Path, change) -> None:
+    path = run_folder(project) / "run.json"
+    edit_json(path, change)
+    result = audit(project)
+    assert result.code == 3
+    assert f"git: changed since the commit: {path.relative_to(project)}" in said(result)
+    assert audit(project, "kmeans/digits/acc").code == 0
+
+
+def test_what_is_not_in_git_is_noted(project: Path) -> None:
+    subprocess.run(["git", "rm", "-rq", "--cached", "results/runs/drc"], cwd=project, check=True)
+    subprocess.run(["git", *IDENTITY, "commit", "-qm", "less"], cwd=project, check=True)
+    result = audit(project)
+    assert (result.code, "git: not committed: Git cannot vouch for results/runs/drc" in said(result, None)) == (0, True)
+    (project / ".gitignore").write_text("results/\n")
+    assert "Git cannot vouch for" in said(audit(project), None)
+    shutil.rmtree(project / ".git")
+    assert "git: no Git checkout" in said(audit(project), None)
+
+
+def test_a_project_inside_another_repository_is_found(editable: Path, tmp_path: Path) -> None:
+    shutil.rmtree(editable / ".git")
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "all")):
+        subprocess.run(["git", *IDENTITY, *command], cwd=tmp_path, check=True)
+    assert "git: runs, labels and tables are as committed" in said(audit(editable), True)
+    edit_json(run_folder(editable) / "run.json", lambda record: record.update(commit="f" * 40))
+    assert audit(editable).code == 3
+
+
+def test_edited_parameters_ask_for_other_runs(editable: Path) -> None:
+    edit_yaml(editable / "params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=0.5))
+    result = audit(editable)
+    assert result.code == 3
+    assert "parameters: the parameters in params/ now ask for other runs than results/runs/drc" in said(result)
+    assert "cells.csv" not in said(result)
+    folder = run_folder(editable).relative_to(editable)
+    identifier = folder.name.split("-")[1]
+    assert result.rebuild.startswith(
+        f"python -m dica.train --config {folder}/config.json --data data/prepared/digits --out rebuilt/{identifier}"
+    )
+    assert "likewise for 1 more" in result.rebuild
+    plan = identity.make_plan(load_profile(editable / "params/archive.yaml", editable), editable)
+    identity.write_plan(plan, editable / "results/plan.json")  # as a dry run of Snakemake does
+    result = audit(editable)
+    assert "now ask for other runs than results/runs/drc" in said(result)
+    assert "cells.csv" not in said(result)
+    assert (audit(editable, "kmeans/digits/acc").code, "made for other parameters" in said(result, None)) == (0, True)
+
+
+def test_more_seeds_are_other_runs_too(editable: Path) -> None:
+    edit_yaml(editable / "params/artefacts/dica.yaml", lambda body: body["artefacts"]["table-1"].update(seeds=3))
+    assert "now ask for other runs too: results/runs/drc/digits/s2-" in said(audit(editable))
+
+
+def test_changed_code_is_a_note(project: Path) -> None:
+    (project / "src/dica/train.py").write_text("# other code\n")
+    result = audit(project)
+    assert (result.code, "code: changed since the run: src/dica/train.py" in said(result, None)) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: plan["runs"][0]["params"].update(revision=99),
+        lambda plan: plan["runs"][0].update(path="results/runs/elsewhere"),
+        lambda plan: plan["runs"][0].pop("method"),
+        lambda plan: plan["runs"][0].pop("needed_by"),
+        lambda plan: plan.update(runs=[None]),
+        lambda plan: plan.clear(),
+        lambda plan: plan.update(profile="other"),
+    ],
+)
+def test_a_plan_whose_runs_are_not_what_their_ids_say_is_noticed(bare: Path, change) -> None:
+    edit_json(bare / "results/plan.json", change)
+    result = audit(bare)
+    assert result.code == 3
+    assert "plan.json: " in said(result)
+
+
+def test_the_rebuild_command_removes_nothing(project: Path) -> None:
+    result = audit(project)
+    first, second = (str(run_folder(project, seed=seed).relative_to(project)) for seed in (0, 1))
+    assert result.rebuild == (
+        f"mv {first} {first}.old && mv {second} {second}.old && snakemake --cores all --resources gpu=1 -- "
+        f"{first}/metrics.json {second}/metrics.json"
+    )
+    shutil.rmtree(project / first)
+    assert f"mv {first}" not in audit(project).rebuild
+
+
+def test_a_cell_list_of_another_form_is_refused(bare: Path) -> None:
+    path = bare / "results/tables/cells.csv"
+    path.write_text(path.read_text().replace("verdict", "judgement", 1))
+    with pytest.raises(IntegrityError, match="other columns"):
+        Auditor(bare)
+    path.unlink()
+    with pytest.raises(UserError, match="snakemake --cores all light"):
+        Auditor(bare)

@@ -1,0 +1,96 @@
+"""The command `dica`: what it prints and the codes it ends with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from dica import cli
+from test_audit import CELL, edit_cells, edit_yaml, make_archive, run_folder
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, root: Path) -> Path:
+    return make_archive(tmp_path_factory.mktemp("cli") / "project", root)
+
+
+@pytest.fixture
+def dica(archive: Path, tmp_path: Path, monkeypatch, capsys):
+    """Call the command in a copy of the archive; returns its exit code and what it printed."""
+    project = Path(shutil.copytree(archive, tmp_path / "project"))
+    monkeypatch.chdir(project)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dica", *arguments])
+        monkeypatch.setattr(cli.console, "width", 200)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out + captured.err
+
+    return call
+
+
+def test_one_cell_that_matches(dica) -> None:
+    code, output = dica("audit", *CELL)
+    assert code == 0
+    for expected in ("matches", "recomputed", "the row is what params/ and the metrics give", "rebuild: mv results/"):
+        assert expected in output
+    assert json.loads(dica("audit", *CELL, "--json")[1])["code"] == 0
+
+
+def test_all_cells_and_what_was_never_run(dica) -> None:
+    code, output = dica("audit", "--all")
+    assert code == 0
+    assert "6 cells over 4 runs: 6 matches" in output
+    assert "without a run, and rightly listed so" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda row, rows: row.update(value="", runs=""), 3),
+        (lambda row, rows: row.update(value="much"), 3),
+        (lambda row, rows: row.update(method="", value="0.99", runs="", verdict="published only"), 3),
+        (lambda row, rows: rows.remove(row), 3),
+    ],
+)
+def test_a_false_row_is_noticed_by_both_ways_of_asking(dica, change, code: int) -> None:
+    edit_cells(Path.cwd(), change)
+    for arguments in (CELL, ("--all",)):
+        found, output = dica("audit", *arguments)
+        assert found == code, output
+        assert "cells.csv" in output
+    assert dica("show", *CELL[:2])[0] == 0
+
+
+def test_an_empty_record_is_one_line_not_a_traceback(dica) -> None:
+    (run_folder(Path.cwd()) / "run.json").write_text("{}")
+    code, output = dica("audit", *CELL)
+    assert code == 3
+    assert "run.json: lacks id" in output
+    assert dica("audit", "--all")[0] == 3
+
+
+def test_usage_and_missing_tables(dica) -> None:
+    assert dica("audit")[0] == 2
+    code, output = dica("audit", "dica", "table-9", "a/b/c")
+    assert (code, "there are: dica table-1, drc table-1" in output) == (2, True)
+    shutil.rmtree("results/tables")
+    code, output = dica("audit", *CELL)
+    assert (code, "snakemake --cores all light" in output) == (2, True)
+
+
+def test_a_table_is_shown_in_its_own_scale(dica) -> None:
+    code, output = dica("show", "drc", "table-1")
+    assert (code, "0.727" in output) == (0, True)
+    edit_yaml(Path("params/artefacts/drc.yaml"), lambda body: body["artefacts"]["table-1"].update(scale="percent"))
+    code, output = dica("show", "drc", "table-1")
+    assert (code, "72.7" in output, "in percent" in output) == (0, True, True)
+    edit_yaml(Path("params/artefacts/dica.yaml"), lambda body: body["artefacts"]["table-1"].update(scale="percent"))
+    assert re.search(r"drc/digits/acc +│ \d\d\.\d ± \d\.\d ", dica("show", "dica", "table-1")[1])
