@@ -6,12 +6,13 @@ its declared fingerprint, seed, determinism level) and of nothing else: no date,
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from dica import artefacts as declared
 from dica.config import load_datasets, resolve
 from dica.data.catalog import data_id
-from dica.files import atomic_write_text, canonical_json, read_json
+from dica.files import atomic_write_text, canonical_json, read_json, write_json
 from dica.runid import run_id
 
 
@@ -72,16 +73,24 @@ def make_plan(profile: dict, root: Path) -> dict:
     return {"profile": profile["name"], "runs": ordered}
 
 
-def run_states(plan: dict, root: Path, results: str) -> dict[str, str]:
-    """Return what is known of every planned run: ``scored``, ``trained``, ``failed: reason`` or ``absent``."""
-    states = {}
+def note_losses(plan: dict, root: Path, results: str, path: Path) -> None:
+    """Write which planned runs failed, and which that the tables show are gone; touch the file only for a new one.
+
+    (A loss that is made good needs no note: the new scores are newer than the tables.)
+    """
+    losses = {}
     for run in plan["runs"]:
         failure = root / results / "state" / run["id"] / "failed.json"
-        if (root / run["path"] / "run.json").is_file():
-            states[run["id"]] = "scored" if (root / run["path"] / "metrics.json").is_file() else "trained"
-        else:
-            states[run["id"]] = f"failed: {read_json(failure)['reason']}" if failure.is_file() else "absent"
-    return states
+        if failure.is_file() and not (root / run["path"] / "run.json").is_file():
+            losses[run["id"]] = read_json(failure)["reason"]
+    cells = root / results / "tables" / "cells.csv"
+    if cells.is_file():
+        with open(cells, encoding="utf-8", newline="") as file:
+            shown = {folder for row in csv.DictReader(file) for folder in (row.get("runs") or "").split()}
+        losses |= {folder: "gone" for folder in sorted(shown) if not (root / folder / "run.json").is_file()}
+    known = read_json(path) if path.is_file() else {}
+    if not path.is_file() or losses.items() - known.items():
+        write_json(path, losses)
 
 
 def write_if_changed(path: Path, text: str) -> bool:

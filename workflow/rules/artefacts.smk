@@ -15,7 +15,7 @@ localrules:
 rule cells:
     input:
         plan=PLAN_FILE,
-        states=STATES_FILE,
+        losses=LOSSES_FILE,
         metrics=scores(),
         declared=expand("params/artefacts/{paper}.yaml", paper=PAPERS),
         published="params/published/results.csv",
@@ -36,7 +36,7 @@ rule cells:
 rule summary:
     input:
         plan=PLAN_FILE,
-        states=STATES_FILE,
+        losses=LOSSES_FILE,
         metrics=scores(recorded),
     output:
         summary=f"{RESULTS}/metrics/{{method}}.json",
@@ -54,7 +54,7 @@ rule summary:
 rule table:
     input:
         plan=PLAN_FILE,
-        states=STATES_FILE,
+        losses=LOSSES_FILE,
         metrics=scores(needed_by),
         declared="params/artefacts/{paper}.yaml",
         published="params/published/results.csv",
@@ -81,7 +81,7 @@ rule table:
 rule figure:
     input:
         plan=PLAN_FILE,
-        states=STATES_FILE,
+        losses=LOSSES_FILE,
         metrics=scores(needed_by),  # the histories lie beside them
         declared="params/artefacts/{paper}.yaml",
     output:

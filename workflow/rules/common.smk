@@ -13,7 +13,7 @@ from dica.artefacts import load_artefacts
 from dica.config import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json
-from dica.identity import make_plan, run_states, write_if_changed, write_plan
+from dica.identity import make_plan, note_losses, write_if_changed, write_plan
 
 if workflow.config_settings.config:
     raise WorkflowError(
@@ -44,12 +44,12 @@ if missing:
         f"profile {PROFILE['name']}: methods: {', '.join(missing)} must be listed, artefacts need them"
     )
 
-# Both are written while parsing, and only if their content changes. Every aggregate depends on them, so that an edited
+# Both are written while parsing, and only if there is something new. Every aggregate depends on them, so that an edited
 # parameter, a failed run or a removed one rebuilds the tables even where Snakemake's own metadata are lost.
 PLAN_FILE = f"{RESULTS}/plan.json"
-STATES_FILE = f"{RESULTS}/state/runs.json"
+LOSSES_FILE = f"{RESULTS}/state/losses.json"
 write_plan(PLAN, ROOT / PLAN_FILE)
-write_if_changed(ROOT / STATES_FILE, canonical_json(run_states(PLAN, ROOT, RESULTS)))
+note_losses(PLAN, ROOT, RESULTS, ROOT / LOSSES_FILE)
 
 # What is complete is a plain file to Snakemake, made by no rule: no edited rule, lost metadata or new environment can
 # ever retrain a finished run or prepare the same images twice. (The run id answers for the parameters.)
