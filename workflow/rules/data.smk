@@ -3,6 +3,7 @@
 
 localrules:
     fetch,
+    ready,
 
 
 rule fetch:
@@ -40,3 +41,11 @@ rule prepare:
         "prepare {wildcards.dataset}"
     shell:
         "python -m dica.data prepare {wildcards.dataset} 2> {log:q}"
+
+
+rule ready:
+    # A target to ask for by name, also when there is nothing to prepare (then no rule makes the manifest).
+    input:
+        manifest=ancient(rules.prepare.output.manifest),
+    output:
+        touch(f"{RESULTS}/state/{{dataset}}.ready"),
