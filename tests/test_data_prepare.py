@@ -18,7 +18,7 @@ import archives
 from archives import entry, images, project, source
 from dica.data import catalog
 from dica.data.__main__ import main
-from dica.data.content import Content, whole
+from dica.data.content import Block, Content, first_per_class, whole
 from dica.data.prepare import READERS, prepare, verify
 from dica.data.prepared import fingerprint, labels_digest, load_manifest, open_split
 from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes
@@ -51,6 +51,41 @@ COMPLETE = ["manifest.json", "test.npy", "train.npy"]
 
 
 # --- what is written
+
+
+def test_first_images_of_each_class_are_kept_with_their_labels(home):
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, (40, 32, 32, 3), np.uint8), np.tile(np.arange(10), 4)
+    archives.cifar10_binary(home / "data/raw/more.tar.gz", *data, data[0][:20], data[1][:20])
+    change(home, sources=[source(home / "data/raw/more.tar.gz", "binary")], splits={"train": 20, "test": 20})
+    change(home, prepare={"labels": "label", "per_class": {"train": 2}}, num_classes=10)
+    manifest = prepare("mini", home)
+    assert {name: split["n"] for name, split in manifest["splits"].items()} == {"train": 20, "test": 20}
+    np.testing.assert_array_equal(open_split(home / "data/prepared/mini", "train"), data[0][:20])
+    with np.load(home / "data/labels/mini.npz") as labels:
+        np.testing.assert_array_equal(labels["train"], np.tile(np.arange(10), 2))
+    assert verify("mini", home) == manifest
+
+
+def test_asking_for_more_images_of_a_class_than_there_are_names_the_class(home):
+    change(home, prepare={"labels": "label", "per_class": {"train": 2}}, splits={"train": 20, "test": 2})
+    with pytest.raises(UserError, match=r"mini\.prepare\.per_class\.train: 2 asked for, class 5 has 0"):
+        prepare("mini", home)
+
+
+def test_rows_follow_whatever_order_the_reader_streams_in():
+    pixels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    blocks = [
+        Block("train", np.array([5, 0, 3]), pixels[[5, 0, 3]]),
+        Block("train", np.array([1, 2, 4]), pixels[[1, 2, 4]]),
+    ]
+    labels = np.array([0, 0, 1, 0, 1, 1], np.int16)
+    content = Content(["a", "b"], (1, 1, 1), {"train": 6}, blocks, {"train": labels})
+    kept = first_per_class(content, {"train": 2}, "mini")
+    placed = {int(row): int(image[0, 0, 0]) for block in kept.blocks for row, image in zip(*block[1:], strict=True)}
+    assert placed == {0: 0, 1: 1, 2: 2, 3: 4}
+    assert kept.labels["train"].tolist() == [0, 0, 1, 1]
+    assert kept.counts == {"train": 4}
 
 
 def test_manifest_arrays_and_labels_agree(home):

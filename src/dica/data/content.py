@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+
+from dica.files import UserError
 
 
 class Block(NamedTuple):
@@ -35,3 +37,48 @@ class Content:
 def whole(split: str, images: np.ndarray, start: int = 0) -> Block:
     """Return consecutive images as one block that begins at row `start`."""
     return Block(split, np.arange(start, start + len(images)), images)
+
+
+def first_per_class(content: Content, per_class: dict[str, int], name: str) -> Content:
+    """Return the data set with only the first images of each class, in the order they had.
+
+    Parameters
+    ----------
+    content
+        A data set whose reader knows the labels before the images.
+    per_class
+        Images of each class to keep, by split; other splits stay whole.
+    name
+        The data set, for messages.
+
+    Raises
+    ------
+    UserError
+        If a split is not there, its labels are not known beforehand (STL-10), or a class has too few images.
+    """
+    keep = {}
+    for split, number in per_class.items():
+        if split not in content.labels:
+            raise UserError(f"{name}.prepare.per_class.{split}: there is no such split whose labels come first")
+        labels = content.labels[split]
+        counts = np.bincount(labels[labels >= 0], minlength=len(content.classes))
+        if counts.min() < number:
+            poorest = content.classes[int(counts.argmin())]
+            raise UserError(f"{name}.prepare.per_class.{split}: {number} asked for, {poorest} has {counts.min()}")
+        keep[split] = np.sort(np.concatenate([np.flatnonzero(labels == k)[:number] for k in range(len(counts))]))
+    return replace(
+        content,
+        counts=content.counts | {split: len(rows) for split, rows in keep.items()},
+        labels=content.labels | {split: content.labels[split][rows] for split, rows in keep.items()},
+        blocks=_kept(content.blocks, keep),
+    )
+
+
+def _kept(blocks: Iterable[Block], keep: dict[str, np.ndarray]) -> Iterator[Block]:
+    for block in blocks:
+        if block.split not in keep:
+            yield block
+            continue
+        chosen = np.isin(block.rows, keep[block.split])
+        if chosen.any():
+            yield Block(block.split, np.searchsorted(keep[block.split], block.rows[chosen]), block.images[chosen])

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
-from dica.data.content import Block, Content
+from dica.data.content import Block, Content, first_per_class
 from dica.data.fetch import fetch_dataset
 from dica.data.prepared import MANIFEST, check_length, fingerprint, labels_digest, load_manifest
 from dica.files import IntegrityError, UserError, sync_folder, write_json, write_npz
@@ -67,6 +67,8 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
     entry = catalog.entry(root, name)
     alternative, paths, sources = fetch_dataset(entry, root, mirror)
     content = READERS[entry["kind"]](entry, alternative["format"], paths)
+    if "per_class" in entry["prepare"]:
+        content = first_per_class(content, entry["prepare"]["per_class"], name)
     _require_declared(entry, content)
     target = root / PREPARED / name
     target.mkdir(parents=True, exist_ok=True)
