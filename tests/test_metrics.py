@@ -204,3 +204,36 @@ def test_labels_are_all_missing(stored):
     rewrite(stored / "labels.npz", train=np.int16([-1] * 5), test=np.int16([-1, -1]))
     with pytest.raises(UserError, match="no sample has a label"):
         metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
+
+
+def test_a_supervised_run_names_classes(tmp_path: Path) -> None:
+    true, named = np.array([0, 1, 2, 0, -1]), np.array([1, 2, 0, 0, 1])
+    write_npz(tmp_path / "labels.npz", {"train": true})
+    write_npz(tmp_path / "p.npz", {"num_clusters": np.int32(3), "train_assignment": named})
+    plain = metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "train")["headline"]
+    assert plain["acc"] == 0.75, "as clusters, 1 2 0 are 0 1 2"
+    assert "error" not in plain
+    found = metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "train", supervised=True)["headline"]
+    assert (found["acc"], found["error"]) == (0.25, 0.75)
+    assert found["ari"] == plain["ari"]
+
+
+def test_top5_accuracy_is_under_the_map_of_the_first_cluster(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    true, scores = draw.integers(0, 7, 200), draw.random((200, 8))
+    top5 = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    arrays = {"num_clusters": np.int32(8), "train_assignment": top5[:120, 0], "test_assignment": top5[120:, 0]}
+    stored = {**arrays, "train_top5": top5[:120], "test_top5": top5[120:]}
+    write_npz(tmp_path / "labels.npz", {"train": true[:120], "test": true[120:]})
+    write_npz(tmp_path / "p.npz", stored)
+    found = metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "all")
+    assert found["headline"]["acc_top5"] == metrics.top_k(true, scores, 7)["acc_k"]
+    assert found["splits"]["test"]["acc_top5"] == metrics.top_k(true[120:], scores[120:], 7)["acc_k"]
+    for spoilt, message in [
+        ({**arrays, "train_top5": top5[:120]}, "stored for one split"),
+        ({**stored, "test_top5": top5[120:, :4]}, r"test_top5 is int64 \(80, 4\); needs integers \(80, 5\)"),
+        ({**stored, "test_top5": top5[120:] + 8}, "outside 0 to 7"),
+    ]:
+        write_npz(tmp_path / "p.npz", spoilt)
+        with pytest.raises(UserError, match=message):
+            metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -9,27 +10,34 @@ import numpy as np
 import torch
 
 from dica import config, identity, methods
+from dica.data.prepared import labels_digest
 from dica.data.resident import ResidentImages
-from dica.files import sha256_file, write_json
+from dica.files import canonical_json, sha256_file, write_json, write_npz
 from dica.loop import SaveEvery, Trainer
+from dica.methods.base import DataInfo, Method
 from dica.rng import derive_seed
 from dica.state import StateFolder
+from dica.train import Inputs, give_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"epochs": 2, "batch_size": 16}
 
 
 def make_prepared(folder: Path, counts: dict[str, int] | None = None, size: int = 8, channels: int = 1) -> Path:
-    """Write a prepared data set of seeded noise with a bright bar whose place depends on the image."""
+    """Write a prepared data set of seeded noise with a bright bar whose place depends on the image.
+
+    The place is the class: `labels.npz` beside the arrays has them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     counts = counts or {"train": 48}
     draw = np.random.default_rng(0)
-    splits = {}
+    splits, labels = {}, {}
     for name, count in counts.items():
         images = draw.integers(0, 96, (count, size, size, channels), dtype=np.uint8)
         for index, image in enumerate(images):
             image[:, index % size] += 128
         np.save(folder / f"{name}.npy", images)
+        labels[name] = (np.arange(count) % size).astype(np.int16)
         file = folder / f"{name}.npy"
         splits[name] = {
             "file": file.name,
@@ -37,7 +45,9 @@ def make_prepared(folder: Path, counts: dict[str, int] | None = None, size: int 
             "shape": list(images.shape),
             "bytes": file.stat().st_size,
             "sha256": sha256_file(file),
+            "labels_sha256": labels_digest(labels[name]),
         }
+    write_npz(folder / "labels.npz", labels)
     manifest = {"fingerprint": "tiny", "data_id": "tiny", "image_size": size, "channels": channels, "splits": splits}
     write_json(folder / "manifest.json", {"dataset": "tiny", "classes": [], **manifest})
     return folder
@@ -52,6 +62,8 @@ def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: 
     """The config of a run on the tiny data set: the digits' parameters, two epochs, small batches."""
     params = config.resolve(method, variant, "digits", archive_profile(), ROOT)
     params = config.merge(params, {key: value for key, value in TINY.items() if key in params}, overrides)
+    if source := params.get("source"):
+        source["id"] = tiny_config(source["method"], source["variant"], seed)["id"]
     body = {
         "method": method,
         "variant": variant,
@@ -70,8 +82,27 @@ def make_trainer(settings: dict, data: Path, state: Path, save_every: SaveEvery 
     images = ResidentImages(data, torch.device("cpu"))
     torch.manual_seed(derive_seed(settings["seed"], "init"))
     method = methods.build(settings["method"], settings["params"], images.info).to(torch.get_default_dtype())
+    if source := settings["params"].get("source"):
+        below = tiny_config(source["method"], source["variant"], settings["seed"])
+        method.adopt(trained(below, images.info, data), {name: images.all_of(name) for name in images.splits})
+    give_labels(settings, method, Inputs(data, data / "labels.npz"), images.device)
     folder = StateFolder(state, settings["id"])
     return Trainer(settings, method, images, folder, save_every or SaveEvery(seconds=0))
+
+
+_TRAINED: dict[tuple, Method] = {}
+
+
+def trained(settings: dict, info: DataInfo, data: Path) -> Method:
+    """The method of a tiny run after training, as `dica.trained` hands it out; each is trained once."""
+    key = (settings["id"], canonical_json(info.counts), torch.get_default_dtype())
+    if key not in _TRAINED:
+        with tempfile.TemporaryDirectory() as state, torch.random.fork_rng():
+            trainer = make_trainer(settings, data, Path(state))
+            trainer.run()
+            trainer.state._lock.close()
+        _TRAINED[key] = trainer.method.requires_grad_(False).eval()
+    return _TRAINED[key]
 
 
 def gradient_methods() -> list[str]:
@@ -90,7 +121,10 @@ def all_variants() -> list[tuple[str, str]]:
 
 
 def _shape(override: object) -> object:
-    """What an override changes, whatever the numbers in it."""
+    """What an override changes, whatever the numbers in it and whichever variant it builds on."""
+    if isinstance(override, dict) and "source" in override:
+        source = override["source"]["method"] if override["source"] else None
+        override = {**override, "source": source}
     if isinstance(override, dict):
         return tuple(sorted((key, _shape(value)) for key, value in override.items()))
     if isinstance(override, list):

@@ -2,6 +2,7 @@
 
 A run's parameters are resolved in this order, later ones winning key by key: ``defaults`` of ``params/<method>.yaml``,
 its ``datasets.<name>``, its ``variants.<name>``, the profile's ``overrides.<method>``.
+A method may build on a trained run, its ``source`` (method and variant); `dica.identity` adds that run's id.
 Nothing heavy is imported here: Snakemake reads this module each time it parses the workflow.
 """
 
@@ -84,13 +85,19 @@ def load_datasets(root: Path) -> dict[str, dict]:
     return catalog.load(root)
 
 
-def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path) -> dict:
+def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, above: tuple = ()) -> dict:
     """Return the complete parameters of one cell, nothing left to defaults.
+
+    Parameters
+    ----------
+    above
+        The (method, variant) pairs that build on this one, outermost first.
 
     Raises
     ------
     UserError
-        If the method has no such variant, the data set is unknown, or the result breaks the method's schema.
+        If the method has no such variant, the data set is unknown, the result breaks the method's schema, or a source
+        builds on itself.
     """
     body = load_method(method, root)
     if variant not in body["variants"]:
@@ -111,6 +118,33 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path) 
         params["num_clusters"] = entry["num_classes"]
     if params.get("normalisation") == "dataset":
         params["normalisation"] = entry["normalisation"]
+    if params.get("source"):
+        _follow_source(params, method, variant, dataset, profile, root, above)
+    if params.get("eval_split") == "test" and "test" not in entry["splits"]:
+        params["eval_split"] = "all"  # of what there is, as with the splits to train on
+    if params.get("top5") and params["num_clusters"] < 5:
+        raise UserError(
+            f"{method} ({variant}) on {dataset}: top5: needs 5 clusters, there are {params['num_clusters']}"
+        )
     params["revision"] = body["revision"]
     validate(params, method, f"{method} ({variant}) on {dataset}", root)
     return params
+
+
+def _follow_source(
+    params: dict, method: str, variant: str, dataset: str, profile: dict, root: Path, above: tuple
+) -> None:
+    """Check the source of a cell, and take the splits of its run where `params` ask for them (``source``)."""
+    chain = (*above, (method, variant))
+    source = params["source"]["method"], params["source"]["variant"]
+    where = f"params/{method}.yaml: {variant}: source"
+    if source in chain:
+        names = " <- ".join(f"{name} ({kind})" for name, kind in (*chain, source))
+        raise UserError(f"{where}: a run would build on itself: {names}")
+    try:
+        theirs = resolve(*source, dataset, profile, root, chain)
+    except UserError as error:
+        raise UserError(str(error) if "source:" in str(error) else f"{where}: {error}") from None
+    for key in ("train_split", "eval_split"):
+        if params[key] == "source":
+            params[key] = theirs[key]

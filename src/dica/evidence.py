@@ -15,7 +15,7 @@ from typing import Any
 from dica.config import load_datasets
 from dica.data.prepared import fingerprint, labels_digest
 from dica.files import UserError, read_json, sha256_file
-from dica.identity import run_folder
+from dica.identity import run_folder, source_folder
 from dica.metrics import load_arrays, recompute
 from dica.runid import run_id
 from dica.validation import load_yaml
@@ -97,6 +97,7 @@ class RunChecks:
         findings += [fault for fault in faults if not fault.missing]  # an absent file is already said
         if config is not None:
             findings.append(self._check_identity(folder, record, config))
+            findings += self._check_source(record, config)
         stored, fresh, compared = self._recompute(folder, record["dataset"], config)
         findings += [*compared, self._check_sources(record), self.checkout.check_dvc(folder)]
         return record, findings, stored, fresh
@@ -132,6 +133,24 @@ class RunChecks:
             return Finding("identity", False, f"the run of config.json belongs to {place}")
         return Finding("identity", True, f"config.json hashes to {found}")
 
+    def _check_source(self, record: dict, config: dict) -> list[Finding]:
+        """Tell whether the run that this one builds on is still the one whose weights it took."""
+        if not config["params"].get("source"):
+            return []
+        try:
+            wanted, found = config["params"]["source"]["id"], record["source"]
+            place, digest = source_folder(config, self.results), found["weights_sha256"]
+            if found["id"] != wanted:
+                return [Finding("source", False, f"run.json names run {found['id']}, the parameters {wanted}")]
+        except (KeyError, TypeError) as error:
+            return [Finding("source", False, f"run.json or the parameters do not say what it builds on ({error})")]
+        below, faults = read_record(self.root / place / "run.json", {"files": dict, "files.*": TEXT})
+        if below is None:
+            return [Finding("source", None, f"{place}: {faults[0].detail}: not checked")]
+        if below["files"].get("weights.safetensors") != digest:
+            return [Finding("source", False, f"{place} now has other weights than those it was built on")]
+        return [Finding("source", True, f"built on {place}")]
+
     def _recompute(self, folder: str, dataset: str, config: dict | None) -> tuple[dict, dict, list[Finding]]:
         """Return the headline numbers, stored and recomputed, and the findings about metrics.json."""
         path, labels = self.root / folder, self.root / "data" / "labels" / f"{dataset}.npz"
@@ -144,7 +163,10 @@ class RunChecks:
         if stored is None or config is None:
             return {}, {}, findings
         try:
-            fresh = recompute(path / "predictions.npz", labels, config["params"].get("eval_split"))
+            params = config["params"]
+            fresh = recompute(
+                path / "predictions.npz", labels, params.get("eval_split"), params.get("supervised") is True
+            )
         except (UserError, ValueError, TypeError, IndexError, OverflowError) as error:
             return {}, {}, [*findings, Finding("predictions.npz", False, f"not usable: {error}")]
         hashes = {

@@ -7,6 +7,7 @@ its declared fingerprint, seed, determinism level) and of nothing else: no date,
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from dica import artefacts as declared
@@ -19,8 +20,13 @@ from dica.runid import run_id
 def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> dict:
     """Return the complete config of one run, as ``config.json`` holds it.
 
-    The id ignores the variant's name: two names for the same parameters are the same run.
+    The id ignores the variant's name: two names for the same parameters are the same run. A run that builds on another
+    has that one's id among its parameters, so it is a new run when anything below it changes.
     """
+    params = resolve(method, variant, dataset, profile, root)
+    if source := params.get("source"):
+        below = run_config(source["method"], source["variant"], dataset, seed, profile, root)
+        params["source"] = {**source, "id": below["id"]}
     config = {
         "method": method,
         "variant": variant,
@@ -28,7 +34,7 @@ def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict
         "data_id": data_id(load_datasets(root)[dataset]) if dataset in load_datasets(root) else "",
         "seed": seed,
         "determinism": profile["determinism"],
-        "params": resolve(method, variant, dataset, profile, root),
+        "params": params,
     }
     return {"id": run_id(config), **config}
 
@@ -36,6 +42,12 @@ def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict
 def run_folder(config: dict, results: str) -> str:
     """Return the folder of a run, relative to the project root."""
     return f"{results}/runs/{config['method']}/{config['dataset']}/s{config['seed']}-{config['id']}"
+
+
+def source_folder(config: dict, results: str) -> str:
+    """Return the folder of the run that a run builds on, relative to the project root; empty if there is none."""
+    source = config["params"].get("source")
+    return run_folder({**config, **source}, results) if source else ""
 
 
 def rebuild_command(folders: list[str], option: str = "", root: Path | None = None) -> str:
@@ -59,18 +71,27 @@ def rebuild_command(folders: list[str], option: str = "", root: Path | None = No
 
 
 def make_plan(profile: dict, root: Path) -> dict:
-    """Return every run that the profile's artefacts need, each once, in a fixed order."""
+    """Return every run that the profile's artefacts need, and those that they build on, each once, in a fixed order."""
     runs: dict[str, dict] = {}
     for artefact in declared.load_artefacts(root, profile["artefacts"]):
         for method, variant, dataset, seed in declared.needs(artefact):
-            config = run_config(method, variant, dataset, seed, profile, root)
-            known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
-            run = runs.setdefault(config["id"], {**config, **known})
-            for key, value in (("variants", variant), ("needed_by", artefact.address)):
-                if value not in run[key]:
-                    run[key].append(value)
+            for config in _with_sources(method, variant, dataset, seed, profile, root):
+                known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
+                run = runs.setdefault(config["id"], {**config, **known})
+                for key, value in (("variants", config["variant"]), ("needed_by", artefact.address)):
+                    if value not in run[key]:
+                        run[key].append(value)
     ordered = sorted(runs.values(), key=lambda run: (run["method"], run["dataset"], run["variant"], run["seed"]))
     return {"profile": profile["name"], "runs": ordered}
+
+
+def _with_sources(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> Iterator[dict]:
+    """Yield the config of a run, then of the run that it builds on, and so on."""
+    name = {"method": method, "variant": variant}
+    while name:
+        config = run_config(name["method"], name["variant"], dataset, seed, profile, root)
+        yield config
+        name = config["params"].get("source")
 
 
 def note_losses(plan: dict, root: Path, results: str, path: Path) -> None:

@@ -1,9 +1,11 @@
-"""Clustering metrics, computed from stored assignments and labels; the only module that opens a label file.
+"""Clustering metrics, computed from stored assignments and labels; no other module opens the labels of a test split.
 
 Conventions (they differ between papers, so each is named):
 ACC is the accuracy after the best one-to-one map of clusters to classes, surplus clusters count as wrong;
 NMI is normalised by the arithmetic mean of the two entropies (headline) or the geometric one (DCCM Eq. 16);
 ARI is the Hubert-Arabie index (DCCM Eq. 18).
+A supervised run (a probe on frozen features) names classes: its map is the identity, and `error` is 1 - ACC.
+Top-5 accuracy counts an image whose class is that of one of its five most probable clusters, under the map of ACC.
 `num_clusters` and `num_classes` may differ and clusters may be empty.
 """
 
@@ -163,8 +165,22 @@ def cluster_entropy(y_pred: Any, num_clusters: int) -> float:
     return float(abs((used * np.log(used)).sum()))
 
 
-def evaluate(y_true: Any, y_pred: Any, num_clusters: int, num_classes: int) -> dict[str, Any]:
+def evaluate(
+    y_true: Any,
+    y_pred: Any,
+    num_clusters: int,
+    num_classes: int,
+    top5: np.ndarray | None = None,
+    supervised: bool = False,
+) -> dict[str, Any]:
     """Return every reported number of one partition; samples with label -1 are left out.
+
+    Parameters
+    ----------
+    top5
+        (n, 5) most probable clusters; adds `acc_top5`.
+    supervised
+        Clusters are classes: `acc` is plain accuracy, and there is an `error`.
 
     Raises
     ------
@@ -174,12 +190,18 @@ def evaluate(y_true: Any, y_pred: Any, num_clusters: int, num_classes: int) -> d
     true, pred = np.asarray(y_true), np.asarray(y_pred)
     if true.ndim != 1 or true.shape != pred.shape:
         raise UserError(f"labels have shape {true.shape}, assignments {pred.shape}: they must be the same images")
-    true, pred = true[true != -1], pred[true != -1]
+    labelled = true != -1
+    true, pred = true[labelled], pred[labelled]
     if not true.size:
         raise UserError("no sample has a label: nothing to evaluate")
     shares = cluster_shares(pred, num_clusters)
+    acc = float((true == pred).mean()) if supervised else accuracy(true, pred)
+    more = {"error": 1 - acc} if supervised else {}
+    if top5 is not None:
+        mapping = np.arange(num_clusters) if supervised else cluster_map(true, pred, num_classes, num_clusters)
+        more["acc_top5"] = top5_accuracy(true, top5[labelled], mapping)
     return {
-        "acc": accuracy(true, pred),
+        "acc": acc,
         "nmi": nmi(true, pred),
         "nmi_geometric": nmi(true, pred, "geometric"),
         "ari": ari(true, pred),
@@ -189,7 +211,15 @@ def evaluate(y_true: Any, y_pred: Any, num_clusters: int, num_classes: int) -> d
         "used_clusters": int((shares > 0).sum()),
         "largest_cluster_share": float(shares.max()),
         "cluster_entropy": cluster_entropy(pred, num_clusters),
+        **more,
     }
+
+
+def top5_accuracy(y_true: np.ndarray, top5: np.ndarray, mapping: np.ndarray) -> float:
+    """Return the share of samples whose class is that of one of their clusters in `top5` (n, 5), under `mapping`."""
+    if top5.min() < 0 or top5.max() >= len(mapping):
+        raise UserError(f"top5: holds a cluster outside 0 to {len(mapping) - 1}")
+    return float((mapping[top5] == y_true[:, None]).any(axis=1).mean())
 
 
 def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
@@ -209,7 +239,7 @@ def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not a readable npz file ({error})") from None
 
 
-def recompute(predictions: Path | str, labels: Path | str, eval_split: str) -> dict[str, Any]:
+def recompute(predictions: Path | str, labels: Path | str, eval_split: str, supervised: bool = False) -> dict[str, Any]:
     """Return `evaluated_on`, `headline` and `splits` for stored predictions, writing nothing.
 
     Parameters
@@ -218,6 +248,8 @@ def recompute(predictions: Path | str, labels: Path | str, eval_split: str) -> d
         npz files; see `evaluate_files`.
     eval_split
         `all` (train followed by test), `train` or `test`.
+    supervised
+        See `evaluate`.
     """
     if eval_split not in EVAL_SPLITS:
         raise UserError(f"eval_split is {eval_split!r}, allowed: {', '.join(EVAL_SPLITS)}")
@@ -233,15 +265,16 @@ def recompute(predictions: Path | str, labels: Path | str, eval_split: str) -> d
             raise UserError(f"{predictions}: no {split}_assignment with labels; eval_split {eval_split!r} needs it")
     num_classes = max(int(values.max()) + 1 for values in truth.values() if values.size)
     chosen = [part for split in needed if (part := parts[split]) is not None]
+
+    def score(*parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
+        if len({len(part) for part in parts}) > 1:
+            raise UserError("top5 is stored for one split and not for the other")
+        true, pred, *top5 = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return evaluate(true, pred, num_clusters, num_classes, top5[0] if top5 else None, supervised)
+
     try:
-        headline = evaluate(
-            *(np.concatenate(arrays) for arrays in zip(*chosen, strict=True)), num_clusters, num_classes
-        )
-        splits = {
-            split: evaluate(*part, num_clusters, num_classes)
-            for split, part in parts.items()
-            if part is not None and (part[0] != -1).any()
-        }
+        headline = score(*chosen)
+        splits = {split: score(part) for split, part in parts.items() if part is not None and (part[0] != -1).any()}
     except UserError as error:
         raise UserError(f"{predictions} with {labels}: {error}") from None
     return {"evaluated_on": eval_split, "headline": headline, "splits": splits}
@@ -253,8 +286,8 @@ def _split(
     truth: dict[str, np.ndarray],
     predictions: Path | str,
     labels: Path | str,
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return (labels, assignment) of one split, or None where the run or the label file does not have it."""
+) -> tuple[np.ndarray, ...] | None:
+    """Return labels, assignment and, if stored, top5 of one split; None where run or label file does not have it."""
     name = f"{split}_assignment"
     if name not in stored or split not in truth or not len(truth[split]):
         return None
@@ -263,23 +296,30 @@ def _split(
         raise UserError(f"{predictions}: {name} has shape {pred.shape}, {labels} has {true.shape} for {split}")
     if true.dtype.kind not in "iu" or true.min() < -1:
         raise UserError(f"{labels}: {split} needs integer class indices (-1 = no label)")
-    return true, pred
+    top5 = stored.get(f"{split}_top5")
+    if top5 is not None and (top5.shape != (len(pred), 5) or top5.dtype.kind not in "iu"):
+        raise UserError(f"{predictions}: {split}_top5 is {top5.dtype} {top5.shape}; needs integers ({len(pred)}, 5)")
+    return (true, pred) if top5 is None else (true, pred, top5)
 
 
-def evaluate_files(predictions: Path | str, labels: Path | str, out: Path | str, eval_split: str) -> dict[str, Any]:
+def evaluate_files(
+    predictions: Path | str, labels: Path | str, out: Path | str, eval_split: str, supervised: bool = False
+) -> dict[str, Any]:
     """Evaluate stored predictions and write metrics.json.
 
     Parameters
     ----------
     predictions
-        npz with `<split>_assignment` (n,) for train and/or test and the scalar `num_clusters`. The id
-        is read from the config.json beside it, if there is one.
+        npz with `<split>_assignment` (n,) for train and/or test, the scalar `num_clusters` and, where the
+        run stores it, `<split>_top5` (n, 5). The id is read from the config.json beside it, if there is one.
     labels
         npz with `train` and `test` class indices in the same order; -1 marks a sample without label.
     out
         Path of metrics.json.
     eval_split
         What the headline is computed on: `all`, `train` or `test`.
+    supervised
+        See `evaluate`.
 
     Returns
     -------
@@ -294,7 +334,7 @@ def evaluate_files(predictions: Path | str, labels: Path | str, out: Path | str,
     config = Path(predictions).with_name("config.json")
     result = {
         "id": read_json(config)["id"] if config.is_file() else None,
-        **recompute(predictions, labels, eval_split),
+        **recompute(predictions, labels, eval_split, supervised),
         "predictions_sha256": sha256_file(predictions),
         "labels_sha256": sha256_file(labels),
     }

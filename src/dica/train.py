@@ -32,6 +32,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 
 from dica import methods, record
+from dica.data.prepared import train_labels
 from dica.data.resident import ResidentImages
 from dica.files import (
     IntegrityError,
@@ -50,6 +51,7 @@ from dica.rng import Rng, derive_seed, generator
 from dica.runid import IDENTITY_KEYS, run_id
 from dica.slots import gpu_slot, scheduler_assigned, visible_devices
 from dica.state import StateFolder
+from dica.trained import Place, load_trained
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
@@ -59,6 +61,8 @@ OUTPUTS = ("config.json", "history.csv", "predictions.npz")
 @torch.no_grad()
 def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.ndarray]:
     """Return assignment and confidence of every image of the labelled splits, in the prepared order.
+
+    With `top5` among the parameters also the five most probable clusters, the first one first.
 
     Raises
     ------
@@ -76,10 +80,29 @@ def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.nd
         confidence, assignment = probs.max(dim=1)
         arrays[f"{name}_assignment"] = assignment.cpu().numpy().astype(np.int16)
         arrays[f"{name}_confidence"] = confidence.cpu().numpy().astype(np.float16)
+        if method.params.get("top5"):
+            parts = [method.scores(part).topk(5).indices for part in images.all_of(name).split(PREDICTION_BATCH)]
+            arrays[f"{name}_top5"] = torch.cat(parts).cpu().numpy().astype(np.int16)
     return arrays
 
 
-def train_run(config: dict, data: Path, out: Path, models: Path, state_folder: Path, options: Options) -> None:
+@dataclass
+class Inputs:
+    """What a run reads.
+
+    Attributes
+    ----------
+    data : folder of the prepared images
+    labels : file of their labels, opened for a supervised method alone
+    source : where the run lies that this one builds on
+    """
+
+    data: Path
+    labels: Path
+    source: Place | None = None
+
+
+def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folder: Path, options: Options) -> None:
     """Train, predict and write one run: ``run.json`` comes last, so its presence means that the run is complete."""
     started = datetime.now(UTC)
     state = StateFolder(state_folder, config["id"])
@@ -88,22 +111,55 @@ def train_run(config: dict, data: Path, out: Path, models: Path, state_folder: P
         with _device(options) as device:
             _announce(config, device)
             _set_numerics(config["determinism"], config["params"].get("precision", "float32"))
-            images = ResidentImages(data, device)
-            _check_data(config, images, data)
+            images = ResidentImages(inputs.data, device)
+            _check_data(config, images, inputs.data)
             torch.manual_seed(derive_seed(config["seed"], "init"))  # networks draw their weights from the global stream
             method = methods.build(config["method"], config["params"], images.info).to(device)
+            source = give_source(config, method, inputs, images)
+            give_labels(config, method, inputs, device)
             code = record.code_state()  # now, not at the end: files may be edited while the run goes on
             attempt = record.attempt(started, code, device.type)
             trainer = _fit(config, method, images, state, options, attempt)
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
             _write_outputs(config, method, trainer, arrays, out, models)
-            _write_record(config, code, trainer, images, started, out, models)
+            extra = {"source": source, "method_record": method.record()}
+            _write_record(config, code, trainer, images, started, out, models, extra)
     except KeyboardInterrupt:
         raise  # stopped, not failed
     except BaseException as error:
         state.fail(f"{type(error).__name__}: {error}")
         raise
     state.discard_checkpoints()
+
+
+def give_source(config: dict, method: Method, inputs: Inputs, images: ResidentImages) -> dict:
+    """Let a method adopt the run that it builds on; return what the record says of that run, nothing without one.
+
+    Raises
+    ------
+    UserError
+        If the parameters name a source and no folder is given, or the other way round; see also `load_trained`.
+    """
+    wanted = config["params"].get("source")
+    if wanted and not inputs.source:
+        name = f"{wanted['method']} ({wanted['variant']}), run {wanted['id']}"
+        raise UserError(f"{title(config)} builds on {name}: give its folder with --source (weights: --source-models)")
+    if inputs.source and not wanted:
+        raise UserError(f"--source: {title(config)} builds on no other run")
+    if not wanted:
+        return {}
+    source, facts = load_trained(inputs.source, wanted["id"], images.info, images.device)
+    method.adopt(source, {name: images.all_of(name) for name in images.splits})
+    method.to(images.device)
+    return facts
+
+
+def give_labels(config: dict, method: Method, inputs: Inputs, device: torch.device) -> None:
+    """Open the labels of the train split for a supervised method, and for no other."""
+    if method.supervised != config["params"].get("supervised", False):
+        raise UserError(f"{config['method']}: supervised: {method.supervised} needs to stand in the parameters as well")
+    if method.supervised:
+        method.give_labels(torch.from_numpy(train_labels(inputs.data, inputs.labels)).to(device))
 
 
 @dataclass
@@ -209,7 +265,7 @@ def history_csv(history: list[dict[str, float]]) -> str:
 
 
 def _write_record(
-    config: dict, code: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path
+    config: dict, code: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path, extra: dict
 ) -> None:
     device = images.device.type
     files = {name: sha256_file(out / name) for name in OUTPUTS}
@@ -230,6 +286,7 @@ def _write_record(
             "peak_memory_mb": record.peak_memory_mb(device),
             "resumed": trainer.resumed,
             "attempts": trainer.attempts,
+            **{key: value for key, value in extra.items() if value},
             "files": files,
         },
     )
@@ -299,12 +356,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for config, history, predictions, record")
     parser.add_argument("--models", type=Path, help="folder for the weights (default: --out)")
     parser.add_argument("--state", type=Path, help="folder for checkpoints (default: OUT.state)")
+    parser.add_argument("--labels", type=Path, help="for a supervised method (default: DATA/../../labels/NAME.npz)")
+    parser.add_argument("--source", type=Path, help="folder of the run that this one builds on")
+    parser.add_argument("--source-models", type=Path, help="folder of that run's weights (default: --source)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--gpu-share", type=int, default=1, help="runs that may share one GPU")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--save-seconds", type=float, default=300.0, help="seconds between checkpoints")
     parser.add_argument("--save-batches", type=int, default=0, help="batches between checkpoints (0: by time only)")
     return parser.parse_args(arguments)
+
+
+def read_inputs(given: argparse.Namespace) -> Inputs:
+    """Return what the command line says of the run's inputs."""
+    data = given.data.resolve()
+    labels = given.labels or data.parents[1] / "labels" / f"{data.name}.npz"
+    source = Place(given.source, given.source_models or given.source) if given.source else None
+    return Inputs(given.data, labels, source)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -316,7 +384,7 @@ def main(arguments: list[str] | None = None) -> int:
         with on_signals(signal.default_int_handler, signal.SIGTERM):
             config = read_config(given.config)
             state = given.state or given.out.with_name(given.out.name + ".state")
-            train_run(config, given.data, given.out, given.models or given.out, state, options)
+            train_run(config, read_inputs(given), given.out, given.models or given.out, state, options)
     except KeyboardInterrupt:
         print("interrupted; run the same command to go on from the last saved state", file=sys.stderr)
         return INTERRUPTED

@@ -13,7 +13,13 @@ from dica.artefacts import load_artefacts
 from dica.config import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json
-from dica.identity import make_plan, note_losses, write_if_changed, write_plan
+from dica.identity import (
+    make_plan,
+    note_losses,
+    source_folder,
+    write_if_changed,
+    write_plan,
+)
 
 if workflow.config_settings.config:
     raise WorkflowError(
@@ -127,3 +133,31 @@ def labels_or_images(wildcards):
 def resource(name):
     """Return an input function for one entry of a method's `resources` block."""
     return lambda wildcards: load_method(wildcards.method, ROOT)["resources"][name]
+
+
+def source_files(wildcards):
+    """Return record and weights of the run that a run builds on; nothing for most."""
+    folder = source_folder(CONFIGS[wildcards.id], RESULTS)
+    if not folder:
+        return []
+    weights = f"{source_models(folder)}/weights.safetensors"
+    source = CONFIGS[wildcards.id]["params"]["source"]["id"]
+    if source not in UNFINISHED and not (ROOT / weights).is_file():
+        raise WorkflowError(
+            f"run {wildcards.id} builds on {folder}, whose weights are not here: put {weights} back, or move that"
+            " folder away, so that the run is trained again"
+        )
+    return [f"{folder}/run.json", weights]
+
+
+def source_models(folder):
+    """Return the folder of a run's weights."""
+    return f"{RESULTS}/models/{Path(folder).relative_to(f'{RESULTS}/runs')}"
+
+
+def source_options(wildcards):
+    """Return what tells `dica.train` where the run lies that a run builds on."""
+    folder = source_folder(CONFIGS[wildcards.id], RESULTS)
+    if not folder:
+        return ""
+    return f"--source {shlex.quote(folder)} --source-models {shlex.quote(source_models(folder))}"

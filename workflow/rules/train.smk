@@ -1,10 +1,12 @@
 # One rule trains every method x data set x seed. The run's identity is in its path, so new parameters are a new folder;
 # a finished run has left this rule's reach (UNFINISHED), and a newer input never restarts a waiting one (ancient).
+# A run that builds on another one waits for that one's weights.
 
 
 rule train:
     input:
         data=ancient("data/prepared/{dataset}/manifest.json"),
+        source=ancient(source_files),
     output:
         config=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/config.json",
         history=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/history.csv",
@@ -30,10 +32,11 @@ rule train:
         out=lambda wildcards, output: Path(output.record).parent,
         models=lambda wildcards, output: Path(output.weights).parent,
         data=lambda wildcards, input: Path(input.data).parent,
+        source=source_options,
         # Checkpoints are nobody's output: Snakemake deletes declared outputs before a rerun.
         state=f"{RESULTS}/state/{{id}}",
     message:
         "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"
     shell:
         "python -m dica.train --config - --data {params.data:q} --out {params.out:q} --models {params.models:q}"
-        " --state {params.state:q} --threads {threads} <<< {params.config:q} 2>> {log:q}"
+        " --state {params.state:q} {params.source} --threads {threads} <<< {params.config:q} 2>> {log:q}"

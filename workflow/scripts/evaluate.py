@@ -1,4 +1,4 @@
-"""Score one run from its stored predictions; the only step that opens a label file.
+"""Score one run from its stored predictions; the only step that opens the labels of a test split.
 
     python workflow/scripts/evaluate.py --config RUN/config.json --predictions RUN/predictions.npz \\
         --labels data/labels/digits.npz --out RUN/metrics.json
@@ -22,8 +22,9 @@ def main() -> str:
     parser.add_argument("--labels", type=Path, required=True, help="labels of the data set (npz)")
     parser.add_argument("--out", type=Path, required=True, help="metrics.json to write")
     args = parser.parse_args()
-    config = read_json(args.config)
-    result = evaluate_files(args.predictions, args.labels, args.out, config["params"]["eval_split"])
+    params = read_json(args.config)["params"]
+    supervised = params.get("supervised", False)
+    result = evaluate_files(args.predictions, args.labels, args.out, params["eval_split"], supervised)
     scores = ", ".join(f"{name} {result['headline'][name]:.4f}" for name in ("acc", "nmi", "ari"))
     return f"run {result['id']} on {result['evaluated_on']}: {scores}; wrote {args.out}"
 

@@ -91,6 +91,35 @@ def open_split(folder: Path | str, split: str) -> np.memmap:
     return images
 
 
+def train_labels(folder: Path | str, file: Path | str) -> np.ndarray:
+    """Return the labels of the train split, (n,) int64, -1 for none; those of the test split are not read.
+
+    Parameters
+    ----------
+    folder
+        The prepared data set.
+    file
+        Its labels, ``data/labels/<name>.npz``.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged.
+    IntegrityError
+        If the labels are not those of the prepared images.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            labels = archive["train"]
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; a supervised method needs the labels of the train split") from None
+    except Exception as error:  # zip, zlib and numpy each have their own errors for a damaged file
+        raise UserError(f"{file}: not readable labels ({error})") from None
+    if labels_digest(labels) != load_manifest(folder)["splits"]["train"]["labels_sha256"]:
+        raise IntegrityError(f"{file}: not the labels of {folder}; prepare {Path(folder).name} again")
+    return labels.astype(np.int64)
+
+
 def check_length(path: Path, expected: int) -> None:
     """Raise an IntegrityError unless `path` is a file of `expected` bytes."""
     length = path.stat().st_size if path.is_file() else None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from dica.augment import Pipeline, build_pipeline
+from dica.files import UserError
 from dica.rng import Rng
 
 
@@ -70,7 +72,15 @@ class Method(nn.Module):
 
     Everything that must survive a restart (networks, queues, banks, momentum twins) is a parameter or a buffer:
     the checkpoint is the `state_dict`.
+
+    Attributes
+    ----------
+    supervised : whether `give_labels` is called; a key of the same name in the parameters then says so
+    layers : what `features` can return
     """
+
+    supervised: ClassVar[bool] = False
+    layers: ClassVar[tuple[str, ...]] = ("backbone",)
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__()
@@ -87,6 +97,42 @@ class Method(nn.Module):
     def test_view(self, images: Tensor) -> Tensor:
         """Return the un-augmented view of uint8 images (n, C, H, W); the pipeline `test` draws nothing at random."""
         return self.pipeline("test")(images, torch.Generator(images.device))
+
+    def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
+        """Take over what this method needs of the trained method that it builds on.
+
+        Called once, before labels, before the first step and before a saved state is loaded. Keep methods of `source`
+        rather than itself, so that its weights do not become part of this one's.
+
+        Parameters
+        ----------
+        source
+            In eval mode, without gradients, on the training device.
+        images
+            The splits, (n, C, H, W) uint8.
+        """
+        raise UserError(f"{type(self).__name__} builds on no other run; remove source from its parameters")
+
+    def give_labels(self, labels: Tensor) -> None:
+        """Take the labels of the train split, (n,) int64 with -1 for none; asked of `supervised` methods only."""
+        raise NotImplementedError
+
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return the features (n, d) of the un-augmented view of uint8 images (n, C, H, W), in eval mode.
+
+        `layer` is one of `layers`.
+        """
+        self.check_layer(layer)
+        return self.backbone(self.test_view(images))
+
+    def check_layer(self, layer: str) -> None:
+        """Raise a UserError unless `features` knows `layer`."""
+        if layer not in self.layers:
+            raise UserError(f"{type(self).__name__} has no layer {layer!r}; there are: {', '.join(self.layers)}")
+
+    def record(self) -> dict:
+        """Return what the run's record should hold of this method (JSON values), such as the images it has drawn."""
+        return {}
 
     def phases(self, epoch: int) -> list[Phase]:
         """Return the passes over the data that make up an epoch."""
@@ -117,3 +163,7 @@ class Method(nn.Module):
     def predict(self, images: Tensor) -> Tensor:
         """Return cluster probabilities (n, K) of un-augmented uint8 images (n, C, H, W)."""
         raise NotImplementedError
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return what ranks the clusters of each image (n, K), larger for more probable: where probabilities are 0."""
+        return self.predict(images)

@@ -44,6 +44,8 @@ Losses = tuple[Tensor, dict[str, Tensor], Tensor | None]
 class CRLC(Method):
     """Contrast of features and of cluster probabilities, with balanced clusters."""
 
+    layers = ("backbone", "projection")
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network = params["backbone"]
@@ -169,6 +171,16 @@ class CRLC(Method):
         """Return the softmax of the sub-head with the lowest loss on the test view, (n, K)."""
         head = self.c_head.heads[int(self.head_losses.argmin())]
         return torch.softmax(head(self.backbone(self.test_view(images))), dim=1)
+
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return the backbone's features (n, 512), or z of the RL-head (`projection`) of unit length (n, 128)."""
+        features = super().features(images, "backbone")
+        self.check_layer(layer)
+        if layer == "backbone":
+            return features
+        if self.rl_head is None:
+            raise UserError("crlc: use_rl_head: false has no layer projection; take backbone")
+        return self.rl_head(features)
 
 
 def build(params: dict, data: DataInfo) -> CRLC:

@@ -133,19 +133,33 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """Map (n, c, s, s) to logits and the two layers of the mutual-information term."""
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            raise UserError(
-                f"dccm: network {self.layout} takes images of {self.image_size}x{self.image_size}, the views give "
-                f"{images.shape[-2]}x{images.shape[-1]}; add a resize step to views or choose another network"
-            )
+        self._check_size(images)
         x = images
         for index, stage in enumerate(self.stages):
             x = stage(x)
             if index == self.tap:
                 shallow = x
-        hidden = F.relu(self.hidden_bn(self.hidden(x.flatten(1))))
+        hidden = self._hidden(x)
         scores = self.output(hidden)
         return Features(self.output_bn(scores), hidden if self.mi_layers == "paper" else scores, shallow)
+
+    def represent(self, images: Tensor, layer: str) -> Tensor:
+        """Map (n, c, s, s) to the flattened last convolution (`conv`) or the first linear layer, (n, d)."""
+        self._check_size(images)
+        x = images
+        for stage in self.stages[:-1]:
+            x = stage(x)
+        return x.flatten(1) if layer == "conv" else self._hidden(self.stages[-1](x))
+
+    def _hidden(self, pooled: Tensor) -> Tensor:
+        return F.relu(self.hidden_bn(self.hidden(pooled.flatten(1))))
+
+    def _check_size(self, images: Tensor) -> None:
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"dccm: network {self.layout} takes images of {self.image_size}x{self.image_size}, the views give "
+                f"{images.shape[-2]}x{images.shape[-1]}; add a resize step to views or choose another network"
+            )
 
 
 def _stage(channels: int, kind: str, kernel: int, out: int = 0) -> nn.Module:
@@ -203,6 +217,8 @@ class Discriminator(nn.Module):
 
 class DCCM(Method):
     """Supervision of a network by its own confident pairs and labels, renewed at every outer batch."""
+
+    layers = ("backbone", "embedding", "conv")  # the first two are the same: the first linear layer, Y(64)
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
@@ -302,6 +318,11 @@ class DCCM(Method):
     def predict(self, images: Tensor) -> Tensor:
         """Return the softmax outputs for the test view, (n, K)."""
         return torch.softmax(self.network(self.test_view(images)).logits, dim=1)
+
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return the first linear layer, (n, 64 or 256), or the flattened last convolution (`conv`); Section 4."""
+        self.check_layer(layer)
+        return self.network.represent(self.test_view(images), layer)
 
 
 def _check(params: dict) -> None:

@@ -18,7 +18,8 @@ Deviations and readings, each a key of params/imc-swav.yaml; the authors' code i
   until a full batch is there (`labelled`, code); elsewhere from every image (`all`). In the steps between, L_cluster
   and L_reg are 0, so their means in the history are over all steps.
 - A short last batch takes no part in that renewal (the code lets it count as much as a full one).
-- Not covered: the linear probe, k-means on the embedding (Tables 2-4).
+- K-means on the embedding (Table 3) is the method `kmeans` with this one as its source, the linear probe (Tables 2, 4)
+  the method `probe`.
 - Fig. 3(c), fewer training images a class, needs labels to draw them and is left out.
 """
 
@@ -37,6 +38,8 @@ from dica.rng import Rng
 
 class IMCSwAV(Method):
     """Swapped prediction over multi-crop views, and an information-maximising classifier beside it."""
+
+    layers = ("backbone", "projection")
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
@@ -164,6 +167,12 @@ class IMCSwAV(Method):
     def predict(self, images: Tensor) -> Tensor:
         """Return the classifier's softmax on full-size images, (n, K)."""
         return torch.softmax(self.classifier(self.backbone(self.test_view(images))), dim=1)
+
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return the embedding e (n, 512), or z (`projection`) of unit length (n, 128), of full-size images."""
+        embedding = super().features(images, "backbone")
+        self.check_layer(layer)
+        return embedding if layer == "backbone" else F.normalize(self.projection(embedding), dim=-1)
 
 
 def build(params: dict, data: DataInfo) -> IMCSwAV:

@@ -1,11 +1,13 @@
-"""K-means on raw pixels, the baseline of every table.
+"""K-means on raw pixels, the baseline of every table, or on the features of a trained run (`source`, `layer`).
 
-Lloyd's algorithm with k-means++ starts on flattened pixels scaled to [0, 1]; the start with the least inertia wins.
-The papers copy these numbers from earlier work without a recipe; restarts, iterations and size are keys, and for sets
-too large for Lloyd's algorithm `minibatch` takes its stochastic form.
+Lloyd's algorithm with k-means++ starts on flattened pixels scaled to [0, 1], or on features as they are; the start with
+the least inertia wins. The papers copy the pixels' numbers from earlier work without a recipe; restarts, iterations and
+size are keys, and for sets too large for Lloyd's algorithm `minibatch` takes its stochastic form.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from sklearn.cluster import KMeans as LloydKMeans
@@ -16,20 +18,29 @@ from dica.augment import resize
 from dica.methods.base import DataInfo, Method, splits_of
 from dica.rng import derive_seed
 
+PART = 1000  # images at a time: resizing and networks need room
+
 
 class KMeans(Method):
-    """K-means on pixels; fitted in one go."""
+    """K-means on pixels or on features; fitted in one go."""
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
+        self.represent = self._pixels
         size = params.get("resize", data.image_size)
         self.register_buffer("centroids", torch.zeros(params["num_clusters"], data.channels * size**2))
         self.register_buffer("variance", torch.ones(()))
 
+    def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
+        """Cluster what `source` says of the images, instead of their pixels."""
+        self.represent = partial(source.features, layer=self.params.get("layer", "backbone"))
+        size = self._points(images["train"][:2]).shape[1]
+        self.centroids = self.centroids.new_zeros(self.params["num_clusters"], size)
+
     def fit(self, images: dict[str, Tensor], seed: int) -> list[dict[str, float]]:
         """Fit the centroids to the training splits; returns one history row."""
         params = self.params
-        pixels = torch.cat([self._pixels(images[name]) for name in splits_of(params["train_split"], self.data)])
+        points = torch.cat([self._points(images[name]) for name in splits_of(params["train_split"], self.data)])
         settings = {
             "n_init": params["restarts"],
             "max_iter": params["max_iterations"],
@@ -39,21 +50,28 @@ class KMeans(Method):
             model = MiniBatchKMeans(params["num_clusters"], batch_size=params["minibatch"], **settings)
         else:
             model = LloydKMeans(params["num_clusters"], **settings)
-        result = model.fit(pixels.cpu().numpy())
+        result = model.fit(points.cpu().numpy())
         self.centroids.copy_(torch.from_numpy(result.cluster_centers_))
-        self.variance.fill_(result.inertia_ / pixels.numel())
+        self.variance.fill_(result.inertia_ / points.numel())
         return [{"epoch": int(result.n_iter_), "step": int(result.n_iter_), "loss": float(result.inertia_)}]
 
     def predict(self, images: Tensor) -> Tensor:
         """Return (n, K): the posterior of equal spherical Gaussians at the centroids; its mode is the nearest one."""
-        squared = torch.cdist(self._pixels(images).to(self.centroids.device), self.centroids).square()
-        return torch.softmax(-squared / (2 * self.variance), dim=1)
+        return torch.softmax(self.scores(images), dim=1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return the logits of that posterior (n, K): distances rank far clusters, whose probabilities vanish."""
+        return -torch.cdist(self._points(images), self.centroids).square() / (2 * self.variance)
+
+    @torch.no_grad()
+    def _points(self, images: Tensor) -> Tensor:
+        """Return what is clustered, (n, d) on the device of the centroids."""
+        return torch.cat([self.represent(part).to(self.centroids) for part in images.split(PART)])
 
     def _pixels(self, images: Tensor) -> Tensor:
-        """Return flattened pixels in [0, 1], (n, C s s), a thousand images at a time: resizing needs room."""
-        size = self.params.get("resize")
-        parts = [part.float() / 255 for part in images.split(1000)]
-        return torch.cat([(resize(part, size) if size else part).flatten(1) for part in parts])
+        """Return flattened pixels in [0, 1], (n, C s s)."""
+        size, pixels = self.params.get("resize"), images.float() / 255
+        return (resize(pixels, size) if size else pixels).flatten(1)
 
 
 def build(params: dict, data: DataInfo) -> KMeans:
