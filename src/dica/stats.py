@@ -150,8 +150,8 @@ def _error_of_best(values: list[float], std: float | None) -> tuple[float, float
 def significance(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Return the one-sided p value of a paired t test between two methods over the same data sets.
 
-    The procedure behind TCC's Table 6, found by reproducing its entries from the ACC columns of its Table 2; the smaller
-    tail is taken, so that the order of the two does not matter.
+    The procedure behind TCC's Table 6, found by reproducing its entries from the ACC columns of its Table 2. The
+    smaller tail is taken, so that the order of the two does not matter.
 
     Parameters
     ----------
