@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from dica import methods, record
+from dica import methods, observe, record
 from dica.data.resident import ResidentImages
 from dica.files import (
     IntegrityError,
@@ -53,7 +53,8 @@ from dica.state import StateFolder
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
-OUTPUTS = ("config.json", "history.csv", "predictions.npz")
+OUTPUTS = ("config.json", "history.csv", "predictions.npz", "trace.npz")
+MODEL_OUTPUTS = ("weights.safetensors", "stages.npz")  # kept outside Git
 
 
 @torch.no_grad()
@@ -115,6 +116,7 @@ class Fitted:
     seconds: float
     attempts: list[dict]
     resumed: int = 0
+    observer: None = None  # there are no epochs to look at
 
 
 def _fit(
@@ -193,6 +195,9 @@ def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Pat
     write_json(out / "config.json", config)
     atomic_write_text(out / "history.csv", history_csv(trainer.history))
     write_npz(out / "predictions.npz", arrays)
+    if trainer.observer is not None:
+        write_npz(out / "trace.npz", trainer.observer.trace())
+        write_npz(models / "stages.npz", trainer.observer.stage_arrays())
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
     atomic_write_bytes(models / "weights.safetensors", safetensors_bytes(weights))
 
@@ -212,8 +217,8 @@ def _write_record(
     config: dict, code: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path
 ) -> None:
     device = images.device.type
-    files = {name: sha256_file(out / name) for name in OUTPUTS}
-    files["weights.safetensors"] = sha256_file(models / "weights.safetensors")
+    written = [out / name for name in OUTPUTS] + [models / name for name in MODEL_OUTPUTS]
+    files = {path.name: sha256_file(path) for path in written if trainer.observer or path.name not in observe.FILES}
     write_json(
         out / "run.json",
         {

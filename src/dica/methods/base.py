@@ -114,6 +114,10 @@ class Method(nn.Module):
     def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
         """Prepare the network for prediction; `images` are the splits as uint8 (n, C, H, W)."""
 
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return features (n, d) of un-augmented uint8 images (n, C, H, W); the network is in eval mode."""
+        return self.backbone(self.test_view(images))
+
     def predict(self, images: Tensor) -> Tensor:
         """Return cluster probabilities (n, K) of un-augmented uint8 images (n, C, H, W)."""
         raise NotImplementedError

@@ -299,6 +299,10 @@ class DCCM(Method):
         for norm in norms:
             norm.momentum = BN_MOMENTUM
 
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return D of the mutual-information term for the test view, (n, deep_size)."""
+        return self.network(self.test_view(images)).deep
+
     def predict(self, images: Tensor) -> Tensor:
         """Return the softmax outputs for the test view, (n, K)."""
         return torch.softmax(self.network(self.test_view(images)).logits, dim=1)

@@ -151,6 +151,10 @@ class TCC(Method):
         """Return pi of the own network on the test view, (n, K)."""
         return self._assign(self.own, self.own(self.test_view(images)))
 
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return f of the own network on the test view, (n, feature_size)."""
+        return self.own(self.test_view(images))
+
     def _assign(self, network: Network, features: Tensor) -> Tensor:
         return assignments(features, network.prototypes, normalise_logits=self.params["normalise_logits"])
 
