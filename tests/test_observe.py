@@ -103,3 +103,14 @@ def test_the_largest_trace_stays_small(tmp_path: Path) -> None:
     ]
     write_npz(tmp_path / "trace.npz", observer.trace())
     assert (tmp_path / "trace.npz").stat().st_size < 150_000
+
+
+def test_a_method_too_costly_to_watch_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dica.methods.drc.DRC.watched", False)
+    make_prepared(tmp_path / "data", {"train": 48})
+    write_json(tmp_path / "config.json", tiny_config("drc"))
+    where = {name: str(tmp_path / name) for name in ("data", "out", "models", "state")}
+    options = [part for name, folder in where.items() for part in (f"--{name}", folder)]
+    assert train.main(["--config", str(tmp_path / "config.json"), *options, "--device", "cpu"]) == 0
+    assert "trace.npz" not in read_json(tmp_path / "out/run.json")["files"]
+    assert not (tmp_path / "out/trace.npz").exists()

@@ -47,7 +47,7 @@ def test_a_run_leaves_a_record_that_answers_for_every_file(method: str, tmp_path
     for name, digest in record["files"].items():
         folder = "models" if name in train.MODEL_OUTPUTS else "out"
         assert sha256_file(tmp_path / folder / name) == digest
-    observed = {"trace.npz", "stages.npz"} if method == "drc" else set()
+    observed = set(train.OBSERVED) if method == "drc" else set()
     written = {"config.json", "history.csv", "predictions.npz", "weights.safetensors"}
     assert set(record["files"]) == written | observed
     assert f"src/dica/methods/{method}.py" in record["sources"]

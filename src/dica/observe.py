@@ -20,7 +20,6 @@ from dica.rng import generator
 IMAGES = 2000
 LOOKS = 20
 BATCH = 1000
-FILES = ("trace.npz", "stages.npz")
 
 
 def look_epochs(epochs: int) -> list[int]:
@@ -64,7 +63,7 @@ class Observer:
     @torch.no_grad()
     def look(self, method: Method, epoch: int, seconds: float) -> None:
         """Note the state after `epoch` epochs and `seconds` of training, if this epoch is to be looked at."""
-        if epoch not in self.epochs or any(epoch == look["epoch"] for look in self.looks):
+        if not method.watched or epoch not in self.epochs or any(epoch == look["epoch"] for look in self.looks):
             return
         device = self.images.device
         # Preparing a prediction may renew batch-norm statistics; training goes on with its own.

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from dica import methods, observe, record
+from dica import methods, record
 from dica.data.resident import ResidentImages
 from dica.files import (
     IntegrityError,
@@ -46,6 +46,7 @@ from dica.files import (
 )
 from dica.loop import SaveEvery, Trainer, on_signals
 from dica.methods.base import Method
+from dica.observe import Observer
 from dica.rng import Rng, derive_seed, generator
 from dica.runid import IDENTITY_KEYS, run_id
 from dica.slots import gpu_slot, scheduler_assigned, visible_devices
@@ -55,6 +56,7 @@ INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
 OUTPUTS = ("config.json", "history.csv", "predictions.npz", "trace.npz")
 MODEL_OUTPUTS = ("weights.safetensors", "stages.npz")  # kept outside Git
+OBSERVED = ("trace.npz", "stages.npz")  # of runs that were watched
 
 
 @torch.no_grad()
@@ -195,11 +197,16 @@ def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Pat
     write_json(out / "config.json", config)
     atomic_write_text(out / "history.csv", history_csv(trainer.history))
     write_npz(out / "predictions.npz", arrays)
-    if trainer.observer is not None:
-        write_npz(out / "trace.npz", trainer.observer.trace())
-        write_npz(models / "stages.npz", trainer.observer.stage_arrays())
+    if observer := _watched(trainer):
+        write_npz(out / "trace.npz", observer.trace())
+        write_npz(models / "stages.npz", observer.stage_arrays())
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
     atomic_write_bytes(models / "weights.safetensors", safetensors_bytes(weights))
+
+
+def _watched(trainer: Trainer | Fitted) -> Observer | None:
+    """Return what looked at the run while it trained, if anything did."""
+    return trainer.observer if trainer.observer and trainer.observer.looks else None
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -218,7 +225,7 @@ def _write_record(
 ) -> None:
     device = images.device.type
     written = [out / name for name in OUTPUTS] + [models / name for name in MODEL_OUTPUTS]
-    files = {path.name: sha256_file(path) for path in written if trainer.observer or path.name not in observe.FILES}
+    files = {path.name: sha256_file(path) for path in written if path.name not in OBSERVED or _watched(trainer)}
     write_json(
         out / "run.json",
         {

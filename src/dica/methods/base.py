@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,13 @@ class Method(nn.Module):
 
     Everything that must survive a restart (networks, queues, banks, momentum twins) is a parameter or a buffer:
     the checkpoint is the `state_dict`.
+
+    Attributes
+    ----------
+    watched : False where a prediction is too costly to be made during training (it then leaves no trace.npz)
     """
+
+    watched: ClassVar[bool] = True
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__()
