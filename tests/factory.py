@@ -77,7 +77,8 @@ def make_plan(artefacts: list[Artefact], results: str = "results") -> dict:
             )
             if artefact.address not in entry["needed_by"]:
                 entry["needed_by"].append(artefact.address)
-    return {"profile": "archive", "runs": list(runs.values())}
+    addresses = [artefact.address for artefact in artefacts]
+    return {"profile": "archive", "artefacts": addresses, "runs": list(runs.values())}
 
 
 def select(plan: dict, method: str, dataset: str) -> list[dict]:

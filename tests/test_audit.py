@@ -322,6 +322,17 @@ def test_why_a_run_is_absent_need_not_be_in_git(bare: Path) -> None:
     assert "seeds: 1 of 2" in said(result, None)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_trace_is_checked_and_cannot_slip_out_of_the_record(bare: Path, recorded: bool) -> None:
+    folder = run_folder(bare)
+    (folder / "trace.npz").write_bytes(b"looks")
+    if recorded:
+        edit_json(folder / "run.json", lambda record: record["files"].update({"trace.npz": "0" * 64}))
+    result = audit(bare)
+    assert result.code == 3
+    assert ("trace.npz: changed" if recorded else "lacks files.trace.npz") in said(result)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

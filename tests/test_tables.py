@@ -94,7 +94,7 @@ def test_declarations_import_nothing_heavy(root):
     [
         ({"kind": "figur"}, "not one of: table, figure"),
         ({"sedes": 3}, "unknown key 'sedes'"),
-        ({"metrics": ["accuracy"]}, "'accuracy' is not one of: acc, nmi, ari"),
+        ({"metrics": ["accuracy"]}, "'accuracy' is not one of: acc, nmi"),
         ({"seeds": 0}, "0 is less than the minimum"),
         ({"kind": "figure", "plot": "seeds"}, "a table is expected"),
         ({"rows": [{"label": "A", "method": "drc"}, {"label": "B", "method": "drc"}]}, "'drc' is there twice"),
@@ -421,7 +421,7 @@ def test_scripts_report_mistakes_in_one_line(project, run_script):
     plan = ("--plan", "results/plan.json", "--out", "t")
     code, said = run_script("tables", *plan, "--artefact", "drc", "table-1")
     assert code == 2
-    assert "no run is needed by 'drc table-1'; there are: dica table-1" in said
+    assert "plan: does not show 'drc table-1'; it shows: dica table-1" in said
 
 
 def test_labels_of_the_example_are_read_by_evaluation_only(example):

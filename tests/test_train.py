@@ -45,9 +45,11 @@ def test_a_run_leaves_a_record_that_answers_for_every_file(method: str, tmp_path
     assert attempt["device"] == record["device"]["name"]
     assert record["id"] == settings["id"]
     for name, digest in record["files"].items():
-        folder = "models" if name == "weights.safetensors" else "out"
+        folder = "models" if name in train.MODEL_OUTPUTS else "out"
         assert sha256_file(tmp_path / folder / name) == digest
-    assert set(record["files"]) == {"config.json", "history.csv", "predictions.npz", "weights.safetensors"}
+    observed = set(train.OBSERVED) if method == "drc" else set()
+    written = {"config.json", "history.csv", "predictions.npz", "weights.safetensors"}
+    assert set(record["files"]) == written | observed
     assert f"src/dica/methods/{method}.py" in record["sources"]
     assert "src/dica/train.py" in record["sources"]
     assert record["sources"]["src/dica/rng.py"] == sha256_file(Path(train.__file__).with_name("rng.py"))

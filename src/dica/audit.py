@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from dica import layout
-from dica.artefacts import Artefact, Row, planned
+from dica.artefacts import Artefact, Row, headline_name, planned
 from dica.config import load_profile
 from dica.evidence import METRICS_KEYS, PLAN_KEYS, Checkout, Finding, RunAudit, RunChecks, compare, faults, read_record
 from dica.files import IntegrityError, UserError
@@ -114,7 +114,11 @@ class Auditor:
     def artefacts(self) -> dict[tuple[str, str], Artefact]:
         """The declared tables by paper and name."""
         declared = artefacts_of(self.today, self.root)
-        return {(artefact.paper, artefact.name): artefact for artefact in declared if artefact.kind == "table"}
+        return {
+            (artefact.paper, artefact.name): artefact
+            for artefact in declared
+            if artefact.kind == "table" and artefact.regenerated
+        }
 
     @cached_property
     def plan(self) -> dict:
@@ -167,7 +171,7 @@ class Auditor:
         return {_key(row): row for row in _parse(cells_text(self.rebuilt))}
 
     def find(self, paper: str, artefact: str, cell: str) -> dict:
-        """Return the row of ``cells.csv`` that `cell` (``row/dataset/metric``) names.
+        """Return the row of ``cells.csv`` that `cell` (``row/column/metric``) names.
 
         Raises
         ------
@@ -195,7 +199,7 @@ class Auditor:
         asked, shown = self._planned(self.today, row), self._planned(self.plan, row)
         expected = self.expected.get(_key(row), {})
         folders = list(dict.fromkeys([*row["runs"].split(), *expected.get("runs", "").split()]))
-        runs = [self.run_checks.audit(folder, row["metric"]) for folder in folders]
+        runs = [self.run_checks.audit(folder, headline_name(row["metric"])) for folder in folders]
         findings = [*self.plan_findings, *self._check_value(row, runs), *self._check_plan(row, asked, shown)]
         findings += self._check_row(row, shown)
         if runs:
@@ -208,11 +212,15 @@ class Auditor:
         """Return the folders of the runs that a plan holds for a cell."""
         artefact = self.artefacts.get((row["paper"], row["artefact"]))
         line = _line(artefact, row)
-        return [run["path"] for run in planned(plan, artefact, line, row["dataset"])] if line else []
+        if line is None or all(column.key != row["column"] for column in artefact.columns):
+            return []
+        return [run["path"] for run in planned(plan, artefact, line, row["column"], row["metric"])]
 
     def _check_value(self, row: dict, runs: list[RunAudit]) -> list[Finding]:
         line = _line(self.artefacts.get((row["paper"], row["artefact"])), row)
-        if not runs and line and not line.method:
+        if not runs and row["verdict"] in ("equal", "differs"):
+            return [Finding("value", None, "rests on params/ alone, see the row")]
+        if not runs and line and row["verdict"] == "published only":
             return [Finding("published only", None, "copied from the paper, never run here")]
         if not runs:
             return [Finding("run", False, f"{row['verdict']}: {row['reason']}", missing=True)]
@@ -326,8 +334,8 @@ class Auditor:
 
 
 def cell_name(row: dict) -> str:
-    """Return ``row/dataset/metric``, the address of a cell inside its table."""
-    return f"{row['row']}/{row['dataset']}/{row['metric']}"
+    """Return ``row/column/metric``, the address of a cell inside its table."""
+    return f"{row['row']}/{row['column']}/{row['metric']}"
 
 
 def _read_cells(path: Path) -> list[dict[str, str]]:
@@ -346,7 +354,7 @@ def _parse(text: str) -> list[dict[str, str]]:
 
 
 def _key(row: dict) -> tuple[str, ...]:
-    return tuple(row[name] for name in ("paper", "artefact", "row", "dataset", "metric"))
+    return tuple(row[name] for name in ("paper", "artefact", "row", "column", "metric"))
 
 
 def _verdicts(rows: list[dict], stored: dict[tuple, dict]) -> dict[str, list[str]]:

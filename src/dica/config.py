@@ -40,6 +40,10 @@ def load_profile(path: Path, root: Path) -> dict:
 def validate_profile(profile: Any, where: str, root: Path) -> None:
     """Check a profile and every override in it; see `validate` for the errors."""
     validate(profile, "profile", where, root)
+    dataset = profile.get("substitute", {}).get("dataset")
+    if dataset is not None and dataset not in load_datasets(root):
+        known = ", ".join(load_datasets(root))
+        raise UserError(f"{where}: substitute.dataset: unknown data set {dataset!r}; allowed: {known}")
     for method, override in profile["overrides"].items():
         if method not in method_names(root):
             raise UserError(f"{where}: overrides: unknown method {method!r}; allowed: {', '.join(method_names(root))}")

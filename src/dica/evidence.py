@@ -22,6 +22,8 @@ from dica.validation import load_yaml
 
 TOLERANCE = 1e-9  # the same predictions give the same floats; this only forgives the CSV's rounding
 FILES = ("config.json", "history.csv", "predictions.npz", "weights.safetensors")
+OPTIONAL_FILES = ("trace.npz",)  # of runs that are trained by gradient steps
+OUTSIDE_GIT = ("weights.safetensors", "stages.npz")
 FINITE = 1e15  # no number in a record is as large
 
 TEXT, NUMBER, NOTHING = str, (int, float), type(None)
@@ -104,12 +106,13 @@ class RunChecks:
 
     def _check_files(self, folder: str, record: dict) -> list[Finding]:
         findings = []
-        lacking = [name for name in FILES if name not in record["files"]]
+        present = [name for name in OPTIONAL_FILES if (self.root / folder / name).is_file()]
+        lacking = [name for name in (*FILES, *present) if name not in record["files"]]
         if lacking:
             findings.append(Finding("run.json", False, f"lacks files.{', files.'.join(lacking)}"))
         for name, expected in record["files"].items():
             file = self.root / folder / name
-            if name == "weights.safetensors":
+            if name in OUTSIDE_GIT:
                 file = self.root / self.results / "models" / Path(*Path(folder).parts[-3:]) / name
                 if not file.is_file():
                     findings.append(Finding(name, None, "not here (kept outside Git): not checked"))

@@ -91,10 +91,8 @@ def draw(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> 
     """
     runs = {run.plan["id"]: run for run in load_runs(plan, root, results)}
     found = {
-        (row.key, column.dataset): [
-            run
-            for entry in planned(plan, artefact, row, column.dataset)
-            if (run := runs[entry["id"]]).metrics is not None
+        (row.key, column.key): [
+            run for entry in planned(plan, artefact, row, column.key) if (run := runs[entry["id"]]).metrics is not None
         ]
         for row in artefact.rows
         for column in artefact.columns
@@ -108,7 +106,7 @@ def _curves(artefact: Artefact, found: dict, root: Path) -> tuple[Figure, str]:
     blocks = []
     for k, row in enumerate(artefact.rows):
         for column in artefact.columns:
-            histories = [read_history(root / run.path / "history.csv") for run in found[row.key, column.dataset]]
+            histories = [read_history(root / run.path / "history.csv") for run in found[row.key, column.key]]
             title = row.label if len(artefact.columns) == 1 else f"{row.label}, {column.label}"
             blocks.append((title, histories, COLOURS[k % len(COLOURS)]))
     lines = [  # of at most PANELS panels each; a block without runs keeps one line to say so
@@ -152,7 +150,7 @@ def _seeds(artefact: Artefact, found: dict, root: Path) -> tuple[Figure, str]:
     spoken = []
     for axes, (column, metric) in zip(grid[0], panels, strict=True):
         for k, row in enumerate(artefact.rows):
-            values = [run.value(metric) for run in found[row.key, column.dataset]]
+            values = [run.value(metric) for run in found[row.key, column.key]]
             _seed_column(axes, k, values)
             spoken.append(_spoken(row, column.label, metric, values))
         axes.set_xticks(range(len(artefact.rows)), [row.label for row in artefact.rows])
@@ -207,7 +205,7 @@ def write_figures(
     """Write `<folder>/<paper>/<artefact>.{svg,png}` for every declared figure and return the paths."""
     written = []
     for artefact in artefacts:
-        if artefact.kind != "figure":
+        if artefact.kind != "figure" or not artefact.regenerated:
             continue
         figure, _ = draw(artefact, plan, root, results)
         for kind in ("svg", "png"):

@@ -73,7 +73,8 @@ def rebuild_command(folders: list[str], option: str = "", root: Path | None = No
 def make_plan(profile: dict, root: Path) -> dict:
     """Return every run that the profile's artefacts need, and those that they build on, each once, in a fixed order."""
     runs: dict[str, dict] = {}
-    for artefact in declared.load_artefacts(root, profile["artefacts"]):
+    shown = declared.load_artefacts(root, profile["artefacts"], profile.get("substitute"))
+    for artefact in shown:
         for method, variant, dataset, seed in declared.needs(artefact):
             for config in _with_sources(method, variant, dataset, seed, profile, root):
                 known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
@@ -82,7 +83,8 @@ def make_plan(profile: dict, root: Path) -> dict:
                     if value not in run[key]:
                         run[key].append(value)
     ordered = sorted(runs.values(), key=lambda run: (run["method"], run["dataset"], run["variant"], run["seed"]))
-    return {"profile": profile["name"], "runs": ordered}
+    plan = {"profile": profile["name"], "artefacts": [artefact.address for artefact in shown], "runs": ordered}
+    return {**plan, "substitute": profile["substitute"]} if "substitute" in profile else plan
 
 
 def _with_sources(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> Iterator[dict]:
@@ -124,5 +126,6 @@ def write_if_changed(path: Path, text: str) -> bool:
 
 def write_plan(plan: dict, path: Path) -> bool:
     """Write the plan as JSON with one line a run, if it differs; see `write_if_changed`."""
-    lines = (canonical_json(run) for run in plan["runs"])
-    return write_if_changed(path, f'{{"profile": "{plan["profile"]}", "runs": [\n' + ",\n".join(lines) + "\n]}\n")
+    head = canonical_json({key: value for key, value in plan.items() if key != "runs"})
+    lines = ",\n".join(canonical_json(run) for run in plan["runs"])
+    return write_if_changed(path, f'{head[:-1]}, "runs": [\n{lines}\n]}}\n')

@@ -80,7 +80,7 @@ def build(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict
         Content of plan.json; the epochs that were used are read from it.
     """
     mine = frame[(frame["paper"] == artefact.paper) & (frame["artefact"] == artefact.name)]
-    by_place = {(cell.row, cell.dataset, cell.metric): cell for cell in mine.itertuples(index=False)}
+    by_place = {(cell.row, cell.column, cell.metric): cell for cell in mine.itertuples(index=False)}
     ranks = _ranks(artefact, by_place)
     footnotes = Footnotes()
     lines = []
@@ -104,7 +104,7 @@ def _row_lines(
     artefact: Artefact, row: Row, by_place: dict, ranks: dict, footnotes: Footnotes, plan: dict[str, Any]
 ) -> list[Line]:
     """Return the published line and, for a method that is run, our line below it."""
-    places = [(row.key, column.dataset, metric) for column in artefact.columns for metric in artefact.metrics]
+    places = [(row.key, column.key, metric) for column in artefact.columns for metric in artefact.metrics]
     lines = []
     if row.published_method:
         cells = [_published_cell(by_place[place], artefact, ranks) for place in places]
@@ -124,7 +124,7 @@ def _fewer_epochs(artefact: Artefact, row: Row, plan: dict[str, Any]) -> str:
     pairs = {
         (run["params"].get("epochs"), artefact.protocol_of(row, column).get("epochs"))
         for column in artefact.columns
-        for run in planned(plan, artefact, row, column.dataset)
+        for run in planned(plan, artefact, row, column.key)
     }
     unlike = {(here, paper) for here, paper in pairs if here and paper and here != paper}
     if not unlike:
@@ -143,7 +143,7 @@ def _published_cell(cell: Any, artefact: Artefact, ranks: dict) -> Shown:
 
 
 def _own_cell(cell: Any, artefact: Artefact, ranks: dict, footnotes: Footnotes) -> Shown:
-    address = f"{artefact.address} {cell.row}/{cell.dataset}/{cell.metric}"
+    address = f"{artefact.address} {cell.row}/{cell.column}/{cell.metric}"
     group = group_id(cell.method, cell.variant, cell.dataset)
     if not cell.n:
         notes = (footnotes.number(cell.reason),) if cell.verdict == "failed" else ()
@@ -176,7 +176,7 @@ def _spanned(cells: list[Shown], width: int) -> list[Shown]:
 
 
 def _place(cell: Any) -> tuple[str, str, str]:
-    return cell.row, cell.dataset, cell.metric
+    return cell.row, cell.column, cell.metric
 
 
 def _digits(artefact: Artefact) -> int:
@@ -192,7 +192,7 @@ def _ranks(artefact: Artefact, by_place: dict) -> dict[tuple, str]:
     rows = [row.key for row in artefact.rows if not row.published_metrics]
     for column in artefact.columns:
         for metric in artefact.metrics:
-            places = [(key, column.dataset, metric) for key in rows]
+            places = [(key, column.key, metric) for key in rows]
             scores = {("published", *p): float(by_place[p].published) for p in places if by_place[p].published}
             if not scores:
                 digits = 2 + _digits(artefact) if artefact.scale == "percent" else _digits(artefact)
@@ -237,7 +237,7 @@ def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     for row in artefact.rows:
         parts = []
         for column in artefact.columns:
-            for run in planned(plan, artefact, row, column.dataset)[:1]:  # seeds share their parameters
+            for run in planned(plan, artefact, row, column.key)[:1]:  # seeds share their parameters
                 paper = artefact.protocol_of(row, column)
                 parts.append((column.label, _used(run["params"], paper.get("epochs"))))
         name = re.sub(r" \((mean|best)\)$", "", row.label)

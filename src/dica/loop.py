@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dica.data.resident import ResidentImages
 from dica.files import UserError
 from dica.methods.base import Batch, Method, Phase
+from dica.observe import Observer
 from dica.optim import build_optimizer, learning_rate
 from dica.record import code_changes
 from dica.rng import generator
@@ -55,6 +56,7 @@ class Trainer:
         self.seed, self.params = config["seed"], config["params"]
         self.method, self.images, self.state, self.save_every = method, images, state, save_every
         self.optimizer = build_optimizer(method, self.params, images.device)
+        self.observer = Observer(config, images)
         self.epoch = self.phase = self.batch = self.step = 0
         self.sums: dict[str, dict[str, Tensor]] = {}  # phase -> loss part -> sum over the epoch's steps
         self.steps: dict[str, int] = {}
@@ -81,7 +83,14 @@ class Trainer:
         """Write a checkpoint of the present position."""
         self._check_finite()
         plain = {name: getattr(self, name) for name in self._PLAIN}
-        self.state.save({"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), **plain})
+        self.state.save(
+            {
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "looks": self.observer.looks,
+                **plain,
+            }
+        )
 
     def resume(self) -> None:
         """Continue from the newest sound checkpoint, if there is one."""
@@ -92,6 +101,7 @@ class Trainer:
             return
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.observer.looks = saved["looks"]
         for name in self._PLAIN:
             setattr(self, name, saved[name])
         self.resumed += 1
@@ -116,9 +126,11 @@ class Trainer:
         """
         epochs = self.params["epochs"]
         with on_signals(self._request_stop, signal.SIGTERM, signal.SIGINT), _progress(self.epoch, epochs) as show:
+            self.observer.look(self.method, self.epoch, self.seconds)
             while self.epoch < epochs:
                 self._run_epoch()
                 self._close_epoch()
+                self.observer.look(self.method, self.epoch, self.seconds)
                 show(self.history[-1])
         self._stop_if_requested()  # a signal may have come after the last batch
 

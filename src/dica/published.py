@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dica.files import UserError
 
-COLUMNS = ("paper", "table", "method", "dataset", "metric", "statistic", "value", "std", "note")
+COLUMNS = ("paper", "table", "setting", "method", "dataset", "metric", "statistic", "value", "std", "note")
+BOUNDS = {"upper-bound": "< ", "lower-bound": "> "}  # how a number is printed that only bounds the true one
 Rows = Sequence[dict[str, str]]
 
 
@@ -51,6 +52,20 @@ def load_published(root: Path, file: str = "results.csv") -> tuple[dict[str, str
     return rows
 
 
+@cache
+def of_table(root: Path, file: str, paper: str, table: str) -> tuple[dict[str, str], ...]:
+    """Return the rows of one table, as `find` takes them."""
+    return tuple(row for row in load_published(root, file) if (row["paper"], row["table"]) == (paper, table))
+
+
+@cache
+def load_counts(root: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the printed facts of data sets (params/published/datasets.csv) by paper and data set."""
+    path = root / "params" / "published" / "datasets.csv"
+    with open(path, newline="", encoding="utf-8") as handle:
+        return {(row["paper"], row["dataset"]): row for row in csv.DictReader(handle)}
+
+
 def _number(text: str, where: str) -> Decimal:
     try:
         return Decimal(text)
@@ -59,30 +74,41 @@ def _number(text: str, where: str) -> Decimal:
 
 
 def find(
-    rows: Rows, paper: str, table: str, method: str, dataset: str, metric: str, statistic: str
+    rows: Rows, paper: str, table: str, method: str, dataset: str, metric: str, statistic: str, setting: str = ""
 ) -> Published | None:
     """Return the printed number of one cell, or None where the table has none.
 
-    A `mean` falls back to a number printed without statistic (`single`), a `best` does not.
+    A `mean` falls back to a number printed without statistic (`single`) or as a bound, a `best` does not.
+
+    Parameters
+    ----------
+    setting
+        Value of the column `setting`; empty = whatever it is, if only one number fits.
 
     Raises
     ------
     UserError
-        If the table holds nothing at all on the method (a misspelt name), or several numbers fit.
+        If the table holds nothing at all on the method or in the setting (a misspelt name), or several numbers fit.
     """
-    of_method = [row for row in rows if (row["paper"], row["table"], row["method"]) == (paper, table, method)]
+    of_table = [row for row in rows if (row["paper"], row["table"]) == (paper, table)]
+    of_method = [row for row in of_table if row["method"] == method]
     if not of_method:
         raise UserError(f"params/published: {paper}, {table} has no method {method!r}")
-    fitting = [row for row in of_method if (row["dataset"], row["metric"]) == (dataset, metric)]
-    chosen = [row for row in fitting if row["statistic"] == statistic]
-    if not chosen and statistic == "mean":
-        chosen = [row for row in fitting if row["statistic"] == "single"]
-    if len(chosen) > 1:
-        raise UserError(f"params/published: {paper}, {table}: several {statistic} {metric} of {method} on {dataset}")
-    if not chosen:
-        return None
-    row = chosen[0]
-    return Published(row["value"], row["std"], row["statistic"], row["note"])
+    if setting and all(row["setting"] != setting for row in of_table):
+        raise UserError(f"params/published: {paper}, {table} has no setting {setting!r}")
+    fitting = [
+        row
+        for row in of_method
+        if (row["dataset"], row["metric"]) == (dataset, metric) and setting in ("", row["setting"])
+    ]
+    for wanted in (statistic, *(("single", *BOUNDS) if statistic == "mean" else ())):
+        chosen = [row for row in fitting if row["statistic"] == wanted]
+        if len(chosen) > 1:
+            raise UserError(f"params/published: {paper}, {table}: several {wanted} {metric} of {method} on {dataset}")
+        if chosen:
+            row = chosen[0]
+            return Published(row["value"], row["std"], row["statistic"], row["note"])
+    return None
 
 
 def decimals(text: str) -> int:

@@ -108,11 +108,11 @@ def _audit_commands(artefacts: Sequence[Artefact], plan: dict[str, Any]) -> dict
     """Return the command that traces a cell of each run: the first table cell that uses it."""
     commands: dict[str, str] = {}
     for artefact in artefacts:
-        if artefact.kind == "table":
+        if artefact.kind == "table" and artefact.regenerated:
             for row in artefact.rows:
                 for column in artefact.columns:
-                    address = f"{artefact.address} {row.key}/{column.dataset}/{artefact.metrics[0]}"
-                    for entry in planned(plan, artefact, row, column.dataset):
+                    address = f"{artefact.address} {row.key}/{column.key}/{artefact.metrics_of(column)[0]}"
+                    for entry in planned(plan, artefact, row, column.key):
                         commands.setdefault(entry["id"], layout.audit_command(address, plan))
     return commands
 

@@ -19,7 +19,7 @@ import torch
 
 from dica.files import UserError, atomic_write_bytes, read_json, write_json
 
-MAGIC = b"DICA-STATE-2\n"
+MAGIC = b"DICA-STATE-3\n"
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 

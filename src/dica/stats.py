@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
-VERDICTS = ("agrees", "below", "above", "not comparable", "not run", "failed", "published only")
+VERDICTS = (
+    *("agrees", "below", "above", "not comparable", "not run", "failed", "published only"),
+    *("equal", "differs"),  # of numbers that rest on no run
+)
 
 RULE = (
     "Verdict: the 95 % Welch interval of (mean of our seeds − published number), widened by half a unit of the "
@@ -142,3 +145,28 @@ def _error_of_best(values: list[float], std: float | None) -> tuple[float, float
     """
     own = spread(values)
     return math.hypot(own, own if std is None else std), len(values) - 1
+
+
+def significance(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the one-sided p value of a paired t test between two methods over the same data sets.
+
+    The procedure behind TCC's Table 6, found by reproducing its entries from the ACC columns of its Table 2. The
+    smaller tail is taken, so that the order of the two does not matter.
+
+    Parameters
+    ----------
+    ours, theirs
+        One number a data set, at least two.
+
+    Returns
+    -------
+    float
+        In [0, 0.5]; 0 if the differences are all equal and not zero, 0.5 if they are all zero.
+    """
+    if len(ours) != len(theirs) or len(ours) < 2:
+        raise ValueError("a paired test needs two equally long lists of at least two numbers")
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    error = spread(differences) / math.sqrt(len(differences))
+    if error == 0:
+        return 0.5 if differences[0] == 0 else 0.0
+    return float(stdtr(len(differences) - 1, -abs(mean(differences)) / error))

@@ -7,25 +7,37 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dica import computed
 from dica import published as printed
-from dica.artefacts import Artefact, Column, Row, load_artefacts, planned
+from dica.artefacts import (
+    PRINTED_NAMES,
+    Artefact,
+    Column,
+    Row,
+    headline_name,
+    load_artefacts,
+    planned,
+    source,
+)
 from dica.files import IntegrityError, UserError, atomic_write_text, read_json
 from dica.stats import mean, spread, verdict
 
 CELL_COLUMNS = [
-    *("paper", "artefact", "row", "label", "dataset", "dataset_label", "metric", "statistic", "method", "variant"),
+    *("paper", "artefact", "row", "label", "column", "dataset", "dataset_label"),
+    *("metric", "statistic", "method", "variant"),
     *("value", "spread", "best", "n", "runs", "seeds_planned"),
     *("published", "published_std", "published_statistic", "published_note"),
     *("trained_on", "evaluated_on", "protocol", "verdict", "reason"),
 ]
 NUMBERS = ("value", "spread", "best")
+LOWER_IS_BETTER = ("error", "time_ratio")
 DIGITS = 10  # of our numbers in cells.csv; the audit compares with the same rounding
 
 
@@ -38,7 +50,7 @@ def results_of(plan_path: Path, root: Path) -> str:
 
 
 def artefacts_of(plan: dict[str, Any], root: Path, only: Sequence[str] | None = None) -> list[Artefact]:
-    """Return the declared artefacts that the plan's runs are needed by, ordered by paper.
+    """Return the declared artefacts that a plan shows, ordered by paper.
 
     Parameters
     ----------
@@ -48,15 +60,16 @@ def artefacts_of(plan: dict[str, Any], root: Path, only: Sequence[str] | None = 
     Raises
     ------
     UserError
-        If no run of the plan is needed by that artefact.
+        If the plan does not show that artefact.
     """
-    wanted = {address for run in plan["runs"] for address in run["needed_by"]}
+    wanted = set(plan["artefacts"])
     if only is not None:
         if " ".join(only) not in wanted:
-            raise UserError(f"plan: no run is needed by {' '.join(only)!r}; there are: {', '.join(sorted(wanted))}")
+            raise UserError(f"plan: does not show {' '.join(only)!r}; it shows: {', '.join(sorted(wanted))}")
         wanted = {" ".join(only)}
     papers = sorted({address.split(" ")[0] for address in wanted})
-    return [artefact for artefact in load_artefacts(root, papers) if artefact.address in wanted]
+    declared = load_artefacts(root, papers, plan.get("substitute"))
+    return [artefact for artefact in declared if artefact.address in wanted]
 
 
 @dataclass(frozen=True)
@@ -67,21 +80,35 @@ class Run:
     metrics: dict[str, Any] | None
     failure: str | None
 
+    def seconds(self, root: Path) -> float:
+        """Training time, as run.json has it."""
+        return float(read_json(root / self.path / "run.json")["seconds"])
+
     @property
     def path(self) -> str:
         """Folder relative to the project root."""
         return self.plan["path"]
 
     def value(self, metric: str) -> float:
-        """Headline number of a finished run."""
-        return float(self.metrics["headline"][metric])
+        """Headline number of a finished run.
+
+        Raises
+        ------
+        UserError
+            If the run was not scored with this metric (top-5 accuracy needs `top5: true`).
+        """
+        headline = self.metrics["headline"]
+        if headline_name(metric) not in headline:
+            raise UserError(f"{self.path}/metrics.json: has no {headline_name(metric)!r}, which a table shows")
+        return float(headline[headline_name(metric)])
 
 
 def load_plan(path: Path | str) -> dict[str, Any]:
     """Read plan.json, the list of all runs that are asked for."""
     plan = read_json(path)
-    if not isinstance(plan, dict) or "runs" not in plan:
-        raise UserError(f"{path}: is not a plan (no key 'runs'); `snakemake -n` writes it")
+    lacking = [key for key in ("profile", "artefacts", "runs") if not isinstance(plan, dict) or key not in plan]
+    if lacking:
+        raise UserError(f"{path}: is not a plan (no key {lacking[0]!r}); `snakemake -n` writes it")
     return plan
 
 
@@ -133,14 +160,17 @@ def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Ar
         If a declaration names a published method that its table does not have.
     """
     by_id = {run.plan["id"]: run for run in load_runs(plan, root, results)}
+
+    def runs_of(artefact: Artefact, row: Row, column: Column, metric: str) -> list[Run]:
+        return [by_id[entry["id"]] for entry in planned(plan, artefact, row, column.key, metric)]
+
     rows = [
-        _cell(artefact, row, column, metric, runs, root)
+        _cell(artefact, row, column, metric, runs_of, root)
         for artefact in artefacts
-        if artefact.kind == "table"
+        if artefact.kind == "table" and artefact.regenerated
         for row in artefact.rows
         for column in artefact.columns
-        for runs in [[by_id[entry["id"]] for entry in planned(plan, artefact, row, column.dataset)]]
-        for metric in artefact.metrics
+        for metric in artefact.metrics_of(column)
     ]
     return _typed(pd.DataFrame(rows, columns=CELL_COLUMNS))
 
@@ -156,28 +186,39 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _cell(artefact: Artefact, row: Row, column: Column, metric: str, runs: list[Run], root: Path) -> dict[str, Any]:
+RunsOf = Callable[[Artefact, Row, Column, str], list[Run]]
+
+
+def _cell(artefact: Artefact, row: Row, column: Column, metric: str, runs_of: RunsOf, root: Path) -> dict[str, Any]:
+    method, variant = source(row, column, metric) or ("", "")
+    cell = {
+        **dict.fromkeys(CELL_COLUMNS, ""),
+        **{"paper": artefact.paper, "artefact": artefact.name, "row": row.key, "label": row.label},
+        **{"column": column.key, "dataset": column.dataset, "dataset_label": column.label, "metric": metric},
+        **{"statistic": row.statistic, "method": method, "variant": variant, "n": 0, "seeds_planned": 0},
+    }
+    if artefact.layout == "grid":
+        return cell | _from_runs(artefact, row, column, metric, runs_of, root)
+    return cell | computed.facts(artefact, row, column, metric, root, DIGITS)
+
+
+def _from_runs(
+    artefact: Artefact, row: Row, column: Column, metric: str, runs_of: RunsOf, root: Path
+) -> dict[str, Any]:
+    """Return the columns of cells.csv that depend on runs and on the printed number."""
+    runs = runs_of(artefact, row, column, metric)
     done = [run for run in runs if run.metrics is not None]
-    values = [run.value(metric) for run in done]
+    values = _values(artefact, row, column, metric, runs_of, root)
     number = _published(artefact, row, column, metric, root)
-    theirs = artefact.protocol_of(row, column) if row.method else {}
+    theirs = artefact.protocol_of(row, column, metric) if runs else {}
     ours = _own_protocol(runs)
-    mark, reason = _verdict(artefact, row, values, runs, number, theirs)
-    shown = (max(values) if row.statistic == "best" else mean(values)) if values else None
+    mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs)
+    best = (min if metric in LOWER_IS_BETTER else max)(values) if values else None
+    shown = (best if row.statistic == "best" else mean(values)) if values else None
     return {
-        "paper": artefact.paper,
-        "artefact": artefact.name,
-        "row": row.key,
-        "label": row.label,
-        "dataset": column.dataset,
-        "dataset_label": column.label,
-        "metric": metric,
-        "statistic": row.statistic,
-        "method": row.method or "",
-        "variant": row.variant if row.method else "",
         "value": None if shown is None else round(shown, DIGITS),
         "spread": round(spread(values), DIGITS) if len(values) > 1 else None,
-        "best": round(max(values), DIGITS) if values else None,
+        "best": round(best, DIGITS) if values else None,
         "n": len(values),
         "runs": " ".join(run.path for run in done),
         "seeds_planned": len(runs),
@@ -193,19 +234,33 @@ def _cell(artefact: Artefact, row: Row, column: Column, metric: str, runs: list[
     }
 
 
+def _values(artefact: Artefact, row: Row, column: Column, metric: str, runs_of: RunsOf, root: Path) -> list[float]:
+    """Return the numbers of a cell's finished runs, by seed."""
+    done = [run for run in runs_of(artefact, row, column, metric) if run.metrics is not None]
+    if metric != "time_ratio":
+        return [run.value(metric) for run in done]
+    name = artefact.options.get("reference")
+    reference = next((other for other in artefact.rows if other.key == name), None)
+    if reference is None:
+        raise UserError(f"{artefact.address}: options.reference: {name!r} is no row; time_ratio is relative to one")
+    base = [run.seconds(root) for run in runs_of(artefact, reference, column, metric) if run.metrics is not None]
+    return [run.seconds(root) / mean(base) for run in done] if base else []
+
+
 def _published(artefact: Artefact, row: Row, column: Column, metric: str, root: Path) -> printed.Published | None:
     if row.published_method is None:
         return None
-    rows = printed.load_published(root, artefact.published_file)
-    name = row.published_metrics.get(metric, metric if not row.published_metrics else "")
+    name = PRINTED_NAMES.get(metric, metric)
+    name = row.published_metrics.get(metric, name if not row.published_metrics else "")
     return printed.find(
-        rows,
+        printed.of_table(root, artefact.published_file, row.published_paper, row.published_table),
         row.published_paper,
         row.published_table,
         row.published_method,
         column.published_dataset,
         name,
         row.statistic,
+        row.setting or column.setting,
     )
 
 
@@ -250,21 +305,21 @@ def protocol_difference(ours: dict[str, Any], theirs: dict[str, Any], has_test: 
 def _verdict(
     artefact: Artefact,
     row: Row,
+    metric: str,
     values: list[float],
     runs: list[Run],
     number: printed.Published | None,
     theirs: dict[str, Any],
 ) -> tuple[str, str]:
-    if row.method is None:
+    if not runs:
         return "published only", ""
     failures = sorted({run.failure for run in runs if run.failure})
     if not values:
         return ("failed", "; ".join(failures)) if failures else ("not run", "")
-    has_test = any("test" in run.metrics["splits"] for run in runs if run.metrics)
-    difference = protocol_difference(_own_protocol(runs), theirs, has_test)
     text = printed.to_scale(number.value, artefact.scale) if number else ""
     std = printed.to_scale(number.std, artefact.scale) if number else ""
     statistic = number.statistic if number else row.statistic
+    difference = _difference(artefact, metric, runs, number, theirs)
     result = verdict(
         values,
         float(text) if text else None,
@@ -274,12 +329,28 @@ def _verdict(
         artefact.scale,
         printed.decimals(text),
         not difference,
-        difference if number else "no published number for this data set",
+        difference,
     )
     reason = [result.reason]
     if len(values) < len(runs):
         reason += [f"{len(values)} of {len(runs)} seeds", *failures]
     return result.mark, "; ".join(part for part in reason if part)
+
+
+def _difference(
+    artefact: Artefact, metric: str, runs: list[Run], number: printed.Published | None, theirs: dict[str, Any]
+) -> str:
+    """Return why our number cannot be compared with the printed one, or an empty text."""
+    if artefact.substitute:
+        return f"on {artefact.substitute}, other data than the paper's"
+    if number is None:
+        return "no published number for this data set"
+    if metric == "time_ratio":
+        return "time depends on the machine"
+    if number.statistic in printed.BOUNDS:
+        return "the paper prints a bound"
+    has_test = any("test" in run.metrics["splits"] for run in runs if run.metrics)
+    return protocol_difference(_own_protocol(runs), theirs, has_test)
 
 
 def cells_text(frame: pd.DataFrame) -> str:

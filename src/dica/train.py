@@ -47,6 +47,7 @@ from dica.files import (
 )
 from dica.loop import SaveEvery, Trainer, on_signals
 from dica.methods.base import Method
+from dica.observe import Observer
 from dica.rng import Rng, derive_seed, generator
 from dica.runid import IDENTITY_KEYS, run_id
 from dica.slots import gpu_slot, scheduler_assigned, visible_devices
@@ -55,7 +56,9 @@ from dica.trained import Place, load_trained
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
-OUTPUTS = ("config.json", "history.csv", "predictions.npz")
+OUTPUTS = ("config.json", "history.csv", "predictions.npz", "trace.npz")
+MODEL_OUTPUTS = ("weights.safetensors", "stages.npz")  # kept outside Git
+OBSERVED = ("trace.npz", "stages.npz")  # of runs that were watched
 
 
 @torch.no_grad()
@@ -171,6 +174,7 @@ class Fitted:
     seconds: float
     attempts: list[dict]
     resumed: int = 0
+    observer: None = None  # there are no epochs to look at
 
 
 def _fit(
@@ -249,8 +253,16 @@ def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Pat
     write_json(out / "config.json", config)
     atomic_write_text(out / "history.csv", history_csv(trainer.history))
     write_npz(out / "predictions.npz", arrays)
+    if observer := _watched(trainer):
+        write_npz(out / "trace.npz", observer.trace())
+        write_npz(models / "stages.npz", observer.stage_arrays())
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
     atomic_write_bytes(models / "weights.safetensors", safetensors_bytes(weights))
+
+
+def _watched(trainer: Trainer | Fitted) -> Observer | None:
+    """Return what looked at the run while it trained, if anything did."""
+    return trainer.observer if trainer.observer and trainer.observer.looks else None
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
@@ -268,8 +280,8 @@ def _write_record(
     config: dict, code: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path, extra: dict
 ) -> None:
     device = images.device.type
-    files = {name: sha256_file(out / name) for name in OUTPUTS}
-    files["weights.safetensors"] = sha256_file(models / "weights.safetensors")
+    written = [out / name for name in OUTPUTS] + [models / name for name in MODEL_OUTPUTS]
+    files = {path.name: sha256_file(path) for path in written if path.name not in OBSERVED or _watched(trainer)}
     write_json(
         out / "run.json",
         {

@@ -32,7 +32,8 @@ try:
         [ROOT / "params/archive.yaml", *workflow.overwrite_configfiles][-1], ROOT
     )
     PLAN = make_plan(PROFILE, ROOT)
-    ARTEFACTS = load_artefacts(ROOT, PROFILE["artefacts"])
+    SUBSTITUTE = PROFILE.get("substitute")
+    ARTEFACTS = load_artefacts(ROOT, PROFILE["artefacts"], SUBSTITUTE)
     DATASETS = load_datasets(ROOT)
 except UserError as error:
     raise WorkflowError(str(error))
@@ -40,8 +41,8 @@ except UserError as error:
 RESULTS = PROFILE["results"]
 METHODS = PROFILE["methods"]
 PAPERS = sorted({artefact.paper for artefact in ARTEFACTS})
-TABLES = [artefact for artefact in ARTEFACTS if artefact.kind == "table"]
-FIGURES = [artefact for artefact in ARTEFACTS if artefact.kind == "figure"]
+TABLES = [a for a in ARTEFACTS if a.kind == "table" and a.regenerated]
+FIGURES = [a for a in ARTEFACTS if a.kind == "figure" and a.regenerated]
 CONFIGS = {run["id"]: run for run in PLAN["runs"]}
 
 missing = sorted({run["method"] for run in PLAN["runs"]} - set(METHODS))

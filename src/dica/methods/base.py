@@ -77,10 +77,12 @@ class Method(nn.Module):
     ----------
     supervised : whether `give_labels` is called; a key of the same name in the parameters then says so
     layers : what `features` can return
+    watched : False where a prediction is too costly to be made during training (it then leaves no trace.npz)
     """
 
     supervised: ClassVar[bool] = False
     layers: ClassVar[tuple[str, ...]] = ("backbone",)
+    watched: ClassVar[bool] = True
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__()
