@@ -82,8 +82,9 @@ def make_plan(artefacts: list[Artefact], results: str = "results") -> dict:
 
 
 def select(plan: dict, method: str, dataset: str) -> list[dict]:
-    """Return the planned runs of one method on one data set."""
-    return [run for run in plan["runs"] if (run["method"], run["dataset"]) == (method, dataset)]
+    """Return the planned runs of one method's full variant on one data set."""
+    wanted = (method, "full", dataset)
+    return [run for run in plan["runs"] if (run["method"], run["variant"], run["dataset"]) == wanted]
 
 
 def write_run(root: Path, entry: dict, correct: float, epochs: int = 12) -> Path:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dica import config, identity, train
-from dica.artefacts import Artefact, Column, Row
 from dica.data.resident import ResidentImages
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json
 from dica.trained import Place, load_trained
+from dica.validation import load_yaml
 from test_config import edit, project  # noqa: F401 - a fixture
 from tiny import ROOT, archive_profile, make_prepared, make_trainer, tiny_config
 
@@ -34,14 +34,11 @@ def test_a_run_has_the_id_of_the_run_below_in_its_own() -> None:
 
 
 def test_the_plan_has_the_runs_below_for_the_same_artefact(monkeypatch) -> None:
-    row = Row("k", "K", "kmeans", "on-drc", "mean", 2, None, "dica", "", {}, {})
-    artefact = Artefact(
-        *("dica", "", "table-9", "table", "", None, "", 2, ("acc",), "fraction"),
-        columns=(Column("digits", "digits", "Digits"),),
-        rows=(row,),
-        protocol={},
-    )
-    monkeypatch.setattr(identity.declared, "load_artefacts", lambda *_: [artefact])
+    declared = load_yaml(ROOT / "params/artefacts/dica.yaml")
+    table = {**declared["artefacts"]["table-1"], "seeds": 2}
+    table["rows"] = [{"label": "K", "method": "kmeans", "variant": "on-drc"}]
+    artefact = identity.declared._artefact({**declared, "artefacts": {"table-9": table}}, "table-9", "here")
+    monkeypatch.setattr(identity.declared, "load_artefacts", lambda *_, **__: [artefact])
     runs = identity.make_plan(archive_profile(), ROOT)["runs"]
     assert [(run["method"], run["variants"], run["seed"], run["needed_by"]) for run in runs] == [
         (method, variants, seed, ["dica table-9"])
