@@ -18,6 +18,9 @@ Deviations and readings, each a key of params/dccm.yaml:
   code's layer numbers pick (first max-pooling, last linear layer before its batch norm).
 - `label_loss`, `train_views`, `pairs`, `pair_mode`, `terms` (M1 to M4): see `dica.losses.dccm`.
 - L_MI takes its features from the transformed images (code; the paper does not say).
+- `terms: MI` is the protocol of Table 6: a new network learns from L_MI alone, its pairs chosen by the pseudo-graph of
+  a trained one (`source`), which does not change. Probes on its features (method `probe`) give the table's numbers; its
+  own clusters mean nothing, since L_MI does not reach the layers behind D.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.files import UserError
-from dica.losses.dccm import Pairs, Targets, dccm_loss, select_pairs, targets
+from dica.losses.dccm import Pairs, Targets, dccm_loss, mutual_information_loss, select_pairs, targets
 from dica.methods.base import Batch, DataInfo, Method, splits_of
 from dica.rng import Rng
 
@@ -226,11 +229,20 @@ class DCCM(Method):
         self.network = Network(
             params["network"], data.channels, params["num_clusters"], params["final_bn"], params["mi_layers"]
         )
-        if params["terms"] == "M4":
+        if params["terms"] in ("M4", "MI"):
             self.discriminator = Discriminator(
                 self.network.deep_size, self.network.shallow_size, params["discriminator_width"]
             )
         self.original, self.augmented = self.pipeline("original"), self.pipeline("augmented")
+
+    def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
+        """Take over what a trained network says of the training images: the fixed pseudo-graph of `terms: MI`."""
+        if self.params["terms"] != "MI":
+            super().adopt(source, images)
+        pixels = torch.cat([images[split] for split in splits_of(self.params["train_split"], self.data)])
+        with torch.no_grad():
+            probs = torch.cat([source.predict(part) for part in pixels.split(self.params["batch_size"])])
+        self.register_buffer("given_probs", probs, persistent=False)
 
     def split(self, batch: Batch) -> Iterator[Batch]:
         """Yield one batch a gradient step, with the targets of its images as the outer batch sees them."""
@@ -253,17 +265,24 @@ class DCCM(Method):
 
     @torch.no_grad()
     def _targets(self, batch: Batch) -> Targets:
-        probs = self.network(self.original(batch.images, batch.rng("targets"))).logits.softmax(dim=1)
+        if self.params["terms"] == "MI":
+            probs = self.given_probs[batch.indices]
+        else:
+            probs = self.network(self.original(batch.images, batch.rng("targets"))).logits.softmax(dim=1)
         return targets(probs, thres1=self.params["thres1"], thres2=self.params["thres2"])
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 15 on an inner batch; `batch.extra` has its targets."""
         params, given = self.params, Targets(**batch.extra)
         on_originals, transformed, mutual = params["train_views"] == "both", None, {}
+        # How much supervises: the share of linked pairs and of confident images.
+        shares = {"linked": given.W.float().mean(), "confident": given.V.float().mean()}
         if params["terms"] != "M1":
             transformed = self.network(self.augmented(batch.images, batch.rng("augmented")))
-        if params["terms"] == "M4":
+        if params["terms"] in ("M4", "MI"):
             mutual = self._scores(transformed, given, batch.rng("pairs"))
+        if params["terms"] == "MI":
+            return {"loss": mutual_information_loss(**mutual), "linked": shares["linked"]}
         logits = self.network(self.original(batch.images, batch.rng("original"))).logits if on_originals else None
         loss, parts = dccm_loss(
             logits if on_originals else transformed.logits,
@@ -280,8 +299,6 @@ class DCCM(Method):
         )
         if not on_originals:
             parts = {name: part for name, part in parts.items() if name not in ("L_PG", "L_PL")}
-        # How much supervises: the share of linked pairs and of confident images.
-        shares = {"linked": given.W.float().mean(), "confident": given.V.float().mean()}
         return {"loss": loss, **parts, **shares}
 
     def _scores(self, features: Features, given: Targets, generator: torch.Generator) -> dict[str, Tensor]:
@@ -329,6 +346,8 @@ def _check(params: dict) -> None:
     """Refuse combinations that the schema cannot."""
     if params["terms"] == "M1" and params["train_views"] == "transformed":
         raise UserError("dccm: terms M1 trains on originals only; set train_views to both")
+    if (params["terms"] == "MI") != bool(params.get("source")):
+        raise UserError("dccm: terms MI takes its pseudo-graph from a source, and no other terms take one")
     if params["pair_mode"] == "code" and params["pairs"] != "V1":
         raise UserError(f"dccm: pair_mode code exists for pairs V1 only, not {params['pairs']}")
 

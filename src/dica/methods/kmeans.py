@@ -63,6 +63,11 @@ class KMeans(Method):
         """Return the logits of that posterior (n, K): distances rank far clusters, whose probabilities vanish."""
         return -torch.cdist(self._points(images), self.centroids).square() / (2 * self.variance)
 
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return what is clustered, pixels or features of the source, (n, d)."""
+        self.check_layer(layer)
+        return self._points(images)
+
     @torch.no_grad()
     def _points(self, images: Tensor) -> Tensor:
         """Return what is clustered, (n, d) on the device of the centroids."""

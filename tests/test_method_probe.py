@@ -1,0 +1,89 @@
+"""The probe: what it learns from, what it drops out, what it leaves alone; and DCCM's networks for Table 6."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dica import train
+from dica.files import UserError
+from dica.losses.dccm import targets
+from dica.methods.base import Batch
+from dica.rng import generator
+from tiny import make_prepared, make_trainer, tiny_config
+
+
+def probe(tmp_path: Path, variant: str = "full", **overrides):
+    settings = tiny_config("probe", variant, **overrides)
+    return make_trainer(settings, make_prepared(tmp_path / "data"), tmp_path / "state")
+
+
+def batch_of(trainer, indices: list[int]) -> Batch:
+    rows = torch.tensor(indices)
+    images = trainer.images.take(("train",), rows)
+    return Batch(images, rows, 0, 0, "main", lambda purpose: generator(0, purpose), {})
+
+
+@pytest.mark.parametrize("variant", ["full", "dccm-y64"])
+def test_it_learns_the_labels_and_nothing_of_the_source_moves(variant: str, tmp_path: Path) -> None:
+    trainer = probe(tmp_path, variant, epochs=40, lr=0.05)
+    method, images = trainer.method, trainer.images.all_of("train")
+    with torch.no_grad():
+        before = method.represent(images)
+    trainer.run()
+    assert trainer.history[-1]["right"] > 0.9 > 0.5 > trainer.history[0]["right"]
+    with torch.no_grad():
+        assert torch.equal(method.represent(images), before)
+        right = (method.eval().predict(images).argmax(dim=1) == method.labels).float().mean()
+    assert right > 0.9
+    assert not any(name.startswith(("points", "labels", "source")) for name in method.state_dict())
+
+
+def test_dropout_is_for_training_alone_and_keeps_the_mean(tmp_path: Path) -> None:
+    trainer = probe(tmp_path, dropout=0.5)
+    method, batch = trainer.method, batch_of(trainer, list(range(48)))
+    ones = torch.ones(2000, 64)
+    dropped = method._dropout(ones, batch)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert abs(float(dropped.mean()) - 1) < 0.02
+    assert torch.equal(dropped, method._dropout(ones, batch)), "the same numbers at the same position"
+    assert method._dropout(ones, None) is ones
+    kept = method.points[batch.indices].clone()
+    expected = torch.nn.functional.cross_entropy(method.first(method._dropout(kept, batch)), method.labels)
+    assert torch.allclose(method.loss(batch)["loss"], expected)
+
+
+def test_an_image_without_a_label_teaches_nothing(tmp_path: Path) -> None:
+    method = probe(tmp_path, dropout=0.0).method
+    trainer = probe(tmp_path / "again", dropout=0.0)
+    some, more = batch_of(trainer, [0, 1, 2]), batch_of(trainer, [0, 1, 2, 3])
+    method.labels[3] = -1
+    assert torch.allclose(method.loss(some)["loss"], method.loss(more)["loss"])
+
+
+def test_wrong_uses_are_explained(tmp_path: Path) -> None:
+    trainer = probe(tmp_path)
+    with pytest.raises(UserError, match="num_clusters is 10, there are labels 11"):
+        trainer.method.give_labels(torch.tensor([0, 11]))
+    with pytest.raises(UserError, match="source: name the method"):
+        train.methods.build("probe", {**trainer.params, "source": None}, trainer.images.info)
+    with pytest.raises(UserError, match="terms MI takes its pseudo-graph from a source"):
+        make_trainer(tiny_config("dccm", "m3", terms="MI"), tmp_path / "data", tmp_path / "other")
+
+
+def test_a_network_for_table_6_takes_its_graph_from_the_source_and_learns_from_mutual_information(tmp_path) -> None:
+    trainer = make_trainer(tiny_config("dccm", "mi-v1"), make_prepared(tmp_path / "data"), tmp_path / "state")
+    method = trainer.method
+    batch = batch_of(trainer, [5, 40, 7, 8])
+    before = method._targets(batch)
+    expected = targets(method.given_probs[batch.indices], thres1=0.95, thres2=0.9)
+    assert torch.equal(before.W, expected.W)
+    head = method.network.output.weight.clone()
+    convolution = method.network.stages[0][0].weight.clone()
+    trainer.run()
+    assert torch.equal(method._targets(batch).W, before.W), "the graph stays while the network moves"
+    assert torch.equal(method.network.output.weight, head), "no other term teaches the clusters"
+    assert not torch.equal(method.network.stages[0][0].weight, convolution)
+    assert "given_probs" not in method.state_dict()
