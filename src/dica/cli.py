@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dica.files import UserError, project_root, read_json
+from dica.files import UserError, project_root
+from dica.runfiles import RECORD, failure_reason
 
 app = typer.Typer(help="Show and audit the numbers of this archive.", no_args_is_help=True, rich_markup_mode="rich")
 console = Console(highlight=False, soft_wrap=True)
@@ -176,7 +177,7 @@ def _run_state(root: Path, results: str, run: dict) -> tuple[str, str]:
     """Return (done | running | failed | missing, detail) of a planned run."""
     import fcntl
 
-    if (root / run["path"] / "run.json").is_file():
+    if (root / run["path"] / RECORD).is_file():
         return "done", ""
     state = root / results / "state" / run["id"]
     if (state / "lock").is_file():
@@ -185,8 +186,8 @@ def _run_state(root: Path, results: str, run: dict) -> tuple[str, str]:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return "running", lock.read().strip()
-    if (state / "failed.json").is_file():
-        return "failed", read_json(state / "failed.json")["reason"]
+    if (reason := failure_reason(state)) is not None:
+        return "failed", reason
     return "missing", ""
 
 

@@ -17,13 +17,14 @@ from dica.data.prepared import fingerprint, labels_digest
 from dica.files import UserError, read_json, sha256_file
 from dica.identity import run_folder, source_folder
 from dica.metrics import load_arrays, recompute
+from dica.runfiles import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runid import run_id
 from dica.validation import load_yaml
 
 TOLERANCE = 1e-9  # the same predictions give the same floats; this only forgives the CSV's rounding
-FILES = ("config.json", "history.csv", "predictions.npz", "weights.safetensors")
-OPTIONAL_FILES = ("trace.npz",)  # of runs that are trained by gradient steps
-OUTSIDE_GIT = ("weights.safetensors", "stages.npz")
+FILES = (*RESULT_FILES, WEIGHTS)
+OPTIONAL_FILES = (TRACE,)  # of runs that are trained by gradient steps
+OUTSIDE_GIT = (WEIGHTS, STAGES)
 FINITE = 1e15  # no number in a record is as large
 
 TEXT, NUMBER, NOTHING = str, (int, float), type(None)
@@ -91,7 +92,7 @@ class RunChecks:
     def _facts(self, folder: str) -> tuple[dict, list[Finding], dict, dict]:
         """Return run.json, the findings and the headline numbers, stored and recomputed; what fails is empty."""
         path = self.root / folder
-        record, findings = read_record(path / "run.json", RUN_KEYS)
+        record, findings = read_record(path / RECORD, RUN_KEYS)
         if record is None:
             return {}, findings, {}, {}
         config, faults = read_record(path / "config.json", CONFIG_KEYS)
@@ -147,10 +148,10 @@ class RunChecks:
                 return [Finding("source", False, f"run.json names run {found['id']}, the parameters {wanted}")]
         except (KeyError, TypeError) as error:
             return [Finding("source", False, f"run.json or the parameters do not say what it builds on ({error})")]
-        below, faults = read_record(self.root / place / "run.json", {"files": dict, "files.*": TEXT})
+        below, faults = read_record(self.root / place / RECORD, {"files": dict, "files.*": TEXT})
         if below is None:
             return [Finding("source", None, f"{place}: {faults[0].detail}: not checked")]
-        if below["files"].get("weights.safetensors") != digest:
+        if below["files"].get(WEIGHTS) != digest:
             return [Finding("source", False, f"{place} now has other weights than those it was built on")]
         return [Finding("source", True, f"built on {place}")]
 

@@ -14,6 +14,7 @@ from dica import artefacts as declared
 from dica.config import load_datasets, resolve
 from dica.data.catalog import data_id
 from dica.files import atomic_write_text, canonical_json, read_json, write_json
+from dica.runfiles import RECORD, failure_reason
 from dica.runid import run_id
 
 
@@ -103,14 +104,14 @@ def note_losses(plan: dict, root: Path, results: str, path: Path) -> None:
     """
     losses = {}
     for run in plan["runs"]:
-        failure = root / results / "state" / run["id"] / "failed.json"
-        if failure.is_file() and not (root / run["path"] / "run.json").is_file():
-            losses[run["id"]] = read_json(failure)["reason"]
+        reason = failure_reason(root / results / "state" / run["id"])
+        if reason is not None and not (root / run["path"] / RECORD).is_file():
+            losses[run["id"]] = reason
     cells = root / results / "tables" / "cells.csv"
     if cells.is_file():
         with open(cells, encoding="utf-8", newline="") as file:
             shown = {folder for row in csv.DictReader(file) for folder in (row.get("runs") or "").split()}
-        losses |= {folder: "gone" for folder in sorted(shown) if not (root / folder / "run.json").is_file()}
+        losses |= {folder: "gone" for folder in sorted(shown) if not (root / folder / RECORD).is_file()}
     known = read_json(path) if path.is_file() else {}
     if not path.is_file() or losses.items() - known.items():
         write_json(path, losses)

@@ -17,7 +17,8 @@ from typing import IO, Any
 
 import torch
 
-from dica.files import UserError, atomic_write_bytes, read_json, write_json
+from dica.files import UserError, atomic_write_bytes, write_json
+from dica.runfiles import FAILURE
 
 MAGIC = b"DICA-STATE-3\n"
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
@@ -91,11 +92,11 @@ class StateFolder:
 
     def fail(self, reason: str) -> None:
         """Leave the reason of a failure where tables and `dica status` find it."""
-        write_json(self.folder / "failed.json", {"id": self.run_id, "reason": reason})
+        write_json(self.folder / FAILURE, {"id": self.run_id, "reason": reason})
 
     def clear_failure(self) -> None:
         """Forget an earlier failure: a new attempt has begun."""
-        (self.folder / "failed.json").unlink(missing_ok=True)
+        (self.folder / FAILURE).unlink(missing_ok=True)
 
     def discard_checkpoints(self) -> None:
         """Remove the checkpoints of a finished run; its weights are kept elsewhere."""
@@ -116,9 +117,3 @@ def _locked(file: IO[str], patience_s: float = 1.0) -> bool:
             if time.monotonic() > give_up:
                 return False
             time.sleep(0.05)
-
-
-def failure_reason(results: Path, run_id: str) -> str | None:
-    """Return why the last attempt of a run failed, or None."""
-    path = results / "state" / run_id / "failed.json"
-    return read_json(path)["reason"] if path.is_file() else None

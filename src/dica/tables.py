@@ -27,6 +27,7 @@ from dica.artefacts import (
     source,
 )
 from dica.files import IntegrityError, UserError, atomic_write_text, read_json
+from dica.runfiles import failure_reason
 from dica.stats import mean, spread, verdict
 
 CELL_COLUMNS = [
@@ -130,9 +131,7 @@ def _load_run(entry: dict[str, Any], root: Path, state: Path) -> Run:
         if metrics.get("id") != entry["id"]:
             raise IntegrityError(f"{path}: is of run {metrics.get('id')}, its folder of run {entry['id']}")
         return Run(entry, metrics, None)
-    failed = state / entry["id"] / "failed.json"
-    reason = str(read_json(failed).get("reason") or "no reason recorded") if failed.is_file() else None
-    return Run(entry, None, reason)
+    return Run(entry, None, failure_reason(state / entry["id"]))
 
 
 def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Artefact]) -> pd.DataFrame:

@@ -49,6 +49,7 @@ from dica.loop import SaveEvery, Trainer, on_signals
 from dica.methods.base import Method
 from dica.observe import Observer
 from dica.rng import Rng, derive_seed, generator
+from dica.runfiles import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runid import IDENTITY_KEYS, run_id
 from dica.slots import gpu_slot, scheduler_assigned, visible_devices
 from dica.state import StateFolder
@@ -56,9 +57,9 @@ from dica.trained import Place, load_trained
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
-OUTPUTS = ("config.json", "history.csv", "predictions.npz", "trace.npz")
-MODEL_OUTPUTS = ("weights.safetensors", "stages.npz")  # kept outside Git
-OBSERVED = ("trace.npz", "stages.npz")  # of runs that were watched
+OUTPUTS = (*RESULT_FILES, TRACE)
+MODEL_OUTPUTS = (WEIGHTS, STAGES)  # kept outside Git
+OBSERVED = (TRACE, STAGES)  # of runs that were watched
 
 
 @torch.no_grad()
@@ -254,10 +255,10 @@ def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Pat
     atomic_write_text(out / "history.csv", history_csv(trainer.history))
     write_npz(out / "predictions.npz", arrays)
     if observer := _watched(trainer):
-        write_npz(out / "trace.npz", observer.trace())
-        write_npz(models / "stages.npz", observer.stage_arrays())
+        write_npz(out / TRACE, observer.trace())
+        write_npz(models / STAGES, observer.stage_arrays())
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
-    atomic_write_bytes(models / "weights.safetensors", safetensors_bytes(weights))
+    atomic_write_bytes(models / WEIGHTS, safetensors_bytes(weights))
 
 
 def _watched(trainer: Trainer | Fitted) -> Observer | None:
@@ -283,7 +284,7 @@ def _write_record(
     written = [out / name for name in OUTPUTS] + [models / name for name in MODEL_OUTPUTS]
     files = {path.name: sha256_file(path) for path in written if path.name not in OBSERVED or _watched(trainer)}
     write_json(
-        out / "run.json",
+        out / RECORD,
         {
             **{key: config[key] for key in ("id", "method", "variant", "dataset", "seed", "determinism")},
             **code,

@@ -11,6 +11,7 @@ from safetensors.torch import load as load_safetensors
 from dica import methods
 from dica.files import IntegrityError, UserError, read_json, sha256_bytes
 from dica.methods.base import DataInfo, Method
+from dica.runfiles import RECORD, WEIGHTS
 from dica.runid import run_id
 
 
@@ -44,17 +45,17 @@ def load_trained(place: Place, expected_id: str, data: DataInfo, device: torch.d
     IntegrityError
         If config or weights are not what the run's record says.
     """
-    record, weights = place.folder / "run.json", place.models / "weights.safetensors"
+    record, weights = place.folder / RECORD, place.models / WEIGHTS
     for file in (record, weights):
         if not file.is_file():
             raise UserError(f"{file}: no such file; the run {expected_id} is needed with its weights: train it first")
     record, config = read_json(record), read_json(place.folder / "config.json")
-    for what, found in (("run.json", record.get("id")), ("config.json", run_id(config))):
+    for what, found in ((RECORD, record.get("id")), ("config.json", run_id(config))):
         if found != expected_id:
             raise UserError(f"{place.folder / what}: is of run {found}, {expected_id} is needed")
     content = weights.read_bytes()
-    if (digest := sha256_bytes(content)) != record["files"]["weights.safetensors"]:
-        raise IntegrityError(f"{weights}: changed: its SHA-256 is not the one in {place.folder / 'run.json'}")
+    if (digest := sha256_bytes(content)) != record["files"][WEIGHTS]:
+        raise IntegrityError(f"{weights}: changed: its SHA-256 is not the one in {place.folder / RECORD}")
     with torch.random.fork_rng(devices=[]):  # its initial weights are thrown away: nobody else's may depend on them
         method = methods.build(config["method"], config["params"], data)
     method.load_state_dict(load_safetensors(content))

@@ -20,6 +20,7 @@ from dica.identity import (
     write_if_changed,
     write_plan,
 )
+from dica.runfiles import RECORD, RESULT_FILES
 
 if workflow.config_settings.config:
     raise WorkflowError(
@@ -60,11 +61,12 @@ note_losses(PLAN, ROOT, RESULTS, ROOT / LOSSES_FILE)
 
 # What is complete is a plain file to Snakemake, made by no rule: no edited rule, lost metadata or new environment can
 # ever retrain a finished run or prepare the same images twice. (The run id answers for the parameters.)
-RUN_FILES = ["config.json", "history.csv", "predictions.npz", "run.json"]
 UNFINISHED = [
     run["id"]
     for run in PLAN["runs"]
-    if not all((ROOT / run["path"] / name).is_file() for name in RUN_FILES)
+    if not all(
+        (ROOT / run["path"] / name).is_file() for name in (*RESULT_FILES, RECORD)
+    )
 ]
 UNPREPARED = [name for name, entry in DATASETS.items() if not is_current(ROOT, entry)]
 for (

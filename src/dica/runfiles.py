@@ -1,0 +1,25 @@
+"""The files that a run leaves, by name: told once for the workflow, training, tables and the audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dica.files import read_json
+
+RESULT_FILES = ("config.json", "history.csv", "predictions.npz")  # of every run
+TRACE = "trace.npz"  # beside them: of methods trained by gradient steps
+RECORD = "run.json"  # is written last, and has the digests of all others
+WEIGHTS, STAGES = "weights.safetensors", "stages.npz"  # in the folder of models, outside Git
+FAILURE = "failed.json"  # in the folder of the run's state
+
+
+def failure_reason(state: Path) -> str | None:
+    """Return why the last attempt of a run failed, or None.
+
+    Parameters
+    ----------
+    state
+        The folder of the run's state, ``results/state/<id>``.
+    """
+    path = state / FAILURE
+    return str(read_json(path).get("reason") or "no reason recorded") if path.is_file() else None
