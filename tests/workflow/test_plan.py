@@ -58,3 +58,30 @@ def test_a_mistake_in_a_parameter_file_is_one_clear_error(checkout: Project, tmp
     output = project.snakemake("-n", code=1)
     assert "params/drc.yaml: defaults: unknown key 'epoch'; allowed: " in output
     assert "Traceback" not in output
+
+
+def test_a_run_on_another_run_waits_for_its_weights(small: Project, tmp_path) -> None:
+    project = small.copy(tmp_path / "project")
+
+    def on_features(body: dict) -> None:
+        body["artefacts"]["table-1"]["rows"] = [{"label": "K", "method": "kmeans", "variant": "on-drc"}]
+
+    project.edit("params/artefacts/dica.yaml", on_features)
+    target = "results/tables/dica/table-1.md"
+    planned = steps(project.snakemake("-n", target))
+    assert planned["train"] == 2
+    runs = json.loads((project.folder / "results/plan.json").read_text())["runs"]
+    (above,) = [run for run in runs if run["variant"] == "on-drc"]
+    below = next(run for run in runs if run["id"] == above["params"]["source"]["id"])
+    for name in ("config.json", "history.csv", "predictions.npz", "run.json"):
+        file = project.folder / below["path"] / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    output = project.snakemake("-n", target, code=1)
+    assert f"builds on {below['path']}, whose weights are not here: put results/models/drc/digits/" in output
+    weights = project.folder / below["path"].replace("results/runs", "results/models") / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    output = project.snakemake("-n", "-p", target)
+    assert steps(output)["train"] == 1
+    assert f"--source {below['path']} --source-models {weights.parent.relative_to(project.folder)}" in output
