@@ -133,6 +133,8 @@ def test_scores_of_tables_are_those_of_the_metrics() -> None:
         found = stats.scores_of_tables(metrics.contingency(true, pred)[None])
         expected = metrics.accuracy(true, pred), metrics.nmi(true, pred), metrics.ari(true, pred)
         assert [found[name][0] for name in ("acc", "nmi", "ari")] == pytest.approx(expected)
+        plain = stats.scores_of_tables(metrics.contingency(true, pred)[None], supervised=True)["acc"][0]
+        assert plain == pytest.approx((true == pred).mean())
 
 
 def test_intervals_over_samples_cover_the_truth() -> None:

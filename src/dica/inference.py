@@ -67,7 +67,7 @@ class Partitions:
     def right(self, run: Run) -> np.ndarray:
         """Return which samples are right under the run's map of clusters to classes."""
         true, pred = self.of(run)
-        if run.plan["params"].get("supervised"):
+        if run.plan["params"].get("supervised") is True:
             return pred == true
         return cluster_map(true, pred)[pred] == true
 
@@ -82,7 +82,9 @@ def intervals(partitions: Partitions) -> list[dict[str, Any]]:
             rows += [{**known, "metric": metric, **row} for row in _over_seeds(values)]
         for seed in sorted(runs):
             true, pred = partitions.of(runs[seed])
-            for metric, (low, high) in stats.bootstrap_table(contingency(true, pred)).items():
+            supervised = runs[seed].plan["params"].get("supervised") is True
+            found = stats.bootstrap_table(contingency(true, pred), supervised=supervised)
+            for metric, (low, high) in found.items():
                 row = {"seed": seed, "metric": metric, "over": "samples", "n": true.size, "how": "basic bootstrap"}
                 rows.append({**known, **row, "value": runs[seed].value(metric), "low": low, "high": high})
     return rows

@@ -164,7 +164,9 @@ def bootstrap_mean(values: Sequence[float], level: float = LEVEL) -> tuple[float
     return float(low), float(high)
 
 
-def bootstrap_table(table: np.ndarray, level: float = LEVEL, resamples: int = 1000) -> dict[str, tuple[float, float]]:
+def bootstrap_table(
+    table: np.ndarray, level: float = LEVEL, resamples: int = 1000, supervised: bool = False
+) -> dict[str, tuple[float, float]]:
     """Return intervals of `acc`, `nmi` and `ari` of one partition over redrawn samples; the same at every call.
 
     Drawing n samples with replacement is drawing the counts of the table, so that the cost does not grow with n.
@@ -175,15 +177,17 @@ def bootstrap_table(table: np.ndarray, level: float = LEVEL, resamples: int = 10
     ----------
     table
         Counts (clusters, classes), as from `metrics.contingency`.
+    supervised
+        Clusters are classes: `acc` is the share on the diagonal.
     """
     n, rng = int(table.sum()), np.random.default_rng(0)
     found: dict[str, list[np.ndarray]] = {"acc": [], "nmi": [], "ari": []}
     chunk = max(1, min(resamples, 2_000_000 // table.size))
     for start in range(0, resamples, chunk):
         drawn = rng.multinomial(n, table.ravel() / n, size=min(chunk, resamples - start))
-        for name, values in scores_of_tables(drawn.reshape(-1, *table.shape)).items():
+        for name, values in scores_of_tables(drawn.reshape(-1, *table.shape), supervised).items():
             found[name].append(values)
-    point = scores_of_tables(table[None])
+    point = scores_of_tables(table[None], supervised)
     intervals = {}
     for name, parts in found.items():
         ends = np.quantile(np.concatenate(parts), [0.5 + level / 2, 0.5 - level / 2])
@@ -192,13 +196,16 @@ def bootstrap_table(table: np.ndarray, level: float = LEVEL, resamples: int = 10
     return intervals
 
 
-def scores_of_tables(tables: np.ndarray) -> dict[str, np.ndarray]:
+def scores_of_tables(tables: np.ndarray, supervised: bool = False) -> dict[str, np.ndarray]:
     """Return `acc`, `nmi` (arithmetic) and `ari` of many contingency tables (m, clusters, classes) at once.
 
     The same numbers as `dica.metrics` gives for one partition, where a single cluster and class do not occur.
     """
     n = tables[0].sum()
-    best = [table[linear_sum_assignment(table, maximize=True)].sum() for table in tables]
+    if supervised:
+        best = np.trace(tables, axis1=1, axis2=2)
+    else:
+        best = [table[linear_sum_assignment(table, maximize=True)].sum() for table in tables]
     rows, columns = tables.sum(axis=2), tables.sum(axis=1)
     entropies = [-xlogy(counts / n, counts / n).reshape(len(tables), -1).sum(axis=1) for counts in (rows, columns)]
     joint = -xlogy(tables / n, tables / n).sum(axis=(1, 2))
