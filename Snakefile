@@ -12,6 +12,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/statistics.smk"
 include: "workflow/rules/artefacts.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:
