@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint archive light readme clean
+.PHONY: help install demo test lint archive light deposit readme clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ archive: $(STAMP)  ## run the full matrix; what fails or is missing is shown as 
 
 light: $(STAMP)  ## rebuild tables, figures and report from stored predictions
 	snakemake --cores $(CORES) light
+
+deposit: $(STAMP)  ## build and check dist/dica-archive.tar.gz: all that an auditor needs, for a repository
+	snakemake --cores $(CORES) --forcerun deposit -- deposit
 
 readme: $(STAMP)  ## write the generated parts of README.md
 	python workflow/scripts/readme.py

@@ -10,7 +10,9 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/statistics.smk"
 include: "workflow/rules/artefacts.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 from scipy import stats as reference
 
-from dica import stats
+from dica import metrics, stats
 
 OURS = [0.70, 0.71, 0.72, 0.71, 0.70]
 
@@ -112,3 +115,86 @@ def test_every_mark_is_listed():
     of_runs = {"agrees", "below", "above", "not comparable", "not run", "failed", "published only"}
     assert of_runs | {"equal", "differs"} == set(stats.VERDICTS)
     assert "95 %" in stats.RULE
+
+
+def test_intervals_over_seeds() -> None:
+    low, high = stats.bootstrap_mean(OURS)
+    assert min(OURS) <= low < stats.mean(OURS) < high <= max(OURS)
+    assert stats.bootstrap_mean(OURS[::-1]) == (low, high), "neither chance nor order changes an interval"
+    assert stats.bootstrap_mean([0.5, 0.5]) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="two"):
+        stats.bootstrap_mean([0.5])
+
+
+def test_scores_of_tables_are_those_of_the_metrics() -> None:
+    rng = np.random.default_rng(1)
+    for classes, clusters in ((3, 3), (4, 9), (10, 10)):
+        true, pred = rng.integers(0, classes, 200), rng.integers(0, clusters, 200)
+        pred[:120] = true[:120]
+        found = stats.scores_of_tables(metrics.contingency(true, pred)[None])
+        expected = metrics.accuracy(true, pred), metrics.nmi(true, pred), metrics.ari(true, pred)
+        assert [found[name][0] for name in ("acc", "nmi", "ari")] == pytest.approx(expected)
+        plain = stats.scores_of_tables(metrics.contingency(true, pred)[None], supervised=True)["acc"][0]
+        assert plain == pytest.approx((true == pred).mean())
+
+
+def test_intervals_over_samples_cover_the_truth() -> None:
+    """The population's own ACC, NMI and ARI are inside in about 95 of 100 samples of it."""
+    population = np.array([[80, 5, 5], [10, 60, 30], [10, 35, 65]]) * 10_000
+    truth = stats.scores_of_tables(population[None])
+    rng = np.random.default_rng(0)
+    hits = dict.fromkeys(truth, 0)
+    for _ in range(200):
+        table = rng.multinomial(600, population.ravel() / population.sum()).reshape(3, 3)
+        for name, (low, high) in stats.bootstrap_table(table, resamples=300).items():
+            hits[name] += low <= truth[name][0] <= high
+    assert all(0.89 <= count / 200 <= 0.99 for count in hits.values()), hits
+    assert stats.bootstrap_table(table) == stats.bootstrap_table(table)
+
+
+def test_redrawing_counts_does_not_depend_on_the_number_of_samples() -> None:
+    table = np.full((10, 10), 60) + np.eye(10, dtype=int) * 5400
+    begin = time.process_time()
+    low, high = stats.bootstrap_table(table)["acc"]
+    assert time.process_time() - begin < 2
+    error = np.sqrt(0.91 * 0.09 / 60_000)
+    assert (low, high) == pytest.approx((0.91 - 1.96 * error, 0.91 + 1.96 * error), abs=error / 3)
+
+
+def test_paired_tests_say_when_they_can_decide_nothing() -> None:
+    for test in stats.paired_tests([0.9, 0.8, 0.7], [0.1, 0.2, 0.3]):
+        assert (test.p, test.least_p) == (0.25, 0.25)
+        assert "no decision" in test.remark
+    better = [0.9 + 0.01 * k for k in range(7)]
+    for test in stats.paired_tests(better, [0.8] * 7):
+        assert test.p == test.least_p == 2 / 2**7
+        assert not test.remark
+    assert [test.p for test in stats.paired_tests([0.5, 0.6], [0.5, 0.6])] == [None, None]
+    assert [test.p for test in stats.paired_tests([0.5], [0.6])] == [None, None]
+    with pytest.raises(ValueError, match="same seeds"):
+        stats.paired_tests([0.5], [])
+
+
+def test_permutation_is_exact() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        differences = rng.normal(0.3, 1, 8)
+        signs = np.array(list(itertools.product((1, -1), repeat=8)))
+        means = (signs * differences).mean(axis=1)
+        expected = (np.abs(means) >= abs(differences.mean()) - 1e-12).mean()
+        found = stats.paired_tests(differences, np.zeros(8))[0]
+        assert found.p == pytest.approx(expected)
+
+
+def test_mcnemar() -> None:
+    right_a, right_b = np.repeat([True, True, False], [50, 10, 40]), np.repeat([True, False, True], [50, 10, 40])
+    found = stats.mcnemar(right_a, right_b)
+    assert found.p == pytest.approx(reference.binomtest(10, 50).pvalue)
+    assert (found.difference, found.n) == (-0.3, 100)
+    assert stats.mcnemar(right_a, right_a).p is None
+
+
+def test_holm() -> None:
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert stats.holm([]) == []

@@ -28,6 +28,7 @@ from dica.identity import make_plan, rebuild_command, run_folder
 from dica.runid import run_id
 from dica.stats import mean, spread
 from dica.tables import CELL_COLUMNS, artefacts_of, cells, cells_text, load_plan
+from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
 REPORT_PAGE = "../../report/index.html"  # what the links of printed tables lead to
@@ -182,11 +183,11 @@ class Auditor:
         rows = [row for row in every if (row["paper"], row["artefact"]) == (paper, artefact)]
         if not rows:
             known = sorted({f"{row['paper']} {row['artefact']}" for row in every})
-            raise UserError(f"no table {paper} {artefact}; there are: {', '.join(known)}")
+            raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', known)}")
         for row in rows:
             if cell_name(row) == cell:
                 return row
-        raise UserError(f"{paper} {artefact} has no cell {cell!r}; it has: {', '.join(map(cell_name, rows))}")
+        raise UserError(f"{paper} {artefact} has no cell {cell!r}; {hint(cell, map(cell_name, rows))}")
 
     def every(self) -> list[dict]:
         """Return the rows of ``cells.csv``, then those that it lacks."""

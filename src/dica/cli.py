@@ -1,9 +1,11 @@
-"""The command `dica`: show tables, audit cells, tell what is done. Exit codes: see `dica.audit` and `dica.files`."""
+"""The command `dica`: show tables, audit cells; `dica.cli_runs` has what is about runs.
+
+Exit codes: see `dica.audit` and `dica.files`.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,24 +13,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dica import completion
+from dica.cli_runs import ARCHIVE, AsJson, Profile, compare, console, estimate, evaluate, status
 from dica.files import UserError, project_root
-from dica.runfiles import RECORD, failure_reason
+from dica.validation import hint
 
 app = typer.Typer(help="Show and audit the numbers of this archive.", no_args_is_help=True, rich_markup_mode="rich")
-console = Console(highlight=False, soft_wrap=True)
 
-Profile = Annotated[Path, typer.Option(help="Profile whose results are meant, such as params/demo.yaml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ARCHIVE = Path("params/archive.yaml")
 MARKS = {True: "[green]ok[/]     ", False: "[red]WRONG[/]  ", None: "[yellow]note[/]   "}
 VERDICTS = {0: "[green]matches[/]", 3: "[red]does not match[/]", 4: "[yellow]incomplete[/]"}
 
 
 @app.command()
 def audit(
-    paper: Annotated[str | None, typer.Argument(help="Paper, such as drc.")] = None,
-    artefact: Annotated[str | None, typer.Argument(help="Table, such as table-1.")] = None,
-    cell: Annotated[str | None, typer.Argument(help="Cell as row/dataset/metric, such as drc/cifar10/acc.")] = None,
+    paper: Annotated[str | None, typer.Argument(help="Paper, such as drc.", autocompletion=completion.papers)] = None,
+    artefact: Annotated[
+        str | None, typer.Argument(help="Table, such as table-1.", autocompletion=completion.tables)
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Argument(help="Cell as row/dataset/metric, such as drc/cifar10/acc.", autocompletion=completion.cells),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Audit every cell.")] = False,
     profile: Profile = ARCHIVE,
     as_json: AsJson = False,
@@ -116,8 +121,8 @@ def _print_findings(findings, indent: str = "  ") -> None:
 
 @app.command()
 def show(
-    paper: Annotated[str, typer.Argument(help="Paper, such as drc.")],
-    artefact: Annotated[str, typer.Argument(help="Table, such as table-1.")],
+    paper: Annotated[str, typer.Argument(help="Paper, such as drc.", autocompletion=completion.papers)],
+    artefact: Annotated[str, typer.Argument(help="Table, such as table-1.", autocompletion=completion.tables)],
     profile: Profile = ARCHIVE,
 ) -> None:
     """Print a table: our numbers beside the published ones."""
@@ -127,7 +132,7 @@ def show(
     auditor = Auditor(project_root(), profile.as_posix())
     rows = [row for row in auditor.cells if (row["paper"], row["artefact"]) == (paper, artefact)]
     if not rows:
-        raise UserError(f"no table {paper} {artefact}; there are: " + ", ".join(_tables(auditor)))
+        raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', _tables(auditor))}")
     declared = auditor.artefacts.get((paper, artefact))
     percent = declared is not None and declared.scale == "percent"
     factor, shift = (100, 2) if percent else (1, 0)
@@ -146,49 +151,8 @@ def _tables(auditor) -> list[str]:
     return sorted({f"{row['paper']} {row['artefact']}" for row in auditor.cells})
 
 
-@app.command()
-def status(profile: Profile = ARCHIVE, as_json: AsJson = False) -> None:
-    """Tell which planned runs are done, running, failed or missing."""
-    from dica.config import load_profile
-    from dica.identity import make_plan
-
-    root = project_root()
-    body = load_profile(root / profile, root)
-    states = [(run, *_run_state(root, body["results"], run)) for run in make_plan(body, root)["runs"]]
-    if as_json:
-        print(
-            json.dumps([{"path": run["path"], "state": state, "detail": why} for run, state, why in states], indent=2)
-        )
-        return
-    table = Table()
-    for heading in ("method", "dataset", "done", "running", "failed", "missing"):
-        table.add_column(heading, justify="left" if heading in ("method", "dataset") else "right")
-    for method, dataset in sorted({(run["method"], run["dataset"]) for run, *_ in states}):
-        group = [state for run, state, _ in states if (run["method"], run["dataset"]) == (method, dataset)]
-        counts = [str(group.count(name) or "") for name in ("done", "running", "failed", "missing")]
-        table.add_row(method, dataset, *counts)
-    console.print(table)
-    for run, state, why in states:
-        if state == "failed":
-            console.print(f"[red]failed[/] {escape(run['path'])}: {escape(why)}")
-
-
-def _run_state(root: Path, results: str, run: dict) -> tuple[str, str]:
-    """Return (done | running | failed | missing, detail) of a planned run."""
-    import fcntl
-
-    if (root / run["path"] / RECORD).is_file():
-        return "done", ""
-    state = root / results / "state" / run["id"]
-    if (state / "lock").is_file():
-        with open(state / "lock") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return "running", lock.read().strip()
-    if (reason := failure_reason(state)) is not None:
-        return "failed", reason
-    return "missing", ""
+for command in (status, compare, estimate, evaluate):
+    app.command()(command)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Means, intervals and the verdict of our runs against a published number."""
+"""Means, intervals, tests between methods, and the verdict of our runs against a published number."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr, stdtrit
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.special import stdtr, stdtrit, xlogy
 
 LEVEL = 0.95
+SEED_RESAMPLES = 9999
 VERDICTS = (
     *("agrees", "below", "above", "not comparable", "not run", "failed", "published only"),
     *("equal", "differs"),  # of numbers that rest on no run
@@ -170,3 +173,148 @@ def significance(ours: Sequence[float], theirs: Sequence[float]) -> float:
     if error == 0:
         return 0.5 if differences[0] == 0 else 0.0
     return float(stdtr(len(differences) - 1, -abs(mean(differences)) / error))
+
+
+def bootstrap_mean(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean over at least two seeds; the same at every call.
+
+    It can never leave the range of the values, so that with few seeds it is too short; `t_interval` is not.
+    """
+    from scipy.stats import bootstrap  # heavy, and only this needs it
+
+    if len(values) < 2:
+        raise ValueError("an interval needs at least two values")
+    if min(values) == max(values):
+        return values[0], values[0]
+    rng = np.random.default_rng(0)
+    options = {"n_resamples": SEED_RESAMPLES, "method": "percentile", "confidence_level": level, "rng": rng}
+    low, high = bootstrap((sorted(values),), np.mean, **options).confidence_interval
+    return float(low), float(high)
+
+
+def bootstrap_table(
+    table: np.ndarray, level: float = LEVEL, resamples: int = 1000, supervised: bool = False
+) -> dict[str, tuple[float, float]]:
+    """Return intervals of `acc`, `nmi` and `ari` of one partition over redrawn samples; the same at every call.
+
+    Drawing n samples with replacement is drawing the counts of the table, so that the cost does not grow with n.
+    Basic ("reverse percentile") intervals, cut at 1: a redrawn table has a little more NMI than its parent, which
+    these correct.
+
+    Parameters
+    ----------
+    table
+        Counts (clusters, classes), as from `metrics.contingency`.
+    supervised
+        Clusters are classes: `acc` is the share on the diagonal.
+    """
+    n, rng = int(table.sum()), np.random.default_rng(0)
+    found: dict[str, list[np.ndarray]] = {"acc": [], "nmi": [], "ari": []}
+    chunk = max(1, min(resamples, 2_000_000 // table.size))
+    for start in range(0, resamples, chunk):
+        drawn = rng.multinomial(n, table.ravel() / n, size=min(chunk, resamples - start))
+        for name, values in scores_of_tables(drawn.reshape(-1, *table.shape), supervised).items():
+            found[name].append(values)
+    point = scores_of_tables(table[None], supervised)
+    intervals = {}
+    for name, parts in found.items():
+        ends = np.quantile(np.concatenate(parts), [0.5 + level / 2, 0.5 - level / 2])
+        low, high = np.minimum(2 * point[name][0] - ends, 1.0)
+        intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def scores_of_tables(tables: np.ndarray, supervised: bool = False) -> dict[str, np.ndarray]:
+    """Return `acc`, `nmi` (arithmetic) and `ari` of many contingency tables (m, clusters, classes) at once.
+
+    The same numbers as `dica.metrics` gives for one partition, where a single cluster and class do not occur.
+    """
+    n = tables[0].sum()
+    if supervised:
+        best = np.trace(tables, axis1=1, axis2=2)
+    else:
+        best = [table[linear_sum_assignment(table, maximize=True)].sum() for table in tables]
+    rows, columns = tables.sum(axis=2), tables.sum(axis=1)
+    entropies = [-xlogy(counts / n, counts / n).reshape(len(tables), -1).sum(axis=1) for counts in (rows, columns)]
+    joint = -xlogy(tables / n, tables / n).sum(axis=(1, 2))
+    together, a, b = ((x * (x - 1.0)).reshape(len(tables), -1).sum(axis=1) for x in (tables, rows, columns))
+    chance = a * b / (n * (n - 1.0))
+    nmi = 2 * (sum(entropies) - joint) / sum(entropies)
+    return {"acc": np.array(best) / n, "nmi": nmi, "ari": (together - chance) / ((a + b) / 2 - chance)}
+
+
+PAIRED_RULE = (
+    "Two methods on one data set are compared by seed, since seed k of both sees the images in the same order: "
+    "all 2^n changes of sign of the differences (exact permutation test of the mean), and Wilcoxon's signed ranks. "
+    "With n seeds no such test can give less than p = 2 / 2^n: below 6 seeds (n = 3: p ≥ 0.25) it cannot reach "
+    "5 %, which is said instead of a decision. McNemar's exact test compares two trained networks image by image, "
+    "each under its own best map; it says that these two networks differ, not that the methods do. "
+    "Holm's correction is over all comparisons of one test on one data set."
+)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A test of paired values: mean difference a - b, p, the least p that so many pairs can give, and a remark."""
+
+    test: str
+    n: int
+    difference: float
+    p: float | None
+    least_p: float
+    remark: str = ""
+
+
+def paired_tests(a: Sequence[float], b: Sequence[float]) -> list[Paired]:
+    """Compare two methods over the same seeds: exact permutation of signs, and Wilcoxon's signed ranks.
+
+    Parameters
+    ----------
+    a, b
+        One value a seed, in the same order.
+
+    Returns
+    -------
+    list of Paired
+        Two-sided; `p` is None where there is nothing to test (fewer than two pairs, or no difference at all).
+    """
+    from scipy.stats import permutation_test, wilcoxon
+
+    if len(a) != len(b):
+        raise ValueError("paired values must be of the same seeds")
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    n, least = len(differences), 2.0 ** (1 - len(differences))
+    centre = mean(differences) if n else 0.0
+    remark = f"{n} seeds cannot give p below {least:.2g}: no decision" if least > 1 - LEVEL else ""
+    if n < 2 or not any(differences):
+        remark = "fewer than two common seeds" if n < 2 else "no difference in any seed"
+        return [Paired(test, n, centre, None, min(least, 1.0), remark) for test in ("permutation", "wilcoxon")]
+    rng = np.random.default_rng(0)
+    options = {"permutation_type": "samples", "n_resamples": SEED_RESAMPLES, "vectorized": True, "rng": rng}
+    permuted = permutation_test((np.array(differences),), lambda x, axis: np.mean(x, axis=axis), **options)
+    ranked = wilcoxon(differences, method="auto")
+    found = (("permutation", permuted.pvalue), ("wilcoxon", ranked.pvalue))
+    return [Paired(test, n, centre, min(float(p), 1.0), least, remark) for test, p in found]
+
+
+def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Paired:
+    """Compare two classifiers on the same samples (bool arrays: right or wrong), by the exact binomial test."""
+    from scipy.stats import binomtest
+
+    only_a, only_b = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+    difference = (only_a - only_b) / right_a.size
+    if only_a + only_b == 0:
+        return Paired("mcnemar", right_a.size, 0.0, None, 1.0, "right and wrong on the same samples")
+    p = binomtest(only_a, only_a + only_b).pvalue
+    least = 2.0 ** (1 - (only_a + only_b))
+    return Paired("mcnemar", right_a.size, difference, float(p), min(least, 1.0), f"{only_a} against {only_b} samples")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm 1979): the chance of any false one stays below the level."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = worst
+    return corrected

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +13,7 @@ import yaml
 
 from dica.files import UserError
 
+SHOWN = 40  # names that a message lists at most
 FLOAT = "tag:yaml.org,2002:float"
 
 
@@ -112,3 +115,12 @@ def _explain(error: Any) -> str:
     if error.validator == "enum":
         return f"{prefix}{error.instance!r} is not one of: {', '.join(map(str, error.validator_value))}"
     return f"{prefix}{error.message}"
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return `did you mean …? there are: …` for a name that is not among `known`, the nearest ones first."""
+    known = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    question = f"did you mean {' or '.join(near)}? " if near else ""
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return f"{question}there are: {', '.join(known[:SHOWN])}{more}"

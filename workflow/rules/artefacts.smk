@@ -120,6 +120,8 @@ rule page:
         cells=rules.cells.output.cells,
         tables=rules.tables.input,
         figures=rules.figures.input,
+        statistics=rules.statistics.output,
+        consistency=rules.consistency.output,
     output:
         page=report(
             f"{RESULTS}/report/index.html",

@@ -92,13 +92,13 @@ wildcard_constraints:
 def scores(keep=lambda run, wildcards: True):
     """Return an input function: metrics.json of every planned run that `keep(run, wildcards)` accepts.
 
-    With the target `light` only of runs that are trained, so that nothing else is. (The targets are known when inputs
+    With the targets `light` and `deposit` only of runs that are trained, so that nothing else is. (The targets are known when inputs
     are resolved, not yet when this file is read.)
     """
 
     def files(wildcards):
         runs = [run for run in PLAN["runs"] if keep(run, wildcards)]
-        if "light" in workflow.dag_settings.targets:
+        if {"light", "deposit"} & set(workflow.dag_settings.targets):
             runs = [
                 run
                 for run in runs

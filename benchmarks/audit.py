@@ -1,0 +1,95 @@
+"""Time `dica audit --all` over 204 runs, made from the committed ones in a temporary copy of the project.
+
+    python benchmarks/audit.py
+
+Half of the runs have 60,000 predictions, half 1,797; every file is in Git, as in the archive itself.
+Prints one line of CSV: runs, cells, seconds of one process, its exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from dica.artefacts import load_artefacts
+from dica.config import load_profile
+from dica.files import project_root, sha256_file, write_json
+from dica.identity import make_plan, write_plan
+from dica.layout import write_tables
+from dica.metrics import evaluate_files
+from dica.tables import artefacts_of, cells, write_cells
+
+SEEDS = 17
+SHOWN = ["dica table-1", "dica table-2"]
+DONORS = {"digits": "crlc", "cifar10-jpeg": "kmeans"}
+
+
+def copy_project(root: Path, project: Path) -> dict:
+    """Copy what an audit reads, with profiles and tables that ask for 204 runs; return their plan."""
+    for part in ("params", "workflow", "src", "data/labels"):
+        shutil.copytree(root / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "Snakefile", project)
+    declared = project / "params/artefacts/dica.yaml"
+    body = yaml.safe_load(declared.read_text())
+    for name in ("table-1", "table-2"):
+        body["artefacts"][name]["seeds"] = SEEDS
+        for row in body["artefacts"][name]["rows"]:
+            row.pop("seeds", None)
+    declared.write_text(yaml.safe_dump(body, sort_keys=False))
+    profile = project / "params/archive.yaml"
+    profile.write_text(yaml.safe_dump({**yaml.safe_load(profile.read_text()), "artefacts": SHOWN}, sort_keys=False))
+    return make_plan(load_profile(profile, project), project)
+
+
+def write_run(root: Path, project: Path, run: dict) -> None:
+    """Give a planned run the predictions and the record of a committed one."""
+    donor = sorted((root / "results/runs" / DONORS[run["dataset"]] / run["dataset"]).glob("s*"))[run["seed"] % 3]
+    folder = project / run["path"]
+    shutil.copytree(donor, folder)
+    keys = ("id", "method", "variant", "dataset", "data_id", "seed", "determinism", "params")
+    config = {key: run[key] for key in keys}
+    write_json(folder / "config.json", config)
+    record = json.loads((folder / "run.json").read_text())
+    record.update({key: config[key] for key in keys if key in record})
+    record["files"]["config.json"] = sha256_file(folder / "config.json")
+    write_json(folder / "run.json", record)
+    labels = project / "data/labels" / f"{run['dataset']}.npz"
+    evaluate_files(folder / "predictions.npz", labels, folder / "metrics.json", run["params"]["eval_split"])
+
+
+def main() -> None:
+    root = project_root()
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        plan = copy_project(root, project)
+        for run in plan["runs"]:
+            write_run(root, project, run)
+        write_plan(plan, project / "results/plan.json")
+        declared = artefacts_of(plan, project)
+        assert declared == load_artefacts(project, SHOWN)
+        frame = cells(plan, project, "results", declared)
+        write_cells(frame, project / "results/tables/cells.csv")
+        write_tables(declared, frame, plan, project / "results/tables")
+        identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark")
+        for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "results")):
+            subprocess.run(["git", *identity, *command], cwd=project, check=True)
+        begin = time.monotonic()
+        command = [sys.executable, "-m", "dica.cli", "audit", "--all"]
+        environment = {**os.environ, "PYTHONPATH": str(project / "src")}
+        done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True)
+        seconds = time.monotonic() - begin
+    print(done.stdout.splitlines()[-1] if done.stdout else done.stderr, file=sys.stderr)
+    print("runs,cells,seconds,exit_code")
+    print(f"{len(plan['runs'])},{len(frame)},{seconds:.1f},{done.returncode}")
+
+
+if __name__ == "__main__":
+    main()

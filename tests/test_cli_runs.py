@@ -1,0 +1,269 @@
+"""The commands about runs: status, compare, estimate, evaluate, and what the shell completes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dica import cli, compare, completion, estimate, scoring
+from dica.files import UserError, write_json, write_npz
+from test_audit import CELL, edit_json, edit_yaml, make_archive, run_folder
+
+DRC = "/".join(CELL)
+KMEANS = DRC.replace("/drc/", "/kmeans/")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, root: Path) -> Path:
+    return make_archive(tmp_path_factory.mktemp("cli") / "project", root)
+
+
+@pytest.fixture
+def project(archive: Path, tmp_path: Path, monkeypatch) -> Path:
+    folder = Path(shutil.copytree(archive, tmp_path / "project"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def dica(project: Path, monkeypatch, capsys):
+    """Call the command in a copy of the archive; returns its exit code and what it printed."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dica", *arguments])
+        monkeypatch.setattr(cli.console, "width", 300)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out + captured.err
+
+    return call
+
+
+def answer(dica, *arguments: str) -> object:
+    code, output = dica(*arguments, "--json")
+    assert code == 0, output
+    return json.loads(output)
+
+
+def test_status_tells_every_state_apart(dica, project: Path) -> None:
+    rows = answer(dica, "status")
+    assert {row["state"] for row in rows if "/digits/" in row["path"]} == {"done"}
+    waiting = [row["path"] for row in rows if row["state"] == "missing"]
+    assert len(waiting) > 2
+    for number, name in enumerate(("failed.json", "checkpoint.pt")):
+        state = project / "results/state" / waiting[number].rsplit("-", 1)[-1]
+        write_json(state / name, {"reason": "loss is not finite"})
+    (project / "src/dica/train.py").write_text("# other code\n")
+    found = {row["path"]: row for row in answer(dica, "status")}
+    assert (found[waiting[0]]["state"], found[waiting[0]]["detail"]) == ("failed", "loss is not finite")
+    assert "checkpoint" in found[waiting[1]]["detail"]
+    stale = [row for row in found.values() if row["state"] == "stale"]
+    assert len(stale) == 4
+    assert all("src/dica/train.py" in row["detail"] for row in stale)
+    code, output = dica("status", "--stale")
+    assert (code, "code changed since: src/dica/train.py" in output, "not finite" in output) == (0, True, True)
+
+
+def test_metrics_of_older_conventions_are_stale(dica, project: Path) -> None:
+    edit_json(run_folder(project) / "metrics.json", lambda metrics: metrics["headline"].pop("ari"))
+    (row,) = [row for row in answer(dica, "status") if row["state"] == "stale"]
+    assert "lacks headline.ari" in row["detail"]
+
+
+def test_compare_names_what_differs_and_nothing_else(dica, project: Path) -> None:
+    folder = run_folder(project).relative_to(project).as_posix()
+    assert answer(dica, "compare", folder, folder)["differences"] == {}
+    result = answer(dica, "compare", DRC, KMEANS)
+    assert "seeds" not in result["differences"]
+    assert result["differences"]["parameters"]["method"] == ["drc", "kmeans"]
+    values = result["metrics"]["acc"]
+    assert values["difference"] == pytest.approx(values["b"] - values["a"]) != 0
+
+    other = project / "copy"
+    shutil.copytree(project / folder, other)
+    edit_json(other / "run.json", lambda record: record["versions"].update(torch="9.9"))
+    edit_json(other / "run.json", lambda record: record["device"].update(name="another"))
+    edit_json(other / "run.json", lambda record: record["sources"].update({"src/dica/train.py": "b" * 64}))
+    differences = answer(dica, "compare", folder, "copy")["differences"]
+    assert differences.keys() == {"environment", "hardware", "code"}
+    assert differences["environment"]["torch"][1] == "9.9"
+    code, output = dica("compare", folder, "copy")
+    assert (code, "other versions of packages" in output, "byte for byte" in output) == (0, True, True)
+
+
+def test_compare_with_a_commit_a_prefix_and_a_checkout(dica, project: Path, tmp_path: Path) -> None:
+    folder = run_folder(project).relative_to(project).as_posix()
+    prefix = folder.rsplit("-", 1)[-1][:8]
+    there = tmp_path / "there"
+    shutil.copytree(project, there)
+    edit_json(project / folder / "metrics.json", lambda metrics: metrics["headline"].update(acc=0.5))
+    for other in (f"HEAD:{folder}", str(there)):
+        result = answer(dica, "compare", other, prefix)
+        assert result["differences"] == {}
+        assert result["metrics"]["acc"]["b"] == 0.5 != result["metrics"]["acc"]["a"]
+    edit_json(project / folder / "run.json", lambda record: record["files"].update({"predictions.npz": "0"}))
+    assert "audit both sides" in answer(dica, "compare", f"HEAD:{folder}", prefix)["summary"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fff", "no run begins with 'fff'"),
+        ("HEAD:results/nowhere", "no run is there"),
+        ("nobody:results/nowhere", "no commit 'nobody'"),
+        ("dica/table-1/drc/digit/acc", "did you mean dica/table-1/drc/digits/acc"),
+        ("drc/table-1/drc/cifar10/acc", "has no run: not run"),
+        ("nonsense", "is no run folder"),
+    ],
+)
+def test_a_side_that_is_not_there(dica, name: str, message: str) -> None:
+    code, output = dica("compare", name, DRC)
+    assert code == 2
+    assert message in output
+
+
+def test_estimates_rest_on_finished_runs_only(dica, project: Path) -> None:
+    device = "x86 <test>"
+    shutil.rmtree(run_folder(project))
+    result = answer(dica, "estimate", "dica", "table-1", "--device", device)
+    parts = {(part["method"], part["dataset"]): part for part in result["parts"]}
+    assert (parts["drc", "digits"]["rule"], parts["drc", "digits"]["seconds"]) == ("same", 60.0)
+    assert parts["kmeans", "digits"]["finished"] == 2
+    assert result["total"]["device_hours"] == pytest.approx(1 / 60)
+    assert "1,234" in parts["drc", "digits"]["basis"]
+
+    changes = {"drc": {"epochs": 400}, "kmeans": {"restarts": 7}}
+    edit_yaml(project / "params/archive.yaml", lambda body: body.update(overrides=changes))
+    before = parts["drc", "digits"]
+    result = answer(dica, "estimate", "all", "--device", device)
+    parts = {(part["method"], part["dataset"]): part for part in result["parts"]}
+    assert parts["drc", "digits"]["rule"] == "same"
+    assert parts["drc", "digits"]["seconds"] > 2 * before["seconds"], "twice the epochs, two runs"
+    assert parts["kmeans", "digits"]["rule"] == "variant"
+    assert (parts["drc", "cifar10"]["rule"], parts["drc", "cifar10"]["seconds"]) == ("unknown", None)
+    code, output = dica("estimate", "all", "--device", device)
+    assert (code, "are not in these figures" in output, "rough" in output) == (0, True, True)
+
+
+def test_a_device_without_runs_gives_no_hours(dica, monkeypatch) -> None:
+    monkeypatch.setattr("dica.cli_runs.this_device", lambda: "a device that nobody has")
+    total = answer(dica, "estimate", "all")["total"]
+    assert (total["timed"], total["unknown"]) == (0, total["runs"] - total["finished"])
+    code, output = dica("estimate", "all", "--device", "x87")
+    assert (code, "no finished run was timed on 'x87'" in output) == (2, True)
+    code, output = dica("estimate", "dca", "table-1")
+    assert (code, "did you mean dica table-1" in output) == (2, True)
+
+
+def test_wall_time() -> None:
+    assert estimate.wall_time([3, 3, 2, 2, 2], 2) == 7
+    assert estimate.wall_time([3, 3, 2, 2, 2], 1) == 12
+    assert estimate.wall_time([5], 4) == 5
+    assert estimate.wall_time([], 4) == 0
+
+
+def write(path: Path, values: list) -> Path:
+    array = np.array(values)
+    if path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".npz":
+        write_npz(path, {"train_assignment": array})
+    elif path.suffix == ".csv":
+        path.write_text("image,cluster\n" + "".join(f"{k},{value}\n" for k, value in enumerate(values)))
+    else:
+        path.write_text("\n".join(map(str, values)))
+    return path
+
+
+@pytest.mark.parametrize("suffix", scoring.KINDS)
+def test_predictions_of_any_kind_are_scored(dica, project: Path, suffix: str) -> None:
+    values = [(k + 3) % 10 for k in range(120)]
+    values[:12] = [3] * 12
+    path = write(project / f"mine{suffix}", values)
+    result = answer(dica, "evaluate", path.name, "--dataset", "digits")
+    right = sum((k + 3) % 10 == value for k, value in enumerate(values))
+    assert (result["acc"], result["split"], result["n"]) == (right / 120, "train", 120)
+    assert np.array(result["confusion"]).sum() == 120
+    code, output = dica("evaluate", path.name, "--dataset", "digits", "--confusion")
+    assert (code, f"{right / 120:.4f}" in output, "clusters (with the class" in output) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "1\n2\nx\n", "a.txt:3: 'x' is no number"),
+        ("a.txt", "1 2 3", "has 3 assignments; digits has train 120"),
+        ("a.txt", "0.5 " * 120, "of type float64"),
+        ("a.txt", "nan " * 120, "of type float64"),
+        ("a.txt", "-1 " * 120, "indices start at 0"),
+        ("a.txt", "5000000 " * 120, "has cluster 5000000"),
+        ("a.txt", "", "has shape (0,)"),
+        ("a.csv", "", "is empty"),
+        ("a.csv", "id,name\n1,2\n", "call one of them"),
+        ("a.npy", "text", "not a readable npy"),
+        ("a.npz", "text", "not a readable npz"),
+        ("a.pkl", "text", "of unknown kind"),
+    ],
+)
+def test_wrong_predictions_are_one_clear_error(dica, project: Path, name: str, content: str, message: str) -> None:
+    (project / name).write_text(content)
+    code, output = dica("evaluate", name, "--dataset", "digits")
+    assert code == 2
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_evaluate_names_what_there_is(dica, project: Path) -> None:
+    path = write(project / "mine.txt", [0] * 120)
+    assert "did you mean digits" in dica("evaluate", path.name, "--dataset", "digit")[1]
+    assert "cifar10.ready" in dica("evaluate", path.name, "--dataset", "cifar10")[1]
+    assert "no such file" in dica("evaluate", "other.txt", "--dataset", "digits")[1]
+    assert "has no split 'test'" in dica("evaluate", path.name, "--dataset", "digits", "--split", "test")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("dica audit d", {"dica", "drc"}),
+        ("dica audit dica t", {"table-1"}),
+        ("dica audit dica table-1 drc/", {"drc/digits/acc", "drc/digits/nmi", "drc/digits/ari"}),
+        ("dica evaluate x --dataset d", {"digits"}),
+        ("dica estimate k", {"kmeans"}),
+    ],
+)
+def test_the_shell_completes(project: Path, root: Path, words: str, offered: set[str]) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root / "src"),
+        "_DICA_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    command = [sys.executable, "-c", "import sys; sys.argv = ['dica']; from dica.cli import main; main()"]
+    done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True)
+    assert set(done.stdout.split()) == offered, done.stderr
+
+
+def test_completion_offers_nothing_outside_a_project(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    context = type("Context", (), {"params": {}})()
+    assert completion.papers(context, "") == []
+    assert completion.profiles(context, "") == []
+    (tmp_path / "Snakefile").touch()
+    (tmp_path / "params").mkdir()
+    with pytest.raises(UserError, match="both sides are checkouts"):
+        compare.Finder(tmp_path, "results").sides(str(tmp_path), str(tmp_path))
+
+
+def test_profiles_are_completed(project: Path) -> None:
+    context = type("Context", (), {"params": {}})()
+    assert "params/archive.yaml" in completion.profiles(context, "")
+    assert "params/drc.yaml" not in completion.profiles(context, "")

@@ -1,0 +1,51 @@
+# What the stored predictions say about chance, and what bounds say about printed numbers; nothing here imports torch.
+
+
+localrules:
+    statistics,
+    consistency,
+
+
+rule statistics:
+    input:
+        plan=PLAN_FILE,
+        losses=LOSSES_FILE,
+        metrics=scores(),
+    output:
+        report(
+            expand(
+                f"{RESULTS}/tables/statistics/{{name}}.csv",
+                name=["intervals", "pairs", "stability"],
+            ),
+            caption="../report/statistics.rst",
+            category="All numbers",
+        ),
+    log:
+        f"{RESULTS}/logs/statistics.log",
+    conda:
+        "../../environment.yml"
+    params:
+        out=lambda wildcards, output: Path(output[0]).parent,
+    shell:
+        "python workflow/scripts/inference.py --plan {input.plan:q} --out {params.out:q} 2> {log:q}"
+
+
+rule consistency:
+    input:
+        plan=PLAN_FILE,
+        losses=LOSSES_FILE,
+        metrics=scores(),
+        published="params/published/results.csv",
+        remarks="params/published/discrepancies.csv",
+    output:
+        table=report(
+            f"{RESULTS}/tables/consistency.csv",
+            caption="../report/consistency.rst",
+            category="All numbers",
+        ),
+    log:
+        f"{RESULTS}/logs/consistency.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python workflow/scripts/consistency.py --plan {input.plan:q} --out {output.table:q} 2> {log:q}"
