@@ -229,7 +229,9 @@ def test_tone_operations_equal_torchvision(channels):
     close = functools.partial(torch.testing.assert_close, atol=1e-6, rtol=1e-5)
     close(augment.autocontrast(pixels), functional.autocontrast(pixels))
     close(augment.equalize(pixels), functional.equalize(images) / 255)
-    close(augment.solarize(pixels, fraction), per_image(lambda x, t: functional.solarize(x, float(t)), pixels, fraction))
+    close(
+        augment.solarize(pixels, fraction), per_image(lambda x, t: functional.solarize(x, float(t)), pixels, fraction)
+    )
     bits = torch.tensor([1, 4, 5, 6, 7, 8])
     expected = per_image(lambda x, b: functional.posterize(x, int(b)), images, bits) / 255
     close(augment.posterize(pixels, bits), expected)

@@ -172,6 +172,21 @@ def init_linear(weight: Tensor, bias: Tensor | None, init: str, generator: torch
         bias.zero_()
 
 
+def load_state(module: nn.Module, state: dict[str, Tensor], refusal: str) -> None:
+    """Load weights into `module`, all of them and no others.
+
+    Raises
+    ------
+    UserError
+        `refusal` and the first difference, if they are of another network.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise UserError(f"{refusal}: {first[:200]}") from None
+
+
 def _stem(kind: str, in_channels: int, width: int, image_size: int | None) -> list[nn.Module]:
     if kind == "imc" and image_size is None:
         raise UserError("stem: imc needs image_size, the size of the data set's images")
