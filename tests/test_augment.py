@@ -266,7 +266,7 @@ def test_rand_augment_applies_torchvisions_fourteen_operations():
     pixels = images / 255
     u = torch.rand(14 * share, generator=generator(3))
     u[-4:] = (u[-4:] * 4).round() / 4  # whole pixels, so that no rounding decides
-    found = augment.RandAugment.apply(pixels, u, share)
+    found = augment.RandAugment(1).apply(pixels, u, share)
     enhance = (0.05 + 0.9 * u).tolist()
     for k in range(share):
         rows = [share * op + k for op in range(14)]
@@ -293,15 +293,17 @@ def test_rand_augment_applies_torchvisions_fourteen_operations():
 
 
 def test_rand_augment_gives_each_operation_its_share_and_keeps_the_order_of_the_images(monkeypatch):
-    def mark(images, u, share):
+    def mark(self, images, u, share):
         return images + 1000 * torch.arange(14).repeat_interleave(share)[:, None, None, None]
 
-    monkeypatch.setattr(augment.RandAugment, "apply", staticmethod(mark))
+    monkeypatch.setattr(augment.RandAugment, "apply", mark)
     images = torch.arange(140.0)[:, None, None, None].expand(140, 1, 2, 2)
     found = augment.RandAugment(1)(images, generator())
     assert torch.equal(found % 1000, images)
     counts = torch.bincount((found[:, 0, 0, 0] // 1000).long(), minlength=14)
     assert torch.equal(counts, torch.full((14,), 10))
+    half = augment.RandAugment(1, p=0.5)(images, generator())
+    assert 25 < (half == images).flatten(1).all(1).sum() - 5 < 115, "done with probability p; identity marks 0"
     few = torch.stack([augment.RandAugment(1)(images[:3], generator(seed))[:, 0, 0, 0] // 1000 for seed in range(700)])
     for image in few.T:  # also in a batch with fewer images than operations
         counts = torch.bincount(image.long(), minlength=14)

@@ -244,14 +244,13 @@ def test_no_label_but_the_drawn_ones_has_any_effect(root: Path) -> None:
     method = semi(root)
     labels = LABELS.clone()
     other = torch.ones(N, dtype=torch.bool)
-    other[method.labelled] = False
+    other[method.labelled.positions] = False
     labels[other] = -1
     again = make(root, "crlc-semi")
     again.give_labels(labels)
     batch = batch_of(list(range(16)))
     torch.testing.assert_close(again.loss(batch)["loss"], method.loss(batch_of(list(range(16))))["loss"])
-    held = [value for value in vars(again).values() if isinstance(value, torch.Tensor) and len(value) == N]
-    assert all(torch.equal(value.sort().values, torch.arange(N)) for value in held), "an order, but no labels"
+    assert {name: len(value) for name, value in again.labelled.state_dict().items()} == {"positions": 40, "classes": 40}
 
 
 @pytest.mark.parametrize("variant", ["full", "without-rl-head"])
@@ -260,24 +259,25 @@ def test_the_loss_is_equation_12(root: Path, variant: str) -> None:
     parts = method.loss(batch)
     features = method._embed(batch.images, batch.rng("augmented"))
     z = (None, None) if method.rl_head is None else method.rl_head(features)
-    logits, chosen = method.c_head(features), method._draw(batch)
-    labelled = method.c_head(method.backbone(method.augmented(IMAGES[method.labelled[chosen]], batch.rng("labelled"))))
+    logits, few = method.c_head(features), method.labelled
+    chosen = few.draw(32, batch.rng("labelled images"))
+    labelled = method.c_head(method.backbone(method.augmented(IMAGES[few.positions[chosen]], batch.rng("labelled"))))
     options = {name: method.params[name] for name in ("lambda2", "lambda3", "temperature")}
-    loss, expected = semi_loss(*z, logits[:, 0], logits[:, 1], labelled, method.targets[chosen], **options)
+    loss, expected = semi_loss(*z, logits[:, 0], logits[:, 1], labelled, few.classes[chosen], **options)
     torch.testing.assert_close(parts.pop("loss"), loss)
     assert parts.keys() == expected.keys()
     torch.testing.assert_close(parts["L_CE"], expected["L_CE"])
     alone, _ = crlc_loss(None, None, logits[3, 0], logits[3, 1], reg_weight=0.01)
-    entropy = F.cross_entropy(labelled[3], method.targets[chosen])
+    entropy = F.cross_entropy(labelled[3], few.classes[chosen])
     torch.testing.assert_close(batch.extra["head_losses"][3], alone + 0.7 * entropy)
 
 
 def test_a_labelled_batch_repeats_images_only_when_it_must(root: Path) -> None:
     few, many = semi(root, "per-class-1"), semi(root)
-    counts = torch.bincount(few._draw(batch_of([0])), minlength=10)
+    counts = torch.bincount(few.labelled.draw(32, generator(0, "x")), minlength=10)
     assert counts.tolist().count(3) == 8, "32 of 10: three of each, and two a fourth time"
     assert counts.tolist().count(4) == 2
-    drawn = many._draw(batch_of([0]))
+    drawn = many.labelled.draw(32, generator(0, "x"))
     assert len(drawn) == len(drawn.unique()) == 32
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dica.files import UserError
+from dica.labelled import LabelledImages
 from dica.methods.base import Batch, DataInfo
 from dica.methods.crlc import CRLC
 
@@ -31,43 +31,29 @@ class SemiCRLC(CRLC):
     supervised = True
 
     def __init__(self, params: dict, data: DataInfo) -> None:
+        order = torch.randperm(data.counts["train"])  # first of all draws: a seed has the same images in every method
         super().__init__(params, data)
-        self.order = torch.randperm(data.counts["train"])  # of the run's seed; only `give_labels` uses it
-        count = params["labels_per_class"] * params["num_clusters"]
-        self.register_buffer("labelled", torch.zeros(count, dtype=torch.long))
-        self.register_buffer("targets", torch.zeros(count, dtype=torch.long))
+        self.labelled = LabelledImages(order, params["num_clusters"], params["labels_per_class"])
 
     def give_labels(self, labels: Tensor) -> None:
-        """Draw the labelled images, equally many of each class, and forget all other labels."""
-        each, order = self.params["labels_per_class"], self.order.to(labels.device)
-        rows = [order[labels[order] == number][:each] for number in range(self.params["num_clusters"])]
-        for number, found in enumerate(rows):
-            if len(found) < each:
-                raise UserError(f"crlc-semi: labels_per_class: {each}, but class {number} has {len(found)} images")
-        chosen = torch.cat(rows).sort().values
-        self.labelled.copy_(chosen)
-        self.targets.copy_(labels[chosen])
+        """Draw the labelled images, and forget all other labels."""
+        self.labelled.choose(labels)
 
     def record(self) -> dict:
         """Return the labelled images: their positions in the train split, and their classes."""
-        return {"labelled": self.labelled.tolist(), "classes": self.targets.tolist()}
+        return self.labelled.record()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 12."""
-        parts, chosen = super().loss(batch), self._draw(batch)
-        images = self.augmented(batch.take(self.labelled[chosen]), batch.rng("labelled"))
+        parts, labelled = super().loss(batch), self.labelled
+        chosen = labelled.draw(self.params["labelled_batch"], batch.rng("labelled images"))
+        images = self.augmented(batch.take(labelled.positions[chosen]), batch.rng("labelled"))
         logits = self.c_head(self.backbone(images)).float()
-        targets = self.targets[chosen].expand(len(logits), -1)
+        targets = labelled.classes[chosen].expand(len(logits), -1)
         supervised = F.cross_entropy(logits.permute(1, 2, 0), targets.T, reduction="none").mean(0)  # of each sub-head
         weight = self.params["lambda3"]
         batch.extra["head_losses"] = batch.extra["head_losses"] + weight * supervised.detach()
         return {**parts, "loss": parts["loss"] + weight * supervised.mean(), "L_CE": supervised.mean()}
-
-    def _draw(self, batch: Batch) -> Tensor:
-        """Return which labelled images this step sees, (labelled_batch,): each equally often, but for the remainder."""
-        size, count, source = self.params["labelled_batch"], len(self.labelled), batch.rng("labelled images")
-        rounds = torch.rand(-(-size // count), count, generator=source, device=source.device)
-        return rounds.argsort(1).flatten()[:size].to(self.labelled.device)
 
 
 def build(params: dict, data: DataInfo) -> SemiCRLC:

@@ -1,8 +1,8 @@
 """Two-stage CRLC: Do, Tran and Venkatesh, ICCV 2021, Section 5.1.2 and appendix A.7 (Tables 2 and 7).
 
 Stage 1 is another run, the `source`: SimCLR on the small sets, the public MoCo-v2 network on ImageNet-50/100/200.
-Stage 2 takes its backbone, finds the nearest neighbours of every training image by the cosine of its features, once, and
-trains the C-head by L_cluster (Eq. 8); the positive of an image is one of its neighbours, drawn anew in every step.
+Stage 2 takes its backbone, finds the nearest neighbours of every training image by the cosine of its features, once,
+and trains the C-head by L_cluster (Eq. 8); the positive of an image is one of its neighbours, drawn anew in every step.
 Settings are SCAN's (Van Gansbeke et al., ECCV 2020), as the paper says.
 
 Deviations and readings, each a key of params/crlc-two-stage.yaml with the paper's value as default:

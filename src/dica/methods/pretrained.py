@@ -5,8 +5,8 @@ ImageNet; He et al., CVPR 2020; Chen et al., 2020): the query encoder and its tw
 A run of this method trains nothing. It checks the file against the declared digests, loads it without executing
 anything in it, and fits K-means to the backbone's features: the row "pretext + K-means" of Table 2.
 
-`weights.md5` are the leading digits that MoCo's authors publish; declare `weights.sha256` as well once you have the file
-and trust it: both are part of the run's identity.
+`weights.md5` are the leading digits that MoCo's authors publish; declare `weights.sha256` as well once you have the
+file and trust it: both are part of the run's identity.
 """
 
 from __future__ import annotations
