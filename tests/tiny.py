@@ -62,6 +62,8 @@ def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: 
     """The config of a run on the tiny data set: the digits' parameters, two epochs, small batches."""
     params = config.resolve(method, variant, "digits", archive_profile(), ROOT)
     params = config.merge(params, {key: value for key, value in TINY.items() if key in params}, overrides)
+    if params.get("supervised"):
+        params["num_clusters"] = 8  # as many as there are classes
     if source := params.get("source"):
         source["id"] = tiny_config(source["method"], source["variant"], seed)["id"]
     body = {

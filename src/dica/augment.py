@@ -188,6 +188,52 @@ def warp(images: Tensor, matrix: Tensor, nearest_fill: bool = False, mode: str =
     return F.grid_sample(images, grid, mode=mode, padding_mode=fill, align_corners=False)
 
 
+def autocontrast(images: Tensor) -> Tensor:
+    """Stretch each channel of each image to the whole of [0, 1]; a flat channel stays."""
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    flat = high <= low
+    return torch.where(flat, images, (images - low) / torch.where(flat, 1.0, high - low))
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Equalise the histogram of each channel at 256 levels, as PIL does.
+
+    With `below` the number of darker pixels and `step` = (pixels below the brightest level) // 255, a pixel goes to
+    level (below + step // 2) // step. If the step is 0, as for images of fewer than 256 pixels, nothing changes.
+    """
+    levels = images.mul(255).round().flatten(2)
+    below = torch.searchsorted(levels.sort(dim=2).values, levels)
+    step = below.amax(2, keepdim=True) // 255
+    found = ((below + step // 2) // step.clamp_min(1)).clamp_max(255).to(images.dtype).div(255)
+    return torch.where(step[..., None] == 0, images, found.view_as(images))
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Invert the pixels at or above `threshold` (n,), in [0, 1] or beyond."""
+    return torch.where(images >= threshold[:, None, None, None], 1 - images, images)
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """Keep the leading `bits` (n,) of the 8 bits of each pixel."""
+    size = torch.exp2(8 - bits.to(images.dtype))[:, None, None, None]
+    return torch.floor(images.mul(255).round() / size) * size / 255
+
+
+def sharpen(images: Tensor, factor: Tensor) -> Tensor:
+    """Move images from a smoothed copy (factor 0) to themselves (1) and beyond; `factor` is (n,).
+
+    The kernel is [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13; the outermost pixels stay. Images have 3 x 3 pixels or more.
+    """
+    kernel = _constant((1.0, 1.0, 1.0, 1.0, 5.0, 1.0, 1.0, 1.0, 1.0), images).view(1, 1, 3, 3) / 13
+    smooth = images.clone()
+    smooth[..., 1:-1, 1:-1] = F.conv2d(images.flatten(0, 1)[:, None], kernel).view(*images.shape[:2], *_inner(images))
+    return torch.addcmul(smooth, images - smooth, factor[:, None, None, None]).clamp_(0, 1)
+
+
+def _inner(images: Tensor) -> tuple[int, int]:
+    return images.shape[2] - 2, images.shape[3] - 2
+
+
 @functools.lru_cache(maxsize=256)
 def _cached(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)
@@ -230,9 +276,9 @@ def _convolution_matrix(taps: Tensor, length: int) -> Tensor:
 # Steps: a frozen record of the settings, called with images and a generator.
 
 
-def _uniform(generator: Generator, images: Tensor, columns: int) -> Tensor:
-    """Draw (n, columns) numbers in [0, 1) where the generator lives and bring them to the images."""
-    drawn = torch.rand(len(images), columns, generator=generator, device=generator.device)
+def _uniform(generator: Generator, images: Tensor, columns: int, rows: int | None = None) -> Tensor:
+    """Draw (n or `rows`, columns) numbers in [0, 1) where the generator lives and bring them to the images."""
+    drawn = torch.rand(rows or len(images), columns, generator=generator, device=generator.device)
     return drawn.to(images.device, non_blocking=True)
 
 
@@ -499,6 +545,125 @@ class ChannelShift:
         return torch.clamp(images + added[:, :, None, None], low, high)
 
 
+def corner_matrix(angle: Tensor, shear: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
+    """Return the (n, 2, 3) map from output to input of PIL's rotation about the centre, shear and translation.
+
+    Parameters
+    ----------
+    angle
+        (n,) radians, anticlockwise as the image is seen.
+    shear
+        (n, 2): x moves by shear[0] times y, y by shear[1] times x, both counted from the top left corner.
+    shift
+        (n, 2) fractions of the width and the height; the content moves left and up.
+    """
+    cos, sin = angle.cos(), angle.sin()
+    linear = torch.stack([cos, shear[:, 0] - sin, shear[:, 1] + sin, cos], dim=1).view(-1, 2, 2)
+    size = _constant((float(width), float(height)), angle)
+    return torch.cat([linear, (shift * size + shear * size.flip(0) / 2)[:, :, None]], dim=2)
+
+
+# The ranges of SCAN and of FixMatch; the rotation is symmetric about 0.
+ENHANCE, ROTATE, SOLARIZE, POSTERIZE = (0.05, 0.95), 30.0, (0.0, 256.0), (4.0, 8.0)
+RAND_AUGMENT_OPS = (
+    "identity",
+    "autocontrast",
+    "equalize",
+    "solarize",
+    "posterize",
+    "sharpness",
+    "brightness",
+    "contrast",
+    "color",
+    "rotate",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """`count` operations one after the other, each one of fourteen (`RAND_AUGMENT_OPS`) at a random strength.
+
+    RandAugment in the form of SCAN (Van Gansbeke et al., ECCV 2020), whose operations and ranges these are: drawn
+    with repetition, geometry with the nearest pixel and black outside. FixMatch has the same operations with `shear`
+    and `translate` (fractions, either way) of 0.3, each done with probability `p` 0.5. In every turn each operation
+    gets an equal share of the batch, drawn at random, and works on that alone. So an image's operation is uniform over
+    the fourteen, and images differ independently but for the equal shares.
+    """
+
+    count: int
+    shear: float = 0.1
+    translate: float = 0.1
+    p: float = 1.0
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        share = -(-len(images) // len(RAND_AUGMENT_OPS))  # rounded up: some slots have no image of their own
+        slots = share * len(RAND_AUGMENT_OPS)
+        for turn in _uniform(generator, images, 3 * self.count, rows=slots).split(3, dim=1):
+            member = turn[:, 0].argsort()
+            result = self.apply(images[member % len(images)], turn[:, 1], share)[member.argsort()[: len(images)]]
+            images = torch.where((turn[: len(images), 2] < self.p)[:, None, None, None], result, images)
+        return images
+
+    def apply(self, images: Tensor, u: Tensor, share: int) -> Tensor:
+        """Apply the fourteen operations to `share` images each, in the order of `RAND_AUGMENT_OPS`.
+
+        Parameters
+        ----------
+        images
+            (14 share, c, h, w).
+        u
+            (14 share,) uniform numbers: the strengths, as fractions of the operations' ranges.
+        """
+        part, v = images.split(share), u.split(share)
+        blended, moved = images[6 * share : 9 * share], images[9 * share :]
+        kind = torch.arange(3, device=images.device).repeat_interleave(share)
+        return torch.cat(
+            [
+                part[0],
+                autocontrast(part[1]),
+                equalize(part[2]),
+                solarize(part[3], _between(v[3], SOLARIZE) / 255),
+                posterize(part[4], _between(v[4], POSTERIZE).floor()),
+                sharpen(part[5], _between(v[5], ENHANCE)),
+                jitter_lerp(blended, kind, _between(u[6 * share : 9 * share], ENHANCE)),
+                warp(moved, self.matrices(u[9 * share :], *images.shape[-2:]), mode="nearest"),
+            ]
+        )
+
+    def matrices(self, u: Tensor, height: int, width: int) -> Tensor:
+        """Return the maps of the five geometric operations, an equal share of `u` (n,) each."""
+        amount = (2 * u - 1).unflatten(0, (5, -1))
+        alone = torch.zeros(5, 5, amount.shape[1], dtype=u.dtype, device=u.device)
+        rotate, *rest = torch.diagonal_scatter(alone, amount.mT).flatten(1)
+        shear, shift = (torch.stack(pair, dim=1) for pair in (rest[:2], rest[2:]))
+        return corner_matrix(torch.deg2rad(ROTATE * rotate), self.shear * shear, self.translate * shift, height, width)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Set one square to 0, its side about a whole number drawn from 1 to `size`, its centre anywhere in the image.
+
+    As in SCAN: from centre - side // 2 to centre + side // 2, so that a side of 1 changes nothing. After `normalize`
+    the square has the mean colour.
+    """
+
+    size: int
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        u = _uniform(generator, images, 3)
+        half = torch.floor(1 + u[:, 0] * self.size) // 2
+        inside = []
+        for draw, length in zip(u[:, 1:].unbind(1), images.shape[-2:], strict=True):
+            offset = torch.arange(length, device=images.device) - torch.floor(draw * length)[:, None]
+            inside.append((offset >= -half[:, None]) & (offset < half[:, None]))
+        hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return torch.where(hole, 0.0, images)
+
+
 @dataclass(frozen=True)
 class Rescale:
     """Multiply by `factor`."""
@@ -533,6 +698,8 @@ OPS = {
     "affine": Affine,
     "keras_affine": KerasAffine,
     "channel_shift": ChannelShift,
+    "rand_augment": RandAugment,
+    "cutout": Cutout,
     "rescale": Rescale,
     "normalize": Normalize,
 }
@@ -639,7 +806,7 @@ def _check_value(name: str, key: str, value: Any) -> None:
     elif key in ("scale", "ratio", "sigma", "zoom"):
         good = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
         good, want = good and 0 < value[0] <= value[1], "[low, high] with 0 < low <= high"
-    elif key in ("size", "kernel_size"):
+    elif key in ("size", "kernel_size", "count"):
         good, want = type(value) is int and value > 0, "a whole number above 0"
         if key == "kernel_size":
             good, want = good and value % 2 == 1, "an odd whole number"

@@ -35,6 +35,8 @@ BACKBONES = {
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
+# A wide residual network (below) and its blocks per stage; wrn10 is for tests.
+WIDE = {"wrn28": 4, "wrn10": 1}
 STEMS = ("cifar", "std", "pica", "imc")
 INITS = ("pica", "kaiming", "torch")
 
@@ -85,6 +87,57 @@ class ResNet(nn.Module):
         return self.pool(self.feature_map(images)).flatten(1)
 
 
+class PreActivationBlock(nn.Module):
+    """Batch norm, leaky ReLU and 3x3 convolution, twice, added to the input."""
+
+    def __init__(self, channels: int, out: int, stride: int, activate_first: bool) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (nn.BatchNorm2d(c, momentum=0.001) for c in (channels, out))
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels != out:
+            self.shortcut = nn.Conv2d(channels, out, 1, stride, bias=False)
+        self.activate_first = activate_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, channels, h, w) to (n, out, h / stride, w / stride)."""
+        active = F.leaky_relu(self.norm1(x), 0.1)
+        residual = self.conv2(F.leaky_relu(self.norm2(self.conv1(active)), 0.1))
+        return self.shortcut(active if self.activate_first else x) + residual
+
+
+class WideResNet(nn.Module):
+    """Wide residual network in the form of the semi-supervised literature, without its classifier.
+
+    Zagoruyko and Komodakis, BMVC 2016; slope .1 and the slow batch norms (momentum .001) as in MixMatch and FixMatch.
+    WRN-28-2 has four blocks a stage and 32 channels in the first of three stages.
+    """
+
+    def __init__(self, depth: int, in_channels: int, width: int) -> None:
+        super().__init__()
+        channels = 16
+        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        stages = []
+        for index in range(3):
+            out = width * 2**index
+            first = PreActivationBlock(channels, out, 2 if index else 1, activate_first=index == 0)
+            rest = (PreActivationBlock(out, out, 1, activate_first=False) for _ in range(depth - 1))
+            stages.append(nn.Sequential(first, *rest))
+            channels = out
+        self.stages = nn.Sequential(*stages)
+        self.norm = nn.BatchNorm2d(channels, momentum=0.001)
+        self.out_features = channels
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to the last map (n, out_features, h / 4, w / 4)."""
+        return F.leaky_relu(self.norm(self.stages(self.stem(images))), 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, out_features)."""
+        return self.feature_map(images).mean((2, 3))
+
+
 def build_backbone(
     name: str,
     stem: str,
@@ -94,19 +147,19 @@ def build_backbone(
     image_size: int | None = None,
     init: str = "kaiming",
     generator: torch.Generator | None = None,
-) -> ResNet:
+) -> ResNet | WideResNet:
     """Build a backbone with attribute `out_features`.
 
     Parameters
     ----------
     name
-        A key of `BACKBONES`.
+        A key of `BACKBONES` or of `WIDE`.
     stem
         `cifar`, `std`, `pica` or `imc` (table above).
     in_channels
         Channels of the images: 1 or 3.
     width
-        Channels of the first stage, doubled at every further one; 64 in the papers.
+        Channels of the first stage, doubled at every further one; 64 in the papers, 32 for the wide one.
     sobel
         Put PICA's fixed gradient filters in front.
     image_size
@@ -119,14 +172,19 @@ def build_backbone(
     UserError
         For an unknown name, stem or init, or a missing image size.
     """
-    if name not in BACKBONES:
-        raise UserError(f"backbone: {name!r} is not one of {', '.join(BACKBONES)}")
+    if name not in {**BACKBONES, **WIDE}:
+        raise UserError(f"backbone: {name!r} is not one of {', '.join([*BACKBONES, *WIDE])}")
     if stem not in STEMS:
         raise UserError(f"stem: {stem!r} is not one of {', '.join(STEMS)}")
-    block, depths = BACKBONES[name]
-    layers = [Sobel()] if sobel else []
-    layers += _stem(stem, 2 if sobel else in_channels, width, image_size)
-    network = ResNet(block, depths, nn.Sequential(*layers), width)
+    if name in WIDE and (stem != "cifar" or sobel):
+        raise UserError(f"backbone: {name} has the stem cifar and no Sobel filters")
+    if name in WIDE:
+        network = WideResNet(WIDE[name], in_channels, width)
+    else:
+        block, depths = BACKBONES[name]
+        layers = [Sobel()] if sobel else []
+        layers += _stem(stem, 2 if sobel else in_channels, width, image_size)
+        network = ResNet(block, depths, nn.Sequential(*layers), width)
     init_weights(network, init, generator)
     return network
 
@@ -170,6 +228,21 @@ def init_linear(weight: Tensor, bias: Tensor | None, init: str, generator: torch
         bias.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
     elif bias is not None:
         bias.zero_()
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor], refusal: str) -> None:
+    """Load weights into `module`, all of them and no others.
+
+    Raises
+    ------
+    UserError
+        `refusal` and the first difference, if they are of another network.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise UserError(f"{refusal}: {first[:200]}") from None
 
 
 def _stem(kind: str, in_channels: int, width: int, image_size: int | None) -> list[nn.Module]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -173,7 +174,8 @@ class Trainer:
             return generator(self.seed, purpose, *position, device=self.images.device)
 
         images = self.images.take(phase.splits, indices)
-        whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase))
+        take = partial(self.images.take, phase.splits)
+        whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase), take)
         for batch in self.method.split(whole):
             self._step(batch)
         self.images_seen += len(indices)

@@ -16,7 +16,8 @@ def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: in
     ----------
     schedule
         ``{kind: constant}``, ``{kind: steps, milestones: [epoch, …], factor: f}`` or
-        ``{kind: cosine, floor: fraction of the base rate}``; each may add ``warmup_steps`` (linear from 0).
+        ``{kind: cosine, floor: fraction of the base rate}`` or ``{kind: cosine_7_16}``, cos(7/16 pi t) as in FixMatch;
+        each may add ``warmup_steps`` (linear from 0).
     step, epoch
         Counted from 0.
     """
@@ -26,6 +27,8 @@ def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: in
     elif schedule["kind"] == "cosine":
         floor = schedule.get("floor", 0.0)
         factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    elif schedule["kind"] == "cosine_7_16":
+        factor = math.cos(7 / 16 * math.pi * epoch / epochs)
     warmup = schedule.get("warmup_steps", 0)
     return base * factor * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -42,6 +42,7 @@ class Batch:
     indices : (n,) positions of the images in the phase's splits, laid end to end
     rng : gives a fresh generator for a named purpose at this position of the run
     extra : what a method hands from `split` to `loss` (targets, positions)
+    take : gives the images at other positions of the phase's splits, as `images`
     """
 
     images: Tensor
@@ -51,6 +52,7 @@ class Batch:
     phase: str
     rng: Rng
     extra: dict[str, Tensor] = field(default_factory=dict)
+    take: Callable[[Tensor], Tensor] | None = None
 
 
 SPLITS = {
@@ -90,11 +92,16 @@ class Method(nn.Module):
         self.data = data
 
     def pipeline(self, name: str) -> Pipeline:
-        """Return the augmentation pipeline ``params.views.<name>``, followed by the normalisation if there is one."""
+        """Return the augmentation pipeline ``params.views.<name>``.
+
+        The normalisation, if there is one, comes last unless the pipeline itself names its place.
+        """
         steps, statistics = self.params["views"][name], self.params["normalisation"]
         if statistics is None:
             return build_pipeline(steps)
-        return build_pipeline([*steps, {"op": "normalize"}], statistics["mean"], statistics["std"])
+        named = any(step.get("op") == "normalize" for step in steps)
+        steps = steps if named else [*steps, {"op": "normalize"}]
+        return build_pipeline(steps, statistics["mean"], statistics["std"])
 
     def test_view(self, images: Tensor) -> Tensor:
         """Return the un-augmented view of uint8 images (n, C, H, W); the pipeline `test` draws nothing at random."""

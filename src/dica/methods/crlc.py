@@ -12,7 +12,7 @@ Deviations and readings, each a key of params/crlc.yaml with the paper's value a
 - `stl_unlabelled`: "to train the RL-head" the paper adds STL-10's unlabelled images. Here each step then has two
   batches: one of labelled images for every term and one of all images for L_FC, which is the mean of both. An epoch
   is a pass over the labelled images. The code leaves the unlabelled ones out.
-- Not covered: the two-stage version (Tables 2, 7) and CRLC-semi (Tables 3, 8).
+- The two-stage version (Tables 2, 7) is the method `crlc-two-stage`, CRLC-semi (Tables 3, 8) `crlc-semi`.
 - Prediction: the paper does not say by which sub-head, the code picks with the labels. Here it is the one with the
   lowest training loss in the last epoch.
 """
@@ -50,9 +50,10 @@ class CRLC(Method):
         super().__init__(params, data)
         network = params["backbone"]
         self.backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
-        features, hidden = self.backbone.out_features, (params["head_hidden"],)
+        features, hidden = self.backbone.out_features, (params["head_hidden"],) if params["head_hidden"] else ()
         self.c_head = ClusterSubHeads(features, params["num_clusters"], params["sub_heads"], hidden)
-        self.rl_head = ProjectionHead(features, hidden, params["projection_size"]) if params["use_rl_head"] else None
+        with_rl_head = params.get("use_rl_head", False)
+        self.rl_head = ProjectionHead(features, hidden, params["projection_size"]) if with_rl_head else None
         for head in filter(None, (self.c_head, self.rl_head)):
             init_weights(head, network["init"])
         self.augmented = self.pipeline("augmented")
@@ -63,7 +64,7 @@ class CRLC(Method):
 
     @property
     def _has_bank(self) -> bool:
-        return self.params["framework"] == "memory_bank"
+        return self.params.get("framework") == "memory_bank"
 
     def _make_bank(self) -> None:
         params, rows = self.params, sum(self.data.counts[name] for name in self._splits())
@@ -79,7 +80,7 @@ class CRLC(Method):
 
     def _feature_splits(self) -> tuple[str, ...]:
         """Return the splits of the second batch, which is for L_FC alone; none without unlabelled images."""
-        wanted = self.params["stl_unlabelled"] and self.rl_head is not None and self.data.counts.get("unlabeled")
+        wanted = self.params.get("stl_unlabelled") and self.rl_head is not None and self.data.counts.get("unlabeled")
         return (*self._splits(), "unlabeled") if wanted else ()
 
     def phases(self, epoch: int) -> list[Phase]:
@@ -106,7 +107,10 @@ class CRLC(Method):
 
     def _embed(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Return the features of two views, (2, n, features)."""
-        views = self.augmented.views(images, rng, 2)
+        return self._forward(self.augmented.views(images, rng, 2))
+
+    def _forward(self, views: Tensor) -> Tensor:
+        """Return the features (2, n, features) of views (2, n, c, h, w)."""
         if self.params["joint_views"]:
             return self.backbone(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         return torch.stack([self.backbone(view) for view in views])
@@ -116,11 +120,16 @@ class CRLC(Method):
 
     def _view_losses(self, batch: Batch) -> Losses:
         """Return L_cluster of each sub-head (H,), its parts and L_FC, from two views."""
-        params, features = self.params, self._embed(batch.images, batch.rng("augmented"))
+        features = self._embed(batch.images, batch.rng("augmented"))
         contrast = None if self.rl_head is None else self._feature_contrast(features)
         if "beside" in batch.extra:
             wide = self._embed(batch.extra["beside"], batch.rng("beside"))
             contrast = (contrast + self._feature_contrast(wide)) / 2
+        return *self._cluster_losses(features), contrast
+
+    def _cluster_losses(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return L_cluster (Eq. 8) of each sub-head (H,) and its parts, from the features of two views (2, n, d)."""
+        params = self.params
         per_head = partial(
             cluster_loss,
             gamma=params["gamma"],
@@ -130,8 +139,7 @@ class CRLC(Method):
             reg_weight=params["reg_weight"],
         )
         logits = self.c_head(features)
-        cluster, parts = torch.vmap(per_head)(logits[:, 0], logits[:, 1])
-        return cluster, parts, contrast
+        return torch.vmap(per_head)(logits[:, 0], logits[:, 1])
 
     def _bank_losses(self, batch: Batch) -> Losses:
         """Return the same from one view against the memory bank."""
@@ -157,7 +165,7 @@ class CRLC(Method):
     @torch.no_grad()
     def after_step(self, batch: Batch) -> None:
         """Add to the sub-heads' losses of this epoch, and store this step's outputs in the memory bank (Eq. 10)."""
-        extra, alpha = batch.extra, self.params["bank_momentum"]
+        extra, alpha = batch.extra, self.params.get("bank_momentum")
         if "head_losses" in extra:
             self.head_losses.mul_(self.head_losses_epoch == batch.epoch).add_(extra["head_losses"])
             self.head_losses_epoch.fill_(batch.epoch)

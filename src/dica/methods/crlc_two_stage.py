@@ -1,0 +1,94 @@
+"""Two-stage CRLC: Do, Tran and Venkatesh, ICCV 2021, Section 5.1.2 and appendix A.7 (Tables 2 and 7).
+
+Stage 1 is another run, the `source`: SimCLR on the small sets, the public MoCo-v2 network on ImageNet-50/100/200.
+Stage 2 takes its backbone, finds the nearest neighbours of every training image by the cosine of its features, once,
+and trains the C-head by L_cluster (Eq. 8); the positive of an image is one of its neighbours, drawn anew in every step.
+Settings are SCAN's (Van Gansbeke et al., ECCV 2020), as the paper says.
+
+Deviations and readings, each a key of params/crlc-two-stage.yaml with the paper's value as default:
+
+- `neighbours`: 50. The image itself is not among them; in SCAN's code it is.
+- `neighbour_layer`: features of the RL-head (`projection`) or of the `backbone`; the paper does not say, SCAN takes the
+  output of the contrastive network.
+- `freeze_backbone`: true for ImageNet: only the C-head is trained and the backbone's statistics stay.
+- `head_hidden`: the two-layer C-head of the paper; null for SCAN's linear heads.
+- Weight decay is on every parameter, as in SCAN; `lambda1`, `critic`, `gamma`, `reg_*` and the choice of a sub-head are
+  as in `dica.methods.crlc`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dica.backbones import load_state
+from dica.files import UserError
+from dica.losses.common import l2_normalise
+from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.crlc import CRLC
+
+PART = 1000  # images at a time: through the network, and against all others
+
+
+class TwoStageCRLC(CRLC):
+    """Contrast of the cluster probabilities of neighbours, on a pretrained backbone."""
+
+    def __init__(self, params: dict, data: DataInfo) -> None:
+        super().__init__(params, data)
+        rows, count = sum(data.counts[name] for name in self._splits()), params["neighbours"]
+        if count >= rows:
+            raise UserError(f"crlc-two-stage: neighbours: {count}, but an image has only {rows - 1} others")
+        self.register_buffer("neighbours", torch.zeros(rows, count, dtype=torch.long))
+        if params["freeze_backbone"]:
+            self.backbone.requires_grad_(False)
+
+    @torch.no_grad()
+    def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
+        """Take the source's backbone, and find each training image's neighbours in the source's features."""
+        refusal = "crlc-two-stage: backbone is not the one of the source run"
+        load_state(self.backbone, source.backbone.state_dict(), refusal)
+        layer = self.params["neighbour_layer"]
+        parts = (part for name in self._splits() for part in images[name].split(PART))
+        features = torch.cat([source.features(part, layer) for part in parts])
+        self.neighbours = nearest_neighbours(features, self.params["neighbours"])
+
+    def train(self, mode: bool = True) -> TwoStageCRLC:
+        """Switch to training, but for a frozen backbone, whose batch norms keep their statistics."""
+        super().train(mode)
+        if self.params["freeze_backbone"]:
+            self.backbone.eval()
+        return self
+
+    def parameter_groups(self) -> list[dict]:
+        """Return everything that is trained as one group."""
+        return Method.parameter_groups(self)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 8, of the images and one neighbour of each."""
+        partners = batch.take(self._draw_neighbours(batch))
+        anchors = self.augmented(batch.images, batch.rng("anchor"))
+        features = self._forward(torch.stack([anchors, self.augmented(partners, batch.rng("partner"))]))
+        cluster, parts = self._cluster_losses(features)
+        batch.extra["head_losses"] = cluster.detach()
+        return {"loss": cluster.mean(), **{name: value.mean() for name, value in parts.items()}}
+
+    def _draw_neighbours(self, batch: Batch) -> Tensor:
+        """Return the position of one neighbour of each image of the batch, (n,)."""
+        rows, source = self.neighbours[batch.indices], batch.rng("neighbour")
+        drawn = torch.randint(rows.shape[1], (len(rows), 1), generator=source, device=source.device)
+        return rows.gather(1, drawn.to(rows.device))[:, 0]
+
+
+def nearest_neighbours(features: Tensor, count: int) -> Tensor:
+    """Return the positions of the `count` nearest others of each row of features (n, d) by cosine, (n, count)."""
+    unit, found = l2_normalise(features), []
+    for start in range(0, len(unit), PART):
+        similarity = unit[start : start + PART] @ unit.T
+        similarity.diagonal(start).fill_(-torch.inf)  # the rows themselves
+        found.append(similarity.topk(count, dim=1).indices)
+    return torch.cat(found)
+
+
+def build(params: dict, data: DataInfo) -> TwoStageCRLC:
+    """Return the method for the registry."""
+    return TwoStageCRLC(params, data)

@@ -1,0 +1,95 @@
+"""FixMatch (RandAugment): Sohn et al., NeurIPS 2020, which CRLC ran anew for its Tables 3 and 8 and Figures 10 and 11.
+
+A classifier learns from a few labelled images and from its own confident guesses on weak views of the others, which it
+has to repeat on strong views. Predictions are those of a moving average of its weights.
+
+Deviations and readings, each a key of params/fixmatch.yaml:
+
+- `average`: see `dica.losses.fixmatch`; the default is that of the code which CRLC ran.
+- The strong views are those of the FixMatch paper: RandAugment of two operations with strengths drawn anew. (That code
+  takes the greatest strength always.)
+- `labels_per_class`: drawn as in CRLC-semi: the same seed has the same labelled images in both.
+- One forward pass for labelled, weak and strong images. The moving average takes the batch norms' statistics over.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from dica.backbones import build_backbone, init_weights
+from dica.labelled import LabelledImages
+from dica.losses.fixmatch import fixmatch_loss
+from dica.losses.tcc import momentum_update
+from dica.methods.base import Batch, DataInfo, Method
+
+
+class FixMatch(Method):
+    """Consistency of strong views with confident guesses on weak ones."""
+
+    supervised = True
+
+    def __init__(self, params: dict, data: DataInfo) -> None:
+        order = torch.randperm(data.counts["train"])  # first of all draws: a seed has the same images in every method
+        super().__init__(params, data)
+        network = params["backbone"]
+        self.labelled = LabelledImages(order, params["num_clusters"], params["labels_per_class"])
+        backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
+        self.own = nn.Sequential(backbone, nn.Linear(backbone.out_features, params["num_clusters"]))
+        init_weights(self.own[1], network["init"])
+        self.average = copy.deepcopy(self.own).requires_grad_(False)
+        self.weak, self.strong = self.pipeline("weak"), self.pipeline("strong")
+
+    def give_labels(self, labels: Tensor) -> None:
+        """Draw the labelled images, and forget all other labels."""
+        self.labelled.choose(labels)
+
+    def record(self) -> dict:
+        """Return the labelled images: their positions in the train split, and their classes."""
+        return self.labelled.record()
+
+    def parameter_groups(self) -> list[dict]:
+        """Return weights, with the optimiser's weight decay, and biases and batch norms, without."""
+        tensors = list(self.own.parameters())
+        return [
+            {"params": [p for p in tensors if p.dim() > 1]},
+            {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss of labelled images and of an unlabelled batch."""
+        params, labelled = self.params, self.labelled
+        chosen = labelled.draw(params["labelled_batch"], batch.rng("labelled images"))
+        views = [
+            self.weak(batch.take(labelled.positions[chosen]), batch.rng("labelled")),
+            self.weak(batch.images, batch.rng("weak")),
+            self.strong(batch.images, batch.rng("strong")),
+        ]
+        few, weak, strong = self.own(torch.cat(views)).split([len(view) for view in views])
+        options = {name: params[name] for name in ("threshold", "weight", "average")}
+        loss, parts = fixmatch_loss(few, labelled.classes[chosen], weak, strong, **options)
+        return {"loss": loss, **parts}
+
+    @torch.no_grad()
+    def after_step(self, batch: Batch) -> None:
+        """Let the moving average follow."""
+        own, average = self.own, self.average
+        momentum_update(list(average.parameters()), list(own.parameters()), momentum=self.params["ema"])
+        for mine, theirs in zip(average.buffers(), own.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return the averaged backbone's features (n, d)."""
+        self.check_layer(layer)
+        return self.average[0](self.test_view(images))
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the averaged classifier's softmax on the test view, (n, K)."""
+        return torch.softmax(self.average(self.test_view(images)), dim=1)
+
+
+def build(params: dict, data: DataInfo) -> FixMatch:
+    """Return the method for the registry."""
+    return FixMatch(params, data)

@@ -1,0 +1,83 @@
+"""SimCLR as CRLC uses it: the pretext of its two-stage version (Table 7) and its comparison in Figure 4.
+
+Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, in the form of Do, Tran
+and Venkatesh, ICCV 2021 (appendix A.7) and of SCAN's published configurations: backbone and RL-head trained by L_FC
+alone (CRLC, Eq. 4-6; `dica.losses.crlc.feature_contrast`), two views a step.
+
+It has no clusters of its own. What it predicts is the row "pretext + K-means" of Table 7: K-means on the backbone's
+features of the training images, fitted once after training (keys `restarts`, `max_iterations`, `minibatch`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dica.backbones import build_backbone, init_weights
+from dica.heads import ProjectionHead
+from dica.losses.crlc import feature_contrast
+from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.kmeans import KMeans
+from dica.rng import Rng
+
+
+class FeatureMethod(Method):
+    """A backbone with an RL-head, whose clusters are those of K-means on the backbone's features."""
+
+    layers = ("backbone", "projection")
+
+    def __init__(self, params: dict, data: DataInfo) -> None:
+        super().__init__(params, data)
+        network = params["backbone"]
+        self.backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
+        features = self.backbone.out_features
+        self.rl_head = ProjectionHead(features, (params["head_hidden"],), params["projection_size"])
+        init_weights(self.rl_head, network["init"])
+        self.clusters = KMeans(params, data)
+        self.clusters.represent = self.features
+        self.clusters.centroids = torch.zeros(params["num_clusters"], features)
+
+    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return the backbone's features (n, d), or z of the RL-head (`projection`), of unit length, (n, 128)."""
+        self.check_layer(layer)
+        features = super().features(images)
+        return features if layer == "backbone" else self.rl_head(features)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return (n, K): the posterior of equal spherical Gaussians at the centroids."""
+        return self.clusters.predict(images)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return the logits of that posterior (n, K)."""
+        return self.clusters.scores(images)
+
+
+class SimCLR(FeatureMethod):
+    """Contrast of the features of two views."""
+
+    def __init__(self, params: dict, data: DataInfo) -> None:
+        super().__init__(params, data)
+        self.augmented = self.pipeline("augmented")
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """L_FC (CRLC, Eq. 6)."""
+        views = self.augmented.views(batch.images, batch.rng("augmented"), 2)
+        if self.params["joint_views"]:
+            z = self.rl_head(self.backbone(views.flatten(0, 1))).unflatten(0, views.shape[:2])
+        else:
+            z = torch.stack([self.rl_head(self.backbone(view)) for view in views])
+        contrast = feature_contrast(z[0], z[1], temperature=self.params["temperature"])
+        return {"loss": contrast, "L_FC": contrast, "cosine": F.cosine_similarity(z[0], z[1]).mean()}
+
+    @torch.no_grad()
+    def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
+        """Fit the centroids to the features of the training images."""
+        self.eval()
+        source = rng("centroids")
+        self.clusters.fit(images, int(torch.randint(2**31, (), generator=source, device=source.device)))
+
+
+def build(params: dict, data: DataInfo) -> SimCLR:
+    """Return the method for the registry."""
+    return SimCLR(params, data)
