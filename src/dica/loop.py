@@ -202,10 +202,12 @@ class Trainer:
         self.optimizer.step()
         self.method.after_step(batch)
         self.step += 1
-        # Summed on the device: reading the loss here would stall a GPU at every step.
+        # Summed on the device, all in one launch: reading the loss here would stall a GPU at every step.
         sums = self.sums.setdefault(batch.phase, {})
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.detach().float()
+        values = {name: value.detach().float() for name, value in parts.items()}
+        for name, value in values.items():
+            sums.setdefault(name, torch.zeros_like(value))
+        torch._foreach_add_([sums[name] for name in values], list(values.values()))
         self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
 
     def _means(self) -> dict[str, float]:
