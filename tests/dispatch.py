@@ -61,6 +61,41 @@ class _NoReading(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+class TapeRecording:
+    """Does on a CPU what `dica.speed.CudaRecording` does on a GPU: repeats the operations of one step.
+
+    The same operations run on the same memory with the same numbers, whatever Python would now decide.
+    """
+
+    def __init__(self, step, generators) -> None:
+        self.tape: list[tuple] = []
+        with _Taping(self.tape):
+            self.result = step()
+        self.executed = True  # unlike a capture, which executes nothing: the first replay has nothing left to do
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        if self.executed:
+            self.executed = False
+            return
+        for operation, args, kwargs, result in self.tape:
+            again = operation(*args, **kwargs)
+            for old, new in zip(_flat([result]), _flat([again]), strict=True):
+                if torch.is_tensor(old) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class _Taping(TorchDispatchMode):
+    def __init__(self, tape: list[tuple]) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        self.tape.append((operation, args, kwargs or {}, result))
+        return result
+
+
 class NoWaiting:
     """Inside this block whatever would make the host wait for a GPU is an error, on a CPU as well."""
 
