@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dica.slots import gpu_slot, scheduler_assigned
+from dica.files import UserError
+from dica.slots import gpu_slot, scheduler_assigned, twelfths
 
 HOLDER = """
 import sys, time
@@ -51,6 +52,27 @@ def test_shares_are_spread_over_devices_before_doubling_up(tmp_path: Path) -> No
         gpu_slot(["a", "b"], 2, tmp_path) as three,
     ):
         assert (one, two, three) == (0, 1, 0)
+
+
+def test_a_whole_device_is_never_one_that_others_share(tmp_path: Path) -> None:
+    with gpu_slot(["a", "b"], 4, tmp_path) as small:
+        with gpu_slot(["a", "b"], 1, tmp_path) as whole, gpu_slot(["a", "b"], 2, tmp_path) as half:
+            assert whole != small == half
+        third = holder(tmp_path, share=1)
+        assert int(third.stdout.readline()) != small
+        fourth = holder(tmp_path, share=1)
+        time.sleep(0.3)
+        assert fourth.poll() is None, "it waits: three quarters of a device are not a device"
+        for process in (third, fourth):
+            process.kill()
+            process.wait()
+
+
+def test_a_share_divides_a_device_evenly() -> None:
+    assert [twelfths(share) for share in (1, 2, 3, 4, 6, 12)] == [12, 6, 4, 3, 2, 1]
+    for share in (0, 5, -1):
+        with pytest.raises(UserError, match=f"gpu_share is {share}; .* 1, 2, 3, 4, 6, 12$"):
+            twelfths(share)
 
 
 def test_a_slot_is_free_again_after_an_error(tmp_path: Path) -> None:

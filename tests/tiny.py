@@ -16,6 +16,7 @@ from dica.files import canonical_json, sha256_file, write_json, write_npz
 from dica.loop import SaveEvery, Trainer
 from dica.methods.base import DataInfo, Method
 from dica.rng import derive_seed
+from dica.speed import Speed
 from dica.state import StateFolder
 from dica.train import Inputs, give_labels
 
@@ -78,7 +79,9 @@ def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: 
     return {"id": identity.run_id(body), **body}
 
 
-def make_trainer(settings: dict, data: Path, state: Path, save_every: SaveEvery | None = None) -> Trainer:
+def make_trainer(
+    settings: dict, data: Path, state: Path, save_every: SaveEvery | None = None, speed: Speed | None = None
+) -> Trainer:
     """Build what `dica.train` builds, without the process around it."""
     torch.set_num_threads(1)
     images = ResidentImages(data, torch.device("cpu"))
@@ -89,7 +92,7 @@ def make_trainer(settings: dict, data: Path, state: Path, save_every: SaveEvery 
         method.adopt(trained(below, images.info, data), {name: images.all_of(name) for name in images.splits})
     give_labels(settings, method, Inputs(data, data / "labels.npz"), images.device)
     folder = StateFolder(state, settings["id"])
-    return Trainer(settings, method, images, folder, save_every or SaveEvery(seconds=0))
+    return Trainer(settings, method, images, folder, save_every or SaveEvery(seconds=0), speed)
 
 
 _TRAINED: dict[tuple, Method] = {}

@@ -22,6 +22,7 @@ from dica.observe import Observer
 from dica.optim import build_optimizer, learning_rate
 from dica.record import code_changes
 from dica.rng import generator
+from dica.speed import ReplayedUpdate, Speed, compile_networks, compiled
 from dica.state import StateFolder
 
 
@@ -52,11 +53,22 @@ class Trainer:
     """Train a method from where its state folder left off to the last epoch."""
 
     def __init__(
-        self, config: dict, method: Method, images: ResidentImages, state: StateFolder, save_every: SaveEvery
+        self,
+        config: dict,
+        method: Method,
+        images: ResidentImages,
+        state: StateFolder,
+        save_every: SaveEvery,
+        speed: Speed | None = None,
     ) -> None:
         self.seed, self.params = config["seed"], config["params"]
         self.method, self.images, self.state, self.save_every = method, images, state, save_every
-        self.optimizer = build_optimizer(method, self.params, images.device)
+        speed = speed or Speed()
+        self.optimizer = build_optimizer(method, self.params, images.device, capturable=speed.cuda_graph)
+        self.update = ReplayedUpdate(self._update, self.optimizer) if speed.cuda_graph else self._update
+        self.running = compiled if speed.compile else contextlib.nullcontext
+        if speed.compile:
+            compile_networks(method.networks(), speed.compile)
         self.observer = Observer(config, images)
         self.epoch = self.phase = self.batch = self.step = 0
         self.sums: dict[str, dict[str, Tensor]] = {}  # phase -> loss part -> sum over the epoch's steps
@@ -153,6 +165,8 @@ class Trainer:
                 started = time.monotonic()
                 self._run_batch(phase, batches[self.batch])
                 self.batch += 1
+                if self.batch < len(batches):
+                    self.images.prefetch(phase.splits, batches[self.batch])
                 self.seconds += time.monotonic() - started
                 self._stop_if_requested()
                 if self.save_every.due():
@@ -163,7 +177,7 @@ class Trainer:
         """Return the index batches of one pass, shuffled by (seed, epoch, phase) alone."""
         count = sum(len(self.images.splits[name]) for name in phase.splits)
         order = torch.randperm(count, generator=generator(self.seed, "order", self.epoch, phase.name))
-        batches = list(order.to(self.images.device).split(self.params["batch_size"]))
+        batches = list(order.to(self.images.index_device).split(self.params["batch_size"]))
         if self.params["drop_last"] and len(batches) > 1 and len(batches[-1]) < self.params["batch_size"]:
             batches.pop()
         return batches
@@ -175,6 +189,7 @@ class Trainer:
 
         images = self.images.take(phase.splits, indices)
         take = partial(self.images.take, phase.splits)
+        indices = indices.to(self.images.device, non_blocking=True)
         whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase), take)
         for batch in self.method.split(whole):
             self._step(batch)
@@ -188,27 +203,35 @@ class Trainer:
         size = min(self.params["batch_size"], count)
         turn, place = divmod(self.batch, count // size)
         order = torch.randperm(count, generator=generator(self.seed, "beside", self.epoch, phase.name, turn))
-        indices = order[place * size : (place + 1) * size].to(self.images.device)
-        return {"beside": self.images.take(phase.beside, indices), "beside_indices": indices}
+        indices = order[place * size : (place + 1) * size].to(self.images.index_device)
+        images = self.images.take(phase.beside, indices)
+        return {"beside": images, "beside_indices": indices.to(self.images.device, non_blocking=True)}
 
     def _step(self, batch: Batch) -> None:
-        params, device = self.params, self.images.device
+        params = self.params
         rate = learning_rate(params["schedule"], params["lr"], self.step, self.epoch, params["epochs"])
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=params["precision"] == "bfloat16"):
+        values = self.update(batch, rate)
+        self.step += 1
+        # Summed on the device, all in one launch: reading the loss here would stall a GPU at every step.
+        sums = self.sums.setdefault(batch.phase, {})
+        for name, value in values.items():
+            sums.setdefault(name, torch.zeros_like(value))
+        torch._foreach_add_([sums[name] for name in values], list(values.values()))
+        self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
+
+    def _update(self, batch: Batch, rate: float) -> dict[str, Tensor]:
+        """Take one gradient step and return the parts of the loss; `rate` is the one that the optimiser has."""
+        half = self.params["precision"] == "bfloat16"
+        with torch.autocast(self.images.device.type, dtype=torch.bfloat16, enabled=half), self.running():
             parts = self.method.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()
         self.method.after_backward(batch)
         self.optimizer.step()
         self.method.after_step(batch)
-        self.step += 1
-        # Summed on the device: reading the loss here would stall a GPU at every step.
-        sums = self.sums.setdefault(batch.phase, {})
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.detach().float()
-        self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
+        return {name: value.detach().float() for name, value in parts.items()}
 
     def _means(self) -> dict[str, float]:
         return {

@@ -33,16 +33,23 @@ def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: in
     return base * factor * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
 
 
-def build_optimizer(method: Method, params: dict, device: torch.device) -> torch.optim.Optimizer:
-    """Return the optimiser that ``params.optimizer`` names (adam, sgd, rmsprop), fused on a GPU where torch has it."""
+def build_optimizer(
+    method: Method, params: dict, device: torch.device, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimiser that ``params.optimizer`` names (adam, sgd, rmsprop), fused on a GPU where torch has it.
+
+    With `capturable` its step can be part of a CUDA graph.
+    """
     spec = params["optimizer"]
     groups = method.parameter_groups()
     common = {"lr": params["lr"], "weight_decay": spec.get("weight_decay", 0.0)}
     fused = device.type == "cuda"
     if spec["name"] == "adam":
         betas = tuple(spec.get("betas", (0.9, 0.999)))
-        return torch.optim.Adam(groups, betas=betas, eps=spec.get("eps", 1e-8), fused=fused, **common)
+        return torch.optim.Adam(
+            groups, betas=betas, eps=spec.get("eps", 1e-8), fused=fused, capturable=capturable, **common
+        )
     if spec["name"] == "sgd":
         momentum, nesterov = spec.get("momentum", 0.0), spec.get("nesterov", False)
         return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)
-    return torch.optim.RMSprop(groups, alpha=spec.get("alpha", 0.99), foreach=True, **common)
+    return torch.optim.RMSprop(groups, alpha=spec.get("alpha", 0.99), foreach=True, capturable=capturable, **common)

@@ -1,7 +1,8 @@
-"""GPU slots: Snakemake's ``resources: gpu`` only counts, these locks assign.
+"""GPU slots: Snakemake's ``resources`` only count, these locks assign.
 
-Each visible device has `share` lock files. A process takes the first free one and keeps it until it dies,
-so two runs never meet on one slot, not even when the workflow that started them was killed.
+Each visible device has twelve lock files. A process takes a whole device or an equal share of one (twelve divides by
+2, 3, 4 and 6) and keeps it until it dies, so runs never meet on one lock, not even when the workflow that started them
+was killed; and a run that was promised a whole device never gets one that others share.
 """
 
 from __future__ import annotations
@@ -14,6 +15,25 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from dica.files import UserError
+
+TWELFTHS = 12
+
+
+def twelfths(share: int) -> int:
+    """Return how many twelfths of a device a run takes when `share` runs may use it at a time.
+
+    Raises
+    ------
+    UserError
+        If twelve cannot be divided so.
+    """
+    if share < 1 or TWELFTHS % share:
+        allowed = ", ".join(str(n) for n in range(1, TWELFTHS + 1) if TWELFTHS % n == 0)
+        raise UserError(f"gpu_share is {share!r}; runs that may share one GPU: {allowed}")
+    return TWELFTHS // share
 
 
 def slot_folder() -> Path:
@@ -23,37 +43,57 @@ def slot_folder() -> Path:
 
 @contextmanager
 def gpu_slot(devices: Sequence[str], share: int = 1, folder: Path | None = None, poll_s: float = 1.0) -> Iterator[int]:
-    """Hold one slot and yield the index (into `devices`) of its device; wait while all are taken.
+    """Hold one slot and yield the index (into `devices`) of its device; wait while none is free.
 
     Parameters
     ----------
     devices
         Names that tell the devices apart on this machine (UUIDs), in the order of their indices.
     share
-        Runs that may use one device at a time.
+        Runs of this size that fit on one device; runs of different sizes may meet there.
     """
-    folder = folder or slot_folder()
+    folder, wanted = folder or slot_folder(), twelfths(share)
     folder.mkdir(parents=True, exist_ok=True)
     told = False
     while True:
-        # Shares are the outer loop: spread over the devices before doubling up on one.
-        for number in range(share):
-            for index, device in enumerate(devices):
-                lock = open(folder / f"{device}-{number}.lock", "a")  # noqa: SIM115 - held across the yield
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    lock.close()
-                    continue
-                try:
-                    yield index
-                finally:
-                    lock.close()
-                return
+        taken = _take(folder, devices, wanted)
+        if taken is not None:
+            break
         if not told:
-            print(f"waiting for one of {len(devices) * share} GPU slots", file=sys.stderr, flush=True)
+            print(f"waiting for 1/{share} of one of {len(devices)} GPUs", file=sys.stderr, flush=True)
             told = True
         time.sleep(poll_s)
+    index, locks = taken
+    try:
+        yield index
+    finally:
+        for lock in locks:
+            lock.close()
+
+
+def _take(folder: Path, devices: Sequence[str], wanted: int) -> tuple[int, list[IO[str]]] | None:
+    """Lock `wanted` twelfths of the emptiest device, all or none."""
+    with open(folder / "choosing.lock", "a") as choosing:
+        fcntl.flock(choosing, fcntl.LOCK_EX)  # one chooses at a time: nobody sees the locks of a half-made choice
+        free = [_lock_free(folder, device) for device in devices]
+        index = max(range(len(devices)), key=lambda i: (len(free[i]), -i))
+        for number, locks in enumerate(free):
+            enough = number == index and len(locks) >= wanted
+            for lock in locks[wanted if enough else 0 :]:
+                lock.close()
+    return (index, free[index][:wanted]) if len(free[index]) >= wanted else None
+
+
+def _lock_free(folder: Path, device: str) -> list[IO[str]]:
+    locks = []
+    for number in range(TWELFTHS):
+        lock = open(folder / f"{device}-{number}.lock", "a")  # noqa: SIM115 - held as long as the slot
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.append(lock)
+        except BlockingIOError:
+            lock.close()
+    return locks
 
 
 def visible_devices() -> list[str]:

@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from dica import methods, record
 from dica.data.prepared import train_labels
-from dica.data.resident import ResidentImages
+from dica.data.resident import PLACES, ResidentImages
 from dica.files import (
     IntegrityError,
     UserError,
@@ -52,6 +52,7 @@ from dica.rng import Rng, derive_seed, generator
 from dica.runfiles import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runid import IDENTITY_KEYS, run_id
 from dica.slots import gpu_slot, scheduler_assigned, visible_devices
+from dica.speed import Speed, choose
 from dica.state import StateFolder
 from dica.trained import Place, load_trained
 
@@ -78,15 +79,16 @@ def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.nd
     method.eval()
     arrays: dict[str, np.ndarray] = {"num_clusters": np.int32(method.params["num_clusters"])}
     for name in splits:
-        probs = torch.cat([method.predict(part).float() for part in images.all_of(name).split(PREDICTION_BATCH)])
+        parts = images.all_of(name).split(PREDICTION_BATCH)  # moved one by one: they may be in the main memory
+        probs = torch.cat([method.predict(part.to(images.device)).float() for part in parts])
         if not torch.isfinite(probs).all():
             raise UserError(f"predictions are not numbers on split {name}: the last update spoilt the weights")
         confidence, assignment = probs.max(dim=1)
         arrays[f"{name}_assignment"] = assignment.cpu().numpy().astype(np.int16)
         arrays[f"{name}_confidence"] = confidence.cpu().numpy().astype(np.float16)
         if method.params.get("top5"):
-            parts = [method.scores(part).topk(5).indices for part in images.all_of(name).split(PREDICTION_BATCH)]
-            arrays[f"{name}_top5"] = torch.cat(parts).cpu().numpy().astype(np.int16)
+            best = [method.scores(part.to(images.device)).topk(5).indices for part in parts]
+            arrays[f"{name}_top5"] = torch.cat(best).cpu().numpy().astype(np.int16)
     return arrays
 
 
@@ -115,7 +117,7 @@ def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folde
         with _device(options) as device:
             _announce(config, device)
             _set_numerics(config["determinism"], config["params"].get("precision", "float32"))
-            images = ResidentImages(inputs.data, device)
+            images = ResidentImages(inputs.data, device, options.images, options.gpu_share)
             _check_data(config, images, inputs.data)
             torch.manual_seed(derive_seed(config["seed"], "init"))  # networks draw their weights from the global stream
             method = methods.build(config["method"], config["params"], images.info).to(device)
@@ -123,10 +125,12 @@ def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folde
             give_labels(config, method, inputs, device)
             code = record.code_state()  # now, not at the end: files may be edited while the run goes on
             attempt = record.attempt(started, code, device.type)
-            trainer = _fit(config, method, images, state, options, attempt)
+            speed = choose(options.compile, options.cuda_graph, config["determinism"], device, method)
+            trainer = _fit(config, method, images, state, options, speed, attempt)
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
             _write_outputs(config, method, trainer, arrays, out, models)
             extra = {"source": source, "method_record": method.record()}
+            extra["speed"] = {**asdict(speed), "images": images.place}
             _write_record(config, code, trainer, images, started, out, models, extra)
     except KeyboardInterrupt:
         raise  # stopped, not failed
@@ -179,14 +183,20 @@ class Fitted:
 
 
 def _fit(
-    config: dict, method: Method, images: ResidentImages, state: StateFolder, options: Options, attempt: dict
+    config: dict,
+    method: Method,
+    images: ResidentImages,
+    state: StateFolder,
+    options: Options,
+    speed: Speed,
+    attempt: dict,
 ) -> Trainer | Fitted:
     if hasattr(method, "fit"):
         begin = time.monotonic()
         history = method.fit({name: images.all_of(name) for name in images.splits}, config["seed"])
         return Fitted(history, sum(images.info.counts.values()), time.monotonic() - begin, [attempt])
     method.to(memory_format=torch.channels_last)
-    trainer = Trainer(config, method, images, state, SaveEvery(options.save_seconds, options.save_batches))
+    trainer = Trainer(config, method, images, state, SaveEvery(options.save_seconds, options.save_batches), speed)
     trainer.resume()
     trainer.begin(attempt)
     trainer.run()
@@ -314,12 +324,15 @@ def _data_facts(manifest: dict) -> dict:
 class Options:
     """How to run, as opposed to what.
 
-    None of it is part of the run's id. `device` and `threads` can change a result in its last bits, because sums are
-    then taken in another order; ``run.json`` has both. The rest changes nothing.
+    None of it is part of the run's id. `device`, `threads`, `compile` and `cuda_graph` can change a result in its last
+    bits, because sums are then taken in another order; ``run.json`` has them. The rest changes nothing.
     """
 
     device: str = "auto"
     gpu_share: int = 1
+    images: str = "auto"
+    compile: bool = False
+    cuda_graph: bool = False
     threads: int = 1
     save_seconds: float = 300.0
     save_batches: int = 0
@@ -374,6 +387,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--source-models", type=Path, help="folder of that run's weights (default: --source)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--gpu-share", type=int, default=1, help="runs that may share one GPU")
+    parser.add_argument("--images", choices=PLACES, default="auto", help="where they are: see dica.data.resident")
+    parser.add_argument("--compile", action="store_true", help="compile the networks (GPU, determinism: fast)")
+    parser.add_argument("--cuda-graph", action="store_true", help="replay whole steps (GPU, determinism: fast)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--save-seconds", type=float, default=300.0, help="seconds between checkpoints")
     parser.add_argument("--save-batches", type=int, default=0, help="batches between checkpoints (0: by time only)")
@@ -391,7 +407,7 @@ def read_inputs(given: argparse.Namespace) -> Inputs:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = parse(arguments)
-    options = Options(given.device, given.gpu_share, given.threads, given.save_seconds, given.save_batches)
+    options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     try:
         # SIGTERM stops a run as Ctrl-C does, wherever it is; the loop takes over both to save its state first.
         with on_signals(signal.default_int_handler, signal.SIGTERM):

@@ -20,7 +20,9 @@ from dica.identity import (
     write_if_changed,
     write_plan,
 )
+from dica.launch import command, gpu_request
 from dica.runfiles import RECORD, RESULT_FILES
+from dica.slots import TWELFTHS
 
 if workflow.config_settings.config:
     raise WorkflowError(
@@ -164,3 +166,17 @@ def source_options(wildcards):
     if not folder:
         return ""
     return f"--source {shlex.quote(folder)} --source-models {shlex.quote(source_models(folder))}"
+
+
+def gpu_resource(name):
+    """Return an input function for `gpu` or `gpu_twelfths`, see `dica.launch.gpu_request`."""
+    return lambda wildcards: gpu_request(
+        load_method(wildcards.method, ROOT), remote=not workflow.local_exec
+    )[name]
+
+
+# `--resources gpu=N` counts devices; runs that share one are counted in twelfths of it.
+if "gpu" in workflow.global_resources:
+    workflow.register_resource(
+        "gpu_twelfths", TWELFTHS * workflow.global_resources["gpu"].value
+    )

@@ -23,12 +23,16 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=resource("gpu"),
+        gpu=gpu_resource("gpu"),
+        gpu_twelfths=gpu_resource("gpu_twelfths"),
         mem_mb=resource("mem_mb"),
         runtime=resource("runtime_min"),
     params:
         # The job gets its own config, not a file that the next dry run may rewrite.
         config=lambda wildcards: canonical_json(CONFIGS[wildcards.id]),
+        command=lambda wildcards: command(
+            load_method(wildcards.method, ROOT), PROFILE["determinism"]
+        ),
         out=lambda wildcards, output: Path(output.record).parent,
         models=lambda wildcards, output: Path(output.weights).parent,
         data=lambda wildcards, input: Path(input.data).parent,
@@ -38,5 +42,5 @@ rule train:
     message:
         "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"
     shell:
-        "python -m dica.train --config - --data {params.data:q} --out {params.out:q} --models {params.models:q}"
+        "{params.command} --config - --data {params.data:q} --out {params.out:q} --models {params.models:q}"
         " --state {params.state:q} {params.source} --threads {threads} <<< {params.config:q} 2>> {log:q}"

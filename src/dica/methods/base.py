@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dica.augment import Pipeline, build_pipeline
+from dica.backbones import ResNet
 from dica.files import UserError
 from dica.rng import Rng
 
@@ -69,6 +70,11 @@ def splits_of(name: str, data: DataInfo) -> tuple[str, ...]:
     return tuple(split for split in SPLITS[name] if data.counts.get(split))
 
 
+def pick(images: Tensor, rows: Tensor) -> Tensor:
+    """Return ``images[rows]`` on the device of `rows`; the images may be in the main memory."""
+    return images[rows.to(images.device)].to(rows.device)
+
+
 class Method(nn.Module):
     """Base of every method trained by gradient steps.
 
@@ -80,11 +86,14 @@ class Method(nn.Module):
     supervised : whether `give_labels` is called; a key of the same name in the parameters then says so
     layers : what `features` can return
     watched : False where a prediction is too costly to be made during training (it then leaves no trace.npz)
+    replayable : whether a step depends on nothing but its batch, its random numbers and tensors that it changes in
+        place, so that a CUDA graph of it does the next step (not on `epoch` or `step`, and no buffer is replaced)
     """
 
     supervised: ClassVar[bool] = False
     layers: ClassVar[tuple[str, ...]] = ("backbone",)
     watched: ClassVar[bool] = True
+    replayable: ClassVar[bool] = False
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__()
@@ -161,13 +170,17 @@ class Method(nn.Module):
     def after_step(self, batch: Batch) -> None:
         """Update what follows the optimiser's step (momentum twin, queues)."""
 
+    def networks(self) -> list[nn.Module]:
+        """Return the parts with nearly all of the arithmetic; the default is the residual networks."""
+        return [part for part in self.modules() if isinstance(part, ResNet)]
+
     def parameter_groups(self) -> list[dict]:
         """Return what the optimiser gets; the default is all parameters in one group."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     @torch.no_grad()
     def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
-        """Prepare the network for prediction; `images` are the splits as uint8 (n, C, H, W)."""
+        """Prepare the network for prediction; `images` are the splits as uint8 (n, C, H, W), see `pick`."""
 
     def predict(self, images: Tensor) -> Tensor:
         """Return cluster probabilities (n, K) of un-augmented uint8 images (n, C, H, W)."""

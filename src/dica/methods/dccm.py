@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from dica.files import UserError
 from dica.losses.dccm import Pairs, Targets, dccm_loss, mutual_information_loss, select_pairs, targets
-from dica.methods.base import Batch, DataInfo, Method, splits_of
+from dica.methods.base import Batch, DataInfo, Method, pick, splits_of
 from dica.rng import Rng
 
 BN_MOMENTUM = 0.1
@@ -222,6 +222,7 @@ class DCCM(Method):
     """Supervision of a network by its own confident pairs and labels, renewed at every outer batch."""
 
     layers = ("backbone", "embedding", "conv")  # the first two are the same: the first linear layer, Y(64)
+    replayable = True
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
@@ -243,6 +244,10 @@ class DCCM(Method):
         with torch.no_grad():
             probs = torch.cat([source.predict(part) for part in pixels.split(self.params["batch_size"])])
         self.register_buffer("given_probs", probs, persistent=False)
+
+    def networks(self) -> list[nn.Module]:
+        """Return the convolutions, and the discriminator if there is one."""
+        return [part for part in self.children() if isinstance(part, Network | Discriminator)]
 
     def split(self, batch: Batch) -> Iterator[Batch]:
         """Yield one batch a gradient step, with the targets of its images as the outer batch sees them."""
@@ -326,9 +331,10 @@ class DCCM(Method):
             norm.momentum = None  # a plain average over the batches that follow
         self.network.train()
         pixels = torch.cat([images[split] for split in splits_of(self.params["eval_split"], self.data)])
-        order = torch.randperm(len(pixels), generator=rng("bn_eval"), device=pixels.device)
+        draw = rng("bn_eval")
+        order = torch.randperm(len(pixels), generator=draw, device=draw.device)
         for rows in order.tensor_split(math.ceil(len(order) / self.params["batch_size"])):
-            self.network(self.test_view(pixels[rows]))
+            self.network(self.test_view(pick(pixels, rows)))
         for norm in norms:
             norm.momentum = BN_MOMENTUM
 

@@ -25,6 +25,8 @@ from dica.methods.base import Batch, DataInfo, Method, Phase, splits_of
 class DRC(Method):
     """Contrast of assignment features (rows) and of assignment probabilities (columns) between two views."""
 
+    replayable = True
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network = params["backbone"]

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from dica.backbones import build_backbone
 from dica.heads import ClusterHead, ProjectionHead, Prototypes
 from dica.losses.imc_swav import cluster_loss, logit_regulariser, swap_loss
-from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.base import Batch, DataInfo, Method, pick
 from dica.rng import Rng
 
 
@@ -158,11 +158,12 @@ class IMCSwAV(Method):
             return
         pixels = images[source] if source in images else images["train"]
         self.train()  # the caller goes back to eval
-        order = torch.randperm(len(pixels), generator=rng("bn_refresh"), device=pixels.device)
+        draw = rng("bn_refresh")
+        order = torch.randperm(len(pixels), generator=draw, device=draw.device)
         size = min(self.params["batch_size"], len(pixels))
         # A short last batch is left out: its poor statistics would weigh as much as those of a full one.
         for start in range(0, len(pixels) - size + 1, size)[: self.params["bn_refresh_batches"]]:
-            self.classifier(self.backbone(self.test_view(pixels[order[start : start + size]])))
+            self.classifier(self.backbone(self.test_view(pick(pixels, order[start : start + size]))))
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the classifier's softmax on full-size images, (n, K)."""

@@ -1,0 +1,75 @@
+"""What keeps a GPU busy, tested without one: a step dispatches few operations and never waits for the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dica.optim import build_optimizer
+from dispatch import NoWaiting, Operations, WaitError
+from tiny import all_variants, make_prepared, make_trainer, tiny_config
+
+# Launches of one step with a GPU's optimiser, tests' networks. Lower one when a step gets cheaper.
+BUDGETS = {"crlc": 581, "dccm": 412, "drc": 410, "imc-swav": 512, "tcc": 492}
+
+
+def trainer_as_on_a_gpu(method: str, variant: str, tmp_path: Path, wrap):
+    """Return a trainer with the optimiser of a GPU; `wrap(step, batch)` runs its steps after the first."""
+    short = {"inner_passes": 1} if method == "dccm" else {}
+    settings = tiny_config(method, variant, epochs=1, **short)
+    trainer = make_trainer(settings, make_prepared(tmp_path / "data"), tmp_path / "state")
+    trainer.optimizer = build_optimizer(trainer.method, settings["params"], torch.device("cuda"))
+    step = trainer._step
+    trainer._step = lambda batch: wrap(step, batch) if trainer.step else step(batch)
+    return trainer
+
+
+@pytest.mark.parametrize("method", list(BUDGETS))
+def test_a_step_stays_within_its_budget_of_launches(method: str, tmp_path: Path) -> None:
+    found: list[int] = []
+
+    def count(step, batch) -> None:
+        with Operations() as operations:
+            step(batch)
+        found.append(operations.counts.total())
+
+    trainer_as_on_a_gpu(method, "full", tmp_path, count).run()
+    assert 0.9 * BUDGETS[method] < max(found) <= 1.1 * BUDGETS[method], f"{method}: {max(found)} launches a step"
+
+
+# TCC's ablation vii counts the images of its two extra passes in a buffer and asks it at every batch.
+WAITING = [("tcc", "without-aug-c")]
+
+
+@pytest.mark.parametrize(("method", "variant"), all_variants())
+def test_a_step_never_waits_for_the_device(method: str, variant: str, tmp_path: Path) -> None:
+    def watch(step, batch) -> None:
+        with NoWaiting():
+            step(batch)
+
+    trainer = trainer_as_on_a_gpu(method, variant, tmp_path, watch)
+    if (method, variant) not in WAITING:
+        trainer.run()
+        return
+    with pytest.raises(WaitError):
+        trainer.run()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x[x > 0],
+        lambda x: x.cpu(),
+        lambda x: x.argmax().tolist(),
+        lambda x: torch.nonzero(x),
+        lambda x: x * torch.tensor([1.0]),
+        lambda x: x.index_put_((x > 0,), torch.zeros(())),
+    ],
+)
+def test_what_waits_is_noticed(wait) -> None:
+    with pytest.raises(WaitError), NoWaiting():
+        wait(torch.ones(3))
