@@ -35,7 +35,7 @@ def make_project(folder: Path, runs: int) -> int:
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(ROOT / name, folder / name)
     rows = [
-        {"key": f"row-{method}-{variant.replace('.', '-')}", "label": f"{method} {variant}", "method": method, "variant": variant}
+        {"key": f"row-{method}-{variant}", "label": f"{method} {variant}", "method": method, "variant": variant}
         for method in config.method_names(ROOT)
         for variant in config.load_method(method, ROOT)["variants"]
         if variant.replace("-", "").isalnum()  # what the schema of the tables lets a row name

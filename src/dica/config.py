@@ -91,7 +91,7 @@ def load_datasets(root: Path) -> dict[str, dict]:
 
 
 def _once_a_cell(resolve: Callable[..., dict]) -> Callable[..., dict]:
-    """Remember resolved cells: all seeds have the same parameters, and checking them is most of the time of planning."""
+    """Remember resolved cells: its seeds have the same parameters, and checking them is most of planning."""
     known: dict[tuple, dict] = {}
 
     @wraps(resolve)

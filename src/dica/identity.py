@@ -73,7 +73,7 @@ def _prefixes(chosen: list[str], others: list[str], prefix: str = "") -> list[st
     if not others:
         return [prefix]
     place, found = len(prefix), []
-    for digit in sorted({run_id[place] for run_id in chosen}):
+    for digit in sorted({name[place] for name in chosen}):
         mine, theirs = ([name for name in names if name[place] == digit] for names in (chosen, others))
         found += _prefixes(mine, theirs, prefix + digit)
     return found
