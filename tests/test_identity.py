@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,22 @@ def test_the_plan_file_is_touched_only_when_it_changes(root: Path, profile: dict
     assert not identity.write_plan(plan, path)
     assert path.stat().st_mtime == 1
     assert identity.write_plan({**plan, "runs": plan["runs"][1:]}, path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])
+def test_the_pattern_of_unfinished_runs_tells_planned_ids_apart_and_stays_short(share: float) -> None:
+    draw = random.Random(0)
+    ids = [f"{draw.getrandbits(48):012x}" for _ in range(2000)]
+    chosen = [name for name in ids if draw.random() < share]
+    others = sorted(set(ids) - set(chosen))
+    pattern = identity.id_pattern(chosen, others)
+    assert {name for name in ids if re.fullmatch(pattern, name)} == set(chosen)
+    assert len(pattern) < 8_000, "all ids spelt out would be 26,000"
+
+
+def test_all_seeds_of_a_cell_are_resolved_once_and_apart(root: Path, profile: dict) -> None:
+    one, two = (config.resolve("drc", "full", "digits", profile, root) for _ in range(2))
+    one["optimizer"]["name"] = "changed by whoever got it"
+    assert two == config.resolve("drc", "full", "digits", profile, root) != one
+    other = {**profile, "overrides": {"drc": {"epochs": 7}}}
+    assert config.resolve("drc", "full", "digits", other, root)["epochs"] == 7

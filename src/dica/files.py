@@ -27,6 +27,12 @@ class IntegrityError(UserError):
     exit_code = 3
 
 
+def explain_os_error(error: OSError) -> str:
+    """Return one line on what the system refused (disk full, read-only, no permission) and what to do about it."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; mend that and run the same command again (no file is half written)"
+
+
 def project_root(start: Path | None = None) -> Path:
     """Return the nearest folder at or above `start` (default: the working directory) that holds the archive.
 
@@ -54,7 +60,9 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp gives 0600, which would hide results from colleagues
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a failed write does not say of which file
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise

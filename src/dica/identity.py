@@ -51,6 +51,35 @@ def source_folder(config: dict, results: str) -> str:
     return run_folder({**config, **source}, results) if source else ""
 
 
+def id_pattern(chosen: list[str], others: list[str]) -> str:
+    """Return a regular expression that matches every id of `chosen` and none of `others`.
+
+    It is written with the shortest prefixes that tell the two apart, because Snakemake scans the text of a wildcard's
+    constraint for every file of every job: with all ids spelt out, planning time would grow as their square.
+    """
+    if not chosen:
+        return "none"
+    if not others:
+        return "[0-9a-f]{12}"
+    inside, outside = _prefixes(chosen, others), _prefixes(others, chosen)
+    if len(inside) <= len(outside):
+        return f"(?:{'|'.join(inside)})[0-9a-f]*"
+    return f"(?!{'|'.join(outside)})[0-9a-f]{{12}}"
+
+
+def _prefixes(chosen: list[str], others: list[str], prefix: str = "") -> list[str]:
+    """Return the shortest prefixes of ids of `chosen` that no id of `others` has."""
+    if not chosen:
+        return []
+    if not others:
+        return [prefix]
+    place, found = len(prefix), []
+    for digit in sorted({name[place] for name in chosen}):
+        mine, theirs = ([name for name in names if name[place] == digit] for names in (chosen, others))
+        found += _prefixes(mine, theirs, prefix + digit)
+    return found
+
+
 def rebuild_command(folders: list[str], option: str = "", root: Path | None = None) -> str:
     """Return the shell command that trains the runs in `folders` anew; a finished run has to be moved away first.
 

@@ -15,6 +15,7 @@ from dica.files import sha256_bytes, sha256_file
 
 PACKAGE = Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parents[1]
+COLLAPSED = 0.95  # share of the images in one cluster from which a run counts as collapsed
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -61,6 +62,20 @@ def code_changes(before: dict, now: dict) -> list[str]:
     """Return which of commit, uncommitted changes and torch differ between two attempts, as text."""
     keys = ("commit", "dirty_sha256", "torch")
     return [f"{key} {str(before[key])[:12]} -> {str(now[key])[:12]}" for key in keys if before[key] != now[key]]
+
+
+def collapse_note(headline: dict) -> str:
+    """Return a warning if (nearly) all images of a scored run are in one cluster, else nothing.
+
+    Parameters
+    ----------
+    headline
+        The block of that name in ``metrics.json``.
+    """
+    share = headline["largest_cluster_share"]
+    if share < COLLAPSED:
+        return ""
+    return f"collapsed: {share:.1%} of the images are in one cluster ({headline['used_clusters']} used)"
 
 
 def source_digests() -> dict[str, str]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from dica.files import UserError
+from dica.files import UserError, explain_os_error
 
 
 def run_script(main: Callable[[], str]) -> int:
     """Run `main`, print the line it returns to stderr, and return the exit code.
 
-    A user's mistake is one line without a traceback.
+    A user's mistake, or a disk that refuses, is one line without a traceback.
     """
     try:
         print(main(), file=sys.stderr)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+        return 1
     return 0

@@ -6,6 +6,7 @@ It is loaded with ``weights_only=True``, so loading never executes code. Two gen
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -92,7 +93,8 @@ class StateFolder:
 
     def fail(self, reason: str) -> None:
         """Leave the reason of a failure where tables and `dica status` find it."""
-        write_json(self.folder / FAILURE, {"id": self.run_id, "reason": reason})
+        with contextlib.suppress(OSError):  # a full disk: what went wrong is said on stderr all the same
+            write_json(self.folder / FAILURE, {"id": self.run_id, "reason": reason})
 
     def clear_failure(self) -> None:
         """Forget an earlier failure: a new attempt has begun."""

@@ -40,6 +40,7 @@ from dica.files import (
     atomic_write_bytes,
     atomic_write_text,
     canonical_json,
+    explain_os_error,
     read_json,
     sha256_file,
     write_json,
@@ -420,6 +421,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {explain_os_error(error)}", file=sys.stderr)
+        return 1
     except Exception:
         traceback.print_exc()
         return 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +18,9 @@ from dica.files import UserError
 
 SHOWN = 40  # names that a message lists at most
 FLOAT = "tag:yaml.org,2002:float"
+TEXT_LIMIT = 10_000_000  # characters of a file; the longest parameter file has some 20,000
+NODE_LIMIT = 200_000  # values, with every alias written out: a small file can claim to be enormous
+MESSAGE_LIMIT = 600  # characters of an error message
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,16 +34,60 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _require_few(node)
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = {key for key in keys if keys.count(key) > 1}
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = sorted(key for key, count in counts.items() if count > 1 and key != "<<")
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {sorted(twice)[0]}", node.start_mark)
-        return super().construct_mapping(node, deep)
+            raise _refusal(f"key given twice: {twice[0]}", node)
+        mapping = super().construct_mapping(node, deep)
+        for key in mapping:
+            if not isinstance(key, str):
+                raise _refusal(f"the key {str(key)[:50]} is not text; put it in quotes if it is meant to be", node)
+        return mapping
+
+    def construct_finite(self, node: yaml.ScalarNode) -> float:
+        value = float(node.value)
+        if not math.isfinite(value):
+            raise _refusal(f"{node.value[:50]} is too large for a number", node)
+        return value
+
+
+def _refusal(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _require_few(root: yaml.Node) -> None:
+    """Refuse a tree of more than `NODE_LIMIT` values, counted without writing its aliases out, or one inside itself."""
+    weights: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def weight(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) in open_nodes:
+            raise _refusal("an alias refers to what it is a part of", node)
+        if id(node) not in weights:
+            open_nodes.add(id(node))
+            below = chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
+
+            weights[id(node)] = 1 + sum(map(weight, below))
+            open_nodes.discard(id(node))
+        if weights[id(node)] > NODE_LIMIT:
+            raise _refusal(f"more than {NODE_LIMIT} values (aliases count as often as they are used)", node)
+        return weights[id(node)]
+
+    weight(root)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|false$"), list("tf"))
 _Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$"), list("-+.0123456789"))
+_Loader.add_constructor(FLOAT, _Loader.construct_finite)
 
 
 def load_yaml(path: Path) -> Any:
@@ -46,17 +96,30 @@ def load_yaml(path: Path) -> Any:
     Raises
     ------
     UserError
-        If the file is missing, is not YAML or gives a key twice; the message has file and line.
+        If the file is missing, is not YAML, gives a key twice, or is out of all proportion; the message has file and
+        line.
     """
     try:
         text = path.read_text(encoding="utf-8")
+        if len(text) > TEXT_LIMIT:
+            raise UserError(f"{path}: {len(text)} characters; at most {TEXT_LIMIT} are read")
         return yaml.load(text, Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(
+            f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets some of Python's own errors through
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: {getattr(error, 'problem', None) or error}") from None
+        raise UserError(f"{where}: {_short(getattr(error, 'problem', None) or str(error))}") from None
+
+
+def _short(text: str) -> str:
+    """Return `text` as one line that fits a screen."""
+    text = " ".join(text.split())
+    return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT // 2]} … {text[-MESSAGE_LIMIT // 2 :]}"
 
 
 @cache
@@ -90,11 +153,12 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
     if name not in schemas:
         raise UserError(f"workflow/schemas/{name}: no such schema; every params file has one")
     validator = Draft202012Validator(schemas[name], registry=registry)
-    errors = [error for error in validator.iter_errors(value) if not (partial and error.validator == "required")]
+    found = islice(validator.iter_errors(value), 100)  # one is shown; a file of nothing but mistakes has thousands
+    errors = [error for error in found if not (partial and error.validator == "required")]
     # A wrong kind also breaks the conditions that rest on it; the plain errors say what is wrong.
     plain = [error for error in errors if not {"then", "else"} & set(error.schema_path)]
     for error in sorted(plain or errors, key=lambda e: list(map(str, e.absolute_path))):
-        raise UserError(f"{where}: {_explain(error)}")
+        raise UserError(f"{where}: {_short(_explain(error))}")
 
 
 def _explain(error: Any) -> str:

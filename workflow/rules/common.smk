@@ -14,6 +14,7 @@ from dica.config import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json
 from dica.identity import (
+    id_pattern,
     make_plan,
     note_losses,
     source_folder,
@@ -46,7 +47,18 @@ METHODS = PROFILE["methods"]
 PAPERS = sorted({artefact.paper for artefact in ARTEFACTS})
 TABLES = [a for a in ARTEFACTS if a.kind == "table" and a.regenerated]
 FIGURES = [a for a in ARTEFACTS if a.kind == "figure" and a.regenerated]
-CONFIGS = {run["id"]: run for run in PLAN["runs"]}
+
+
+class Planned(dict):
+    """The planned runs by id; asking for another one is a mistake in the request, not in the workflow."""
+
+    def __missing__(self, run_id):
+        raise WorkflowError(
+            f"run {run_id} is not in the plan of profile {PROFILE['name']} ({PLAN_FILE})"
+        )
+
+
+CONFIGS = Planned((run["id"], run) for run in PLAN["runs"])
 
 missing = sorted({run["method"] for run in PLAN["runs"]} - set(METHODS))
 if missing:
@@ -70,6 +82,7 @@ UNFINISHED = [
         (ROOT / run["path"] / name).is_file() for name in (*RESULT_FILES, RECORD)
     )
 ]
+UNFINISHED_ID = id_pattern(UNFINISHED, sorted(set(CONFIGS) - set(UNFINISHED)))
 UNPREPARED = [name for name, entry in DATASETS.items() if not is_current(ROOT, entry)]
 for (
     name

@@ -18,7 +18,7 @@ rule train:
     benchmark:
         f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.jsonl"
     wildcard_constraints:
-        id="|".join(UNFINISHED) or "none",
+        id=UNFINISHED_ID,
     conda:
         "../../environment.yml"
     threads: 1

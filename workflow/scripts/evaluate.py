@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dica.files import read_json
 from dica.metrics import evaluate_files
+from dica.record import collapse_note
 from dica.scripting import run_script
 
 
@@ -26,6 +27,8 @@ def main() -> str:
     supervised = params.get("supervised", False)
     result = evaluate_files(args.predictions, args.labels, args.out, params["eval_split"], supervised)
     scores = ", ".join(f"{name} {result['headline'][name]:.4f}" for name in ("acc", "nmi", "ari"))
+    if note := collapse_note(result["headline"]):
+        print(f"warning: run {result['id']} {note}", file=sys.stderr)
     return f"run {result['id']} on {result['evaluated_on']}: {scores}; wrote {args.out}"
 
 
