@@ -24,9 +24,11 @@ PLOTS: dict[str, str | None] = {"curves": None, "seeds": None}
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "grid": ("seeds", "metrics", "datasets", "rows"),
     "datasets": ("metrics", "datasets"),
-    "significance": ("published_table", "datasets", "rows"),
-    "architecture": ("datasets",),
+    "significance": ("published_table", "rows"),
+    "architecture": ("datasets", "rows"),
 }
+
+ONLY_METRIC = {"significance": ("p_value",), "architecture": ("layer",)}
 
 # Our metrics whose printed numbers or whose entry in metrics.json have another name.
 PRINTED_NAMES = {"nmi_geometric": "nmi", "acc_top5": "acc5", "probe_acc": "sup_acc", "time_ratio": "ratio"}
@@ -72,6 +74,7 @@ class Row:
     setting: str
     protocol: dict[str, Any]
     group: str = ""
+    incomparable: str = ""
     note: str = ""
 
 
@@ -247,11 +250,11 @@ def _artefact(body: dict, name: str, where: str) -> Artefact:
         reason=spec.get("reason", ""),
         published_file=body.get("published", "results.csv"),
         seeds=spec.get("seeds", 1),
-        metrics=("p_value",) if layout == "significance" else tuple(spec.get("metrics", ["acc"])),
+        metrics=ONLY_METRIC.get(layout) or tuple(spec.get("metrics", ["acc"])),
         scale=spec.get("scale", "fraction"),
         columns=tuple(columns),
         rows=tuple(rows),
-        protocol=body.get("protocol", {}),
+        protocol={**body.get("protocol", {}), **spec.get("protocol", {})},
         note=spec.get("note", ""),
     )
 
@@ -312,6 +315,7 @@ def _row(spec: dict, artefact: dict, paper: str) -> Row:
         setting=spec.get("setting", ""),
         protocol=spec.get("protocol", {}),
         group=spec.get("group", ""),
+        incomparable=spec.get("incomparable", ""),
         note=spec.get("note", ""),
     )
 
