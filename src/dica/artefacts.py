@@ -75,6 +75,7 @@ class Row:
     protocol: dict[str, Any]
     group: str = ""
     incomparable: str = ""
+    stand_in: dict[str, str] | None = None
     note: str = ""
 
 
@@ -184,11 +185,7 @@ def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
         return artefact
     kept = [column for column in artefact.columns if column.dataset == artefact.columns[0].dataset]
     columns = [_on_dataset(column, dataset) for column in kept]
-    rows = [
-        replace(row, seeds=min(row.seeds, seeds), published_method=None, protocol={}, note="")
-        for row in artefact.rows
-        if row.method or row.runs
-    ]
+    rows = [_with_stand_in(row, min(row.seeds, seeds)) for row in artefact.rows if row.method or row.runs]
     return replace(
         artefact,
         title=f"{artefact.title}, on other data: {dataset}",
@@ -200,6 +197,15 @@ def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
         protocol={},
         substitute=dataset,
     )
+
+
+def _with_stand_in(row: Row, seeds: int) -> Row:
+    """Return a row without printed numbers, and with the method that is run where its own needs the paper's data."""
+    bare = replace(row, seeds=seeds, published_method=None, protocol={}, note="", incomparable="")
+    if row.stand_in is None:
+        return bare
+    method, variant = row.stand_in["method"], row.stand_in.get("variant", "full")
+    return replace(bare, method=method, variant=variant, note=f"{row.label}: {method} stands in for {row.method}.")
 
 
 def _on_dataset(column: Column, dataset: str) -> Column:
@@ -316,6 +322,7 @@ def _row(spec: dict, artefact: dict, paper: str) -> Row:
         protocol=spec.get("protocol", {}),
         group=spec.get("group", ""),
         incomparable=spec.get("incomparable", ""),
+        stand_in=spec.get("stand_in"),
         note=spec.get("note", ""),
     )
 
