@@ -134,7 +134,9 @@ def source(row: Row, column: Column, metric: str | None = None) -> tuple[str, st
         return row.runs[metric]["method"], row.runs[metric].get("variant", "full")
     if row.method is None or metric == "probe_acc" or (metric and row.metrics and metric not in row.metrics):
         return None
-    return row.method, row.variants.get(column.setting, row.variant)
+    if row.variants and column.setting not in row.variants:
+        return None
+    return row.method, row.variants[column.setting] if row.variants else row.variant
 
 
 def headline_name(metric: str) -> str:
