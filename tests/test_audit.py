@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 import factory
-from dica import identity, layout, metrics, tables
+from dica import identity, metrics, tables
 from dica.audit import Auditor, CellAudit
 from dica.config import load_profile
 from dica.data.prepared import fingerprint, labels_digest
@@ -45,7 +44,7 @@ def edit_cells(root: Path, change, cell: str = CELL[2]) -> None:
     (row,) = [
         row
         for row in rows
-        if (row["artefact"], "/".join((row["row"], row["dataset"], row["metric"]))) == (CELL[1], cell)
+        if (row["artefact"], "/".join((row["row"], row["column"], row["metric"]))) == (CELL[1], cell)
     ]
     change(row, rows)
     with open(path, "w", newline="") as file:
@@ -130,15 +129,6 @@ def make_archive(project: Path, root: Path) -> Path:
     for command in (("init", "-q", "--template="), ("add", "-A"), ("commit", "-qm", "results"), ("gc", "-q")):
         subprocess.run(["git", *IDENTITY, *command], cwd=project, check=True)
     return project
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _templates_are_compiled_once() -> Iterator[None]:
-    """Sixty audits lay out the same tables."""
-    kinds = {True: layout.environment(), False: layout.environment(layout.TEX_DELIMITERS)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "environment", lambda delimiters=None: kinds[delimiters is None])
-        yield
 
 
 @pytest.fixture(scope="module")

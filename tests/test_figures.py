@@ -90,4 +90,5 @@ def test_figures_without_any_run(root, tmp_path):
     project = factory.make_project(tmp_path, root)
     artefacts = load_artefacts(project, ["dica"])
     plan = factory.make_plan(artefacts)
-    assert len(figures.write_figures(artefacts, plan, project, "results", tmp_path / "out")) == 4
+    declared = sum(artefact.kind == "figure" for artefact in artefacts)
+    assert len(figures.write_figures(artefacts, plan, project, "results", tmp_path / "out")) == 2 * declared > 0

@@ -24,9 +24,11 @@ PLOTS: dict[str, str | None] = {"curves": None, "seeds": None}
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "grid": ("seeds", "metrics", "datasets", "rows"),
     "datasets": ("metrics", "datasets"),
-    "significance": ("published_table", "datasets", "rows"),
-    "architecture": ("datasets",),
+    "significance": ("published_table", "rows"),
+    "architecture": ("datasets", "rows"),
 }
+
+ONLY_METRIC = {"significance": ("p_value",), "architecture": ("layer",)}
 
 # Our metrics whose printed numbers or whose entry in metrics.json have another name.
 PRINTED_NAMES = {"nmi_geometric": "nmi", "acc_top5": "acc5", "probe_acc": "sup_acc", "time_ratio": "ratio"}
@@ -72,6 +74,8 @@ class Row:
     setting: str
     protocol: dict[str, Any]
     group: str = ""
+    incomparable: str = ""
+    stand_in: dict[str, str] | None = None
     note: str = ""
 
 
@@ -130,7 +134,9 @@ def source(row: Row, column: Column, metric: str | None = None) -> tuple[str, st
         return row.runs[metric]["method"], row.runs[metric].get("variant", "full")
     if row.method is None or metric == "probe_acc" or (metric and row.metrics and metric not in row.metrics):
         return None
-    return row.method, row.variants.get(column.setting, row.variant)
+    if row.variants and column.setting not in row.variants:
+        return None
+    return row.method, row.variants[column.setting] if row.variants else row.variant
 
 
 def headline_name(metric: str) -> str:
@@ -181,11 +187,7 @@ def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
         return artefact
     kept = [column for column in artefact.columns if column.dataset == artefact.columns[0].dataset]
     columns = [_on_dataset(column, dataset) for column in kept]
-    rows = [
-        replace(row, seeds=min(row.seeds, seeds), published_method=None, protocol={}, note="")
-        for row in artefact.rows
-        if row.method or row.runs
-    ]
+    rows = [_with_stand_in(row, min(row.seeds, seeds)) for row in artefact.rows if row.method or row.runs]
     return replace(
         artefact,
         title=f"{artefact.title}, on other data: {dataset}",
@@ -197,6 +199,15 @@ def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
         protocol={},
         substitute=dataset,
     )
+
+
+def _with_stand_in(row: Row, seeds: int) -> Row:
+    """Return a row without printed numbers, and with the method that is run where its own needs the paper's data."""
+    bare = replace(row, seeds=seeds, published_method=None, protocol={}, note="", incomparable="")
+    if row.stand_in is None:
+        return bare
+    method, variant = row.stand_in["method"], row.stand_in.get("variant", "full")
+    return replace(bare, method=method, variant=variant, note=f"{row.label}: {method} stands in for {row.method}.")
 
 
 def _on_dataset(column: Column, dataset: str) -> Column:
@@ -247,11 +258,11 @@ def _artefact(body: dict, name: str, where: str) -> Artefact:
         reason=spec.get("reason", ""),
         published_file=body.get("published", "results.csv"),
         seeds=spec.get("seeds", 1),
-        metrics=("p_value",) if layout == "significance" else tuple(spec.get("metrics", ["acc"])),
+        metrics=ONLY_METRIC.get(layout) or tuple(spec.get("metrics", ["acc"])),
         scale=spec.get("scale", "fraction"),
         columns=tuple(columns),
         rows=tuple(rows),
-        protocol=body.get("protocol", {}),
+        protocol={**body.get("protocol", {}), **spec.get("protocol", {})},
         note=spec.get("note", ""),
     )
 
@@ -312,6 +323,8 @@ def _row(spec: dict, artefact: dict, paper: str) -> Row:
         setting=spec.get("setting", ""),
         protocol=spec.get("protocol", {}),
         group=spec.get("group", ""),
+        incomparable=spec.get("incomparable", ""),
+        stand_in=spec.get("stand_in"),
         note=spec.get("note", ""),
     )
 

@@ -31,7 +31,6 @@ from dica.tables import CELL_COLUMNS, artefacts_of, cells, cells_text, load_plan
 from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
-REPORT_PAGE = "../../report/index.html"  # what the links of printed tables lead to
 
 
 @dataclass
@@ -303,7 +302,7 @@ class Auditor:
     def _printed(self, artefact: Artefact) -> tuple[list[str], list[str]]:
         """Return the printed files of a table that are absent, and those that differ."""
         folder = self.root / self.results / "tables" / artefact.paper
-        texts = layout.render(artefact, self.rebuilt, self.plan, link=REPORT_PAGE)
+        texts = layout.printed(artefact, self.rebuilt, self.plan)
         files = {f"{artefact.name}.{kind}": text.encode() for kind, text in texts.items()}
         absent = [file for file in files if not (folder / file).is_file()]
         unlike = [file for file in files if file not in absent and (folder / file).read_bytes() != files[file]]

@@ -1,10 +1,11 @@
-"""Table cells that rest on no run: counts of data sets, and p values between printed numbers.
+"""Table cells that rest on no run: counts of data sets, p values between printed numbers, layers of networks.
 
-Both are set beside what the paper prints and are `equal` to it or `differ`, at the digits printed.
+Each is set beside what the paper prints and is `equal` to it or `differs`, numbers at the digits printed.
 """
 
 from __future__ import annotations
 
+import csv
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def verdict(value: float | None, text: str) -> str:
 
 def facts(artefact: Artefact, row: Row, column: Column, metric: str, root: Path, digits: int) -> dict[str, Any]:
     """Return the columns of cells.csv that a computed cell fills."""
+    if artefact.layout == "architecture":
+        return _layer(artefact, row, column, root)
     value, text, note = computed(artefact, row, column, metric, root)
     return {
         "value": None if value is None else round(value, digits),
@@ -109,3 +112,20 @@ def facts(artefact: Artefact, row: Row, column: Column, metric: str, root: Path,
         "published_note": note,
         "verdict": verdict(value, text),
     }
+
+
+def _layer(artefact: Artefact, row: Row, column: Column, root: Path) -> dict[str, Any]:
+    """Return a printed layer, and in `reason` ours (params/networks.csv, made from the modules) if it is another."""
+    network = artefact.options["networks"][column.dataset]
+    text = _listing(root, "params/published/networks.csv").get((network, row.key), "")
+    ours = _listing(root, "params/networks.csv").get((network, row.key), "")
+    if not text and not ours:
+        return {"verdict": "published only"}
+    mark = "equal" if ours == text else "differs"
+    return {"published": text, "verdict": mark, "reason": "" if ours == text else f"here: {ours or 'no such layer'}"}
+
+
+@cache
+def _listing(root: Path, file: str) -> dict[tuple[str, str], str]:
+    with open(root / file, newline="", encoding="utf-8") as handle:
+        return {(row["network"], row["layer"]): row["text"] for row in csv.DictReader(handle)}

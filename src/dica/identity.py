@@ -7,7 +7,9 @@ its declared fingerprint, seed, determinism level) and of nothing else: no date,
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from dica import artefacts as declared
@@ -24,7 +26,7 @@ def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict
     The id ignores the variant's name: two names for the same parameters are the same run. A run that builds on another
     has that one's id among its parameters, so it is a new run when anything below it changes.
     """
-    params = resolve(method, variant, dataset, profile, root)
+    params = dict(_resolved(method, variant, dataset, canonical_json(profile["overrides"]), root))
     if source := params.get("source"):
         below = run_config(source["method"], source["variant"], dataset, seed, profile, root)
         params["source"] = {**source, "id": below["id"]}
@@ -38,6 +40,12 @@ def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict
         "params": params,
     }
     return {"id": run_id(config), **config}
+
+
+@cache
+def _resolved(method: str, variant: str, dataset: str, overrides: str, root: Path) -> dict:
+    """Return what all seeds of a cell share; a plan asks for it once a seed, and checking it is most of its time."""
+    return resolve(method, variant, dataset, {"overrides": json.loads(overrides)}, root)
 
 
 def run_folder(config: dict, results: str) -> str:

@@ -318,7 +318,7 @@ def _verdict(
     text = printed.to_scale(number.value, artefact.scale) if number else ""
     std = printed.to_scale(number.std, artefact.scale) if number else ""
     statistic = number.statistic if number else row.statistic
-    difference = _difference(artefact, metric, runs, number, theirs)
+    difference = _difference(artefact, row, metric, runs, number, theirs)
     result = verdict(
         values,
         float(text) if text else None,
@@ -337,13 +337,20 @@ def _verdict(
 
 
 def _difference(
-    artefact: Artefact, metric: str, runs: list[Run], number: printed.Published | None, theirs: dict[str, Any]
+    artefact: Artefact,
+    row: Row,
+    metric: str,
+    runs: list[Run],
+    number: printed.Published | None,
+    theirs: dict[str, Any],
 ) -> str:
     """Return why our number cannot be compared with the printed one, or an empty text."""
     if artefact.substitute:
         return f"on {artefact.substitute}, other data than the paper's"
     if number is None:
         return "no published number for this data set"
+    if row.incomparable:
+        return row.incomparable
     if metric == "time_ratio":
         return "time depends on the machine"
     if number.statistic in printed.BOUNDS:
