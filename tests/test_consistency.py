@@ -177,3 +177,8 @@ def test_wrong_metrics_of_ones_own_are_noticed() -> None:
     assert consistency.check_own(good, shares)["verdict"] == "possible"
     assert "ARI" in consistency.check_own({**good, "ari": 0.6}, shares)["detail"]
     assert "NMI" in consistency.check_own({**good, "nmi": 0.6}, shares)["detail"]
+
+
+def test_one_class_has_no_bounds() -> None:
+    line = {"acc": 1.0, "nmi": 1.0, "ari": 1.0, "n": 10, "num_clusters": 1}
+    assert consistency.check_own(line, np.ones(1))["verdict"] == "possible"

@@ -68,6 +68,13 @@ def test_variants_are_compared_with_the_full_method_only() -> None:
     assert not worth(small, other)
 
 
+def test_two_names_for_equal_parameters_are_one_method(project) -> None:
+    root, plan = project
+    runs = [{**run, "variant": "sweep", "variants": ["sweep", "full"]} for run in plan["runs"]]
+    groups = inference.Partitions({**plan, "runs": runs}, root, "results").groups
+    assert set(groups) == {("digits", "drc", "full"), ("digits", "kmeans", "full")}
+
+
 def test_predictions_of_other_images_are_refused(project, tmp_path: Path) -> None:
     root, plan = project
     run = factory.select(plan, "drc", "digits")[0]

@@ -6,6 +6,7 @@ Exit codes: see `dica.audit` and `dica.files`.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -153,6 +154,31 @@ def _tables(auditor) -> list[str]:
 
 for command in (status, compare, estimate, evaluate):
     app.command()(command)
+
+deposits = typer.Typer(help="Build or check the deposit: one file with all that an auditor needs.")
+app.add_typer(deposits, name="deposit")
+
+
+@deposits.command("build")
+def build_deposit(
+    file: Annotated[Path, typer.Argument(help="File to write, NAME.tar.gz.")], profile: Profile = ARCHIVE
+) -> None:
+    """Write the deposit; equal files give equal bytes."""
+    from dica.config import load_profile
+    from dica.deposit import build
+
+    root = project_root()
+    digest = build(root, load_profile(root / profile, root)["results"], file)
+    console.print(f"{digest}  {escape(str(file))}  ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+@deposits.command("check")
+def check_deposit(file: Annotated[Path, typer.Argument(help="A deposit.")]) -> None:
+    """Unpack a deposit, verify its hashes, make its tables again and audit its cells: offline, without torch."""
+    from dica.deposit import check
+
+    for line in check(file):
+        console.print(escape(line))
 
 
 def main() -> None:

@@ -55,6 +55,8 @@ def nmi_floor(acc: float, num_classes: int) -> float:
 
 def _fano(acc: float, class_entropy: float, num_classes: int, num_clusters: int) -> float:
     q = 1 - acc
+    if class_entropy == 0:
+        return 0.0
     unknown = sum(-x * math.log(x) for x in (q, acc) if x > 0) + q * math.log(max(num_classes - 1, 1))
     return max(0.0, 2 * (class_entropy - unknown) / (class_entropy + math.log(num_clusters)))
 

@@ -1,7 +1,7 @@
 """The deposit: one tarball with all that an auditor needs, the same bytes at every build, and its check.
 
-    python -m dica.deposit build --out dist/dica-archive.tar.gz
-    python -m dica.deposit check dist/dica-archive.tar.gz
+    dica deposit build dist/dica-archive.tar.gz
+    dica deposit check dist/dica-archive.tar.gz
 
 Inside: sources, parameters, labels, results without weights, `manifest-sha256.txt` (as ``sha256sum -c`` reads it) and
 `ro-crate-metadata.json`, a Workflow Run RO-Crate with one action for each run. The check unpacks into an empty folder,
@@ -11,7 +11,6 @@ network, and audits every cell.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gzip
 import io
@@ -27,7 +26,6 @@ from dica.files import (
     IntegrityError,
     UserError,
     atomic_write_bytes,
-    project_root,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -153,10 +151,14 @@ def verify(folder: Path) -> int:
     return len(listed)
 
 
-# Run by the deposit's own code. A module that is None in sys.modules cannot be imported; no socket can be connected.
+# Run by the deposit's own code: torch cannot be imported, no socket can be connected.
 REBUILD = """
 import socket, sys
-sys.modules["torch"] = sys.modules["torchvision"] = None
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ImportError(f"the check of a deposit does without {name}")
+sys.meta_path.insert(0, NoTorch())
 def refuse(*arguments):
     raise OSError("the check of a deposit works offline")
 socket.socket.connect = socket.create_connection = refuse
@@ -184,7 +186,7 @@ def check(file: Path) -> list[str]:
             done = _python(folder, command)
             if done.returncode:
                 raise IntegrityError(f"{file}: {(done.stdout + done.stderr).strip()}")
-            found.append(done.stdout.strip().splitlines()[-1])
+            found += done.stdout.strip().splitlines()
     return found
 
 
@@ -231,29 +233,3 @@ def rebuild(root: Path, results: str) -> None:
 
 def _same(one: Path, other: Path) -> bool:
     return other.is_file() and one.read_bytes() == other.read_bytes()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m dica.deposit", description=__doc__.partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    builder = commands.add_parser("build", help="write the deposit")
-    builder.add_argument("--results", default="results", help="results root (default: results)")
-    builder.add_argument("--out", type=Path, required=True, help="NAME.tar.gz")
-    checker = commands.add_parser("check", help="unpack, verify, rebuild and audit a deposit")
-    checker.add_argument("file", type=Path)
-    given = parser.parse_args(arguments)
-    try:
-        if given.command == "build":
-            digest = build(project_root(), given.results, given.out)
-            print(f"{digest}  {given.out}  ({given.out.stat().st_size / 1e6:.1f} MB)")
-        else:
-            print("\n".join(check(given.file)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -157,7 +157,10 @@ class Estimator:
 
 
 def _apart_from_epochs(params: dict[str, Any]) -> str:
-    return canonical_json({key: value for key, value in params.items() if key not in ("epochs", "revision")})
+    kept = {key: value for key, value in params.items() if key not in ("epochs", "revision")}
+    if kept.get("source"):  # the run below has an id of its own for every seed
+        kept["source"] = {key: value for key, value in kept["source"].items() if key != "id"}
+    return canonical_json(kept)
 
 
 def _basis(chosen: list[Timed]) -> str:

@@ -41,7 +41,10 @@ class Partitions:
         self.groups: dict[Group, dict[int, Run]] = defaultdict(dict)
         for run in load_runs(plan, root, results):
             if run.metrics is not None:
-                self.groups[tuple(run.plan[name] for name in GROUP)][run.plan["seed"]] = run
+                names = run.plan.get("variants", [])
+                variant = "full" if "full" in names else run.plan["variant"]  # equal parameters may have two names
+                self.groups[run.plan["dataset"], run.plan["method"], variant][run.plan["seed"]] = run
+        self._right: dict[str, np.ndarray] = {}
         self.labels = cache(lambda dataset: load_arrays(root / "data" / "labels" / f"{dataset}.npz"))
 
     def of(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -66,10 +69,11 @@ class Partitions:
 
     def right(self, run: Run) -> np.ndarray:
         """Return which samples are right under the run's map of clusters to classes."""
-        true, pred = self.of(run)
-        if run.plan["params"].get("supervised") is True:
-            return pred == true
-        return cluster_map(true, pred)[pred] == true
+        if run.path not in self._right:
+            true, pred = self.of(run)
+            supervised = run.plan["params"].get("supervised") is True
+            self._right[run.path] = (pred if supervised else cluster_map(true, pred)[pred]) == true
+        return self._right[run.path]
 
 
 def intervals(partitions: Partitions) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ rule deposit:
     conda:
         "../../environment.yml"
     params:
-        results=RESULTS,
+        profile=f"params/{PROFILE['name']}.yaml",
     shell:
-        "{{ python -m dica.deposit build --results {params.results:q} --out {output.file:q}"
-        " && python -m dica.deposit check {output.file:q}; }} 2>&1 | tee {log:q}"
+        "{{ python -m dica.cli deposit build {output.file:q} --profile {params.profile:q}"
+        " && python -m dica.cli deposit check {output.file:q}; }} 2>&1 | tee {log:q}"

@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 # The code of this checkout runs, whichever copy of the package happens to be installed.
 sys.path.insert(0, str(ROOT / "src"))
-shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
+# (A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.)
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 
 from dica.artefacts import load_artefacts
 from dica.config import load_datasets, load_method, load_profile

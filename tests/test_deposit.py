@@ -1,0 +1,142 @@
+"""The deposit: the same bytes at every build, and a check that notices whatever was changed in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dica import deposit
+from dica.consistency import COLUMNS, audit_published, write_csv
+from dica.files import IntegrityError, UserError, sha256_bytes
+from dica.inference import write_statistics
+from dica.tables import load_plan
+from test_audit import make_archive
+
+NAME = "dica-archive.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, root: Path) -> Path:
+    """A small archive with every table and the real code."""
+    folder = make_archive(tmp_path_factory.mktemp("deposit") / "project", root)
+    for part in ("src/dica", "workflow"):
+        shutil.copytree(root / part, folder / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("LICENSE", "requirements.lock", "README.md", "CITATION.cff"):
+        shutil.copy(root / name, folder)
+    plan = load_plan(folder / "results/plan.json")
+    write_statistics(plan, folder, "results", folder / "results/tables/statistics")
+    write_csv(audit_published(folder, plan), COLUMNS, folder / "results/tables/consistency.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(project: Path, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("built") / NAME
+    deposit.build(project, "results", file)
+    return file
+
+
+def members(file: Path) -> dict[str, bytes]:
+    with tarfile.open(file) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}
+
+
+def change(file: Path, out: Path, edit: Callable[[dict[str, bytes]], None], relist: bool = False) -> Path:
+    """Write a copy of a deposit with other content; with `relist` its manifest agrees with that."""
+    files = {name.partition("/")[2]: data for name, data in members(file).items()}
+    edit(files)
+    if relist:
+        rest = sorted((name, data) for name, data in files.items() if name != deposit.MANIFEST)
+        files[deposit.MANIFEST] = "".join(f"{sha256_bytes(data)}  {name}\n" for name, data in rest).encode()
+    out.write_bytes(deposit._tarball("dica-archive", files))
+    return out
+
+
+def test_two_builds_are_equal_bytes(project: Path, built: Path, tmp_path: Path) -> None:
+    elsewhere = Path(shutil.copytree(project, tmp_path / "elsewhere"))
+    for path in elsewhere.rglob("*"):
+        os.utime(path, (1, 1))
+        if path.is_file():
+            path.chmod(0o600)
+    (elsewhere / "src/dica/__pycache__").mkdir(exist_ok=True)
+    (elsewhere / "src/dica/__pycache__/x.pyc").touch()
+    (elsewhere / "results/models").mkdir(exist_ok=True)
+    (elsewhere / "results/models/weights").touch()
+    deposit.build(elsewhere, "results", tmp_path / NAME)
+    assert (tmp_path / NAME).read_bytes() == built.read_bytes()
+
+
+def test_a_sound_deposit_passes(built: Path) -> None:
+    files, tables, cells, *_ = deposit.check(built)
+    assert int(files.split()[0]) == len(members(built)) - 1
+    assert "offline and without torch" in tables
+    assert "6 cells over 4 runs: 6 matches" in cells
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda files: files.update({"README.md": b"other"}), "README.md is changed"),
+        (lambda files: files.pop("LICENSE"), "LICENSE is missing"),
+        (lambda files: files.update({"more.txt": b""}), "more.txt is not in the manifest"),
+    ],
+)
+def test_a_changed_file_is_noticed(built: Path, tmp_path: Path, edit, message: str) -> None:
+    with pytest.raises(IntegrityError, match=message):
+        deposit.check(change(built, tmp_path / NAME, edit))
+
+
+def test_a_table_that_agrees_with_the_manifest_alone_is_noticed(built: Path, tmp_path: Path) -> None:
+    def better(files: dict[str, bytes]) -> None:
+        name = "results/tables/dica/table-1.md"
+        assert b"0." in files[name]
+        files[name] = files[name].replace(b"0.", b"1.", 1)
+
+    with pytest.raises(IntegrityError, match=r"dica/table-1\.md come out otherwise"):
+        deposit.check(change(built, tmp_path / NAME, better, relist=True))
+
+
+def test_what_is_no_deposit(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        deposit.check(tmp_path / "nothing.tar.gz")
+    (tmp_path / "text.tar.gz").write_text("text")
+    with pytest.raises(UserError, match="not a readable deposit"):
+        deposit.check(tmp_path / "text.tar.gz")
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
+    with pytest.raises(UserError, match="not a readable deposit"):
+        deposit.check(tmp_path / "evil.tar.gz")
+    with pytest.raises(UserError, match=r"ends in \.tar\.gz"):
+        deposit.build(project, "results", tmp_path / "deposit.zip")
+    with pytest.raises(UserError, match="light"):
+        deposit.build(project, "results/demo", tmp_path / NAME)
+
+
+def test_the_crate_describes_files_that_are_there(built: Path, project: Path) -> None:
+    files = {name.partition("/")[2]: data for name, data in members(built).items()}
+    graph = json.loads(files[deposit.CRATE])["@graph"]
+    by_id = {entity["@id"]: entity for entity in graph}
+    described = [entity for entity in graph if "File" in entity["@type"]]
+    assert len(described) > 30
+    for entity in described:
+        assert entity["@id"] in files
+        if "sha256" in entity:
+            assert entity["sha256"] == sha256_bytes(files[entity["@id"]])
+    actions = [entity for entity in graph if entity["@type"] == "CreateAction"]
+    assert len(actions) == 4 + 1
+    for action in actions:
+        for key in ("instrument", "agent", "object", "result"):
+            references = action[key] if isinstance(action[key], list) else [action[key]]
+            assert references
+            assert all(reference["@id"] in by_id for reference in references)
+        assert action["startTime"] < action["endTime"]
+    assert by_id["./"]["mainEntity"] == {"@id": "Snakefile"}
+    assert {reference["@id"] for reference in by_id["./"]["mentions"]} == {action["@id"] for action in actions}
+    assert str(project) not in files[deposit.CRATE].decode()
