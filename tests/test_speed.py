@@ -125,4 +125,4 @@ def test_the_record_says_how_the_steps_were_executed(tmp_path: Path, capsys) -> 
     note = "--cuda-graph: not used, there is no GPU"
     assert f"warning: {note}" in capsys.readouterr().err
     speed = read_json(tmp_path / "out/run.json")["speed"]
-    assert speed == {"compile": None, "cuda_graph": False, "images": "device", "notes": [note]}
+    assert speed == {"compile": None, "cuda_graph": False, "notes": [note], "images": "device", "processes": 1}

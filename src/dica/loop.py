@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dica.data.resident import ResidentImages
+from dica.distributed import any_of, sum_gradients
 from dica.files import UserError
 from dica.methods.base import Batch, Method, Phase
 from dica.observe import Observer
@@ -151,7 +152,7 @@ class Trainer:
         self.stop_requested = True
 
     def _stop_if_requested(self) -> None:
-        if self.stop_requested:
+        if any_of(self.stop_requested):
             self.save()
             raise Interrupted
 
@@ -228,6 +229,7 @@ class Trainer:
             parts = self.method.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()
+        sum_gradients(self.method)
         self.method.after_backward(batch)
         self.optimizer.step()
         self.method.after_step(batch)

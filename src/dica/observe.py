@@ -80,7 +80,7 @@ class Observer:
         method.train()
 
     def _describe(self, method: Method, split: str, index: np.ndarray, stage: bool) -> dict[str, Tensor]:
-        rows = torch.from_numpy(index).to(self.images.device, torch.int64)
+        rows = torch.from_numpy(index).to(self.images.index_device, torch.int64)
         parts = [self.images.take((split,), part) for part in rows.split(BATCH)]
         probability = torch.cat([method.predict(part).float() for part in parts])
         confidence, assignment = probability.max(dim=1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dica.distributed import processes
 from dica.files import UserError
 from dica.methods.base import Batch, Method
 
@@ -49,6 +50,8 @@ def choose(want_compile: bool, want_graph: bool, determinism: str, device: torch
     wanted = [name for name, given in (("--compile", want_compile), ("--cuda-graph", want_graph)) if given]
     if wanted and determinism != "fast":
         raise UserError(f"{' and '.join(wanted)}: only for runs with determinism: fast, this one has {determinism}")
+    if wanted and processes() > 1:
+        raise UserError(f"{' and '.join(wanted)}: not for a run of several processes; leave it out or use one GPU")
     if want_graph and not method.replayable:
         raise UserError(f"--cuda-graph: a step of {type(method).__name__} depends on more than its batch; leave it out")
     if wanted and device.type != "cuda":

@@ -34,6 +34,8 @@ class StateFolder:
         ``results/state/<id>``; created if absent.
     run_id
         Checkpoints of another run are refused.
+    read_only
+        For the further processes of a run on several devices: the first one has the lock, and it alone writes.
 
     Raises
     ------
@@ -41,10 +43,16 @@ class StateFolder:
         If another process works on this run; the message has its host and process number.
     """
 
-    def __init__(self, folder: Path, run_id: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, run_id: str, read_only: bool = False) -> None:
         self.folder = folder
         self.run_id = run_id
+        self.read_only = read_only
+        if not read_only:
+            self._take_lock()
+
+    def _take_lock(self) -> None:
+        folder, run_id = self.folder, self.run_id
+        folder.mkdir(parents=True, exist_ok=True)
         # The kernel drops an flock when its process dies, however it dies: no stale locks, no second writer.
         self._lock = open(folder / "lock", "a+")  # noqa: SIM115 - held until the process ends
         if not _locked(self._lock):
@@ -57,8 +65,15 @@ class StateFolder:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()
 
+    def close(self) -> None:
+        """Give the lock back; the end of the process does as well."""
+        if not self.read_only:
+            self._lock.close()
+
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint; the one before stays as the previous generation."""
+        if self.read_only:
+            return
         buffer = io.BytesIO()
         torch.save({**state, "run_id": self.run_id}, buffer)
         payload = buffer.getvalue()
@@ -93,15 +108,20 @@ class StateFolder:
 
     def fail(self, reason: str) -> None:
         """Leave the reason of a failure where tables and `dica status` find it."""
+        if self.read_only:
+            return
         with contextlib.suppress(OSError):  # a full disk: what went wrong is said on stderr all the same
             write_json(self.folder / FAILURE, {"id": self.run_id, "reason": reason})
 
     def clear_failure(self) -> None:
         """Forget an earlier failure: a new attempt has begun."""
-        (self.folder / FAILURE).unlink(missing_ok=True)
+        if not self.read_only:
+            (self.folder / FAILURE).unlink(missing_ok=True)
 
     def discard_checkpoints(self) -> None:
         """Remove the checkpoints of a finished run; its weights are kept elsewhere."""
+        if self.read_only:
+            return
         # What a kill left half written as well: it is as large as a checkpoint.
         for pattern in ("checkpoint*.pt", ".checkpoint*.tmp"):
             for path in self.folder.glob(pattern):

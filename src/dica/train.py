@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from dica import methods, record
+from dica import distributed, methods, record
 from dica.data.prepared import train_labels
 from dica.data.resident import PLACES, ResidentImages
 from dica.files import (
@@ -112,7 +112,7 @@ class Inputs:
 def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folder: Path, options: Options) -> None:
     """Train, predict and write one run: ``run.json`` comes last, so its presence means that the run is complete."""
     started = datetime.now(UTC)
-    state = StateFolder(state_folder, config["id"])
+    state = StateFolder(state_folder, config["id"], read_only=not distributed.is_first())
     state.clear_failure()
     try:
         with _device(options) as device:
@@ -129,9 +129,11 @@ def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folde
             speed = choose(options.compile, options.cuda_graph, config["determinism"], device, method)
             trainer = _fit(config, method, images, state, options, speed, attempt)
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
+            if not distributed.is_first():
+                return
             _write_outputs(config, method, trainer, arrays, out, models)
             extra = {"source": source, "method_record": method.record()}
-            extra["speed"] = {**asdict(speed), "images": images.place}
+            extra["speed"] = {**asdict(speed), "images": images.place, "processes": distributed.processes()}
             _write_record(config, code, trainer, images, started, out, models, extra)
     except KeyboardInterrupt:
         raise  # stopped, not failed
@@ -192,6 +194,7 @@ def _fit(
     speed: Speed,
     attempt: dict,
 ) -> Trainer | Fitted:
+    distributed.share_out(method)
     if hasattr(method, "fit"):
         begin = time.monotonic()
         history = method.fit({name: images.all_of(name) for name in images.splits}, config["seed"])
@@ -222,9 +225,12 @@ def _device(options: Options) -> Iterator[torch.device]:
 
 
 def _announce(config: dict, device: torch.device) -> None:
+    if not distributed.is_first():
+        return
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    others = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
     print(
-        f"train {title(config)}: run {config['id']} on {where}, {torch.get_num_threads()} thread(s)",
+        f"train {title(config)}: run {config['id']} on {where}, {torch.get_num_threads()} thread(s){others}",
         file=sys.stderr,
         flush=True,
     )
@@ -411,8 +417,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     try:
         # SIGTERM stops a run as Ctrl-C does, wherever it is; the loop takes over both to save its state first.
-        with on_signals(signal.default_int_handler, signal.SIGTERM):
-            config = read_config(given.config)
+        with on_signals(signal.default_int_handler, signal.SIGTERM), distributed.group():
+            # Only one process can read standard input.
+            config = distributed.from_first(read_config(given.config) if distributed.is_first() else None)
             state = given.state or given.out.with_name(given.out.name + ".state")
             train_run(config, read_inputs(given), given.out, given.models or given.out, state, options)
     except KeyboardInterrupt:
@@ -427,7 +434,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-    print(f"done {title(config)}: {given.out}", file=sys.stderr)
+    if distributed.is_first():
+        print(f"done {title(config)}: {given.out}", file=sys.stderr)
     return 0
 
 
