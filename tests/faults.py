@@ -6,7 +6,6 @@ Each check tries something many times and counts what survived; the short versio
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
