@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dica import config, identity
+from dica.files import read_json
 
 
 @pytest.fixture
@@ -54,6 +55,24 @@ def test_runs_that_two_artefacts_share_are_planned_once(root: Path, profile: dic
     assert len(set(ids)) == len(ids)
     digits = [run for run in plan["runs"] if (run["method"], run["dataset"], run["seed"]) == ("drc", "digits", 0)]
     assert {"dica table-1", "dica figure-1", "dica figure-2"} <= set(digits[0]["needed_by"])
+
+
+def test_the_recorded_runs_of_a_method_change_with_what_they_build_on(
+    root: Path, profile: dict, tmp_path: Path
+) -> None:
+    def written(**overrides: dict) -> dict:
+        changed = {**profile, "overrides": overrides}
+        run = identity.run_config("kmeans", "on-drc", "digits", 0, changed, root)
+        other = identity.run_config("kmeans", "full", "cifar10", 0, changed, root)
+        runs = [{**body, "path": identity.run_folder(body, "results")} for body in (run, other)]
+        identity.write_recorded({"runs": runs}, ["drc", "kmeans"], ["digits"], tmp_path)
+        return {name: read_json(tmp_path / f"{name}.json") for name in ("drc", "kmeans")}
+
+    before = written()
+    assert before["drc"] == []
+    assert [Path(path).parts[:4] for path in before["kmeans"]] == [("results", "runs", "kmeans", "digits")]
+    assert written(**{"imc-swav": {"epochs": 7}}) == before
+    assert written(drc={"epochs": 7}) != before
 
 
 def test_the_plan_file_is_touched_only_when_it_changes(root: Path, profile: dict, tmp_path: Path) -> None:

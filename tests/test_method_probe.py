@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from dica import train
-from dica.files import UserError
+from dica import metrics, train
+from dica.files import UserError, write_npz
 from dica.losses.dccm import targets
 from dica.methods.base import Batch
 from dica.rng import generator
@@ -28,7 +29,7 @@ def batch_of(trainer, indices: list[int]) -> Batch:
 
 @pytest.mark.parametrize("variant", ["full", "dccm-y64"])
 def test_it_learns_the_labels_and_nothing_of_the_source_moves(variant: str, tmp_path: Path) -> None:
-    trainer = probe(tmp_path, variant, epochs=40, lr=0.05)
+    trainer = probe(tmp_path, variant, epochs=40, lr=0.05, held_out=0.0)
     method, images = trainer.method, trainer.images.all_of("train")
     with torch.no_grad():
         before = method.represent(images)
@@ -42,7 +43,7 @@ def test_it_learns_the_labels_and_nothing_of_the_source_moves(variant: str, tmp_
 
 
 def test_dropout_is_for_training_alone_and_keeps_the_mean(tmp_path: Path) -> None:
-    trainer = probe(tmp_path, dropout=0.5)
+    trainer = probe(tmp_path, dropout=0.5, held_out=0.0)
     method, batch = trainer.method, batch_of(trainer, list(range(48)))
     ones = torch.ones(2000, 64)
     dropped = method._dropout(ones, batch)
@@ -56,11 +57,31 @@ def test_dropout_is_for_training_alone_and_keeps_the_mean(tmp_path: Path) -> Non
 
 
 def test_an_image_without_a_label_teaches_nothing(tmp_path: Path) -> None:
-    method = probe(tmp_path, dropout=0.0).method
-    trainer = probe(tmp_path / "again", dropout=0.0)
+    trainer = probe(tmp_path, dropout=0.0, held_out=0.0)
+    method = trainer.method
     some, more = batch_of(trainer, [0, 1, 2]), batch_of(trainer, [0, 1, 2, 3])
     method.labels[3] = -1
     assert torch.allclose(method.loss(some)["loss"], method.loss(more)["loss"])
+    assert method.loss(batch_of(trainer, [3]))["loss"] == 0
+
+
+def test_what_is_held_out_teaches_nothing_and_alone_is_scored(tmp_path: Path) -> None:
+    trainer = probe(tmp_path, epochs=1, held_out=0.25)
+    method = trainer.method
+    held = method.judged()["train"]
+    assert held.sum() == 12
+    assert (method.labels[held] == -1).all()
+    assert (method.labels[~held] == torch.arange(48)[~held] % 8).all()
+    again = probe(tmp_path / "again", epochs=1, held_out=0.25).method
+    assert torch.equal(again.held, held), "a resumed run holds out the same"
+    arrays = train.predict(method, trainer.images, lambda purpose: generator(0, purpose))
+    arrays["train_assignment"] = np.where(held, np.arange(48) % 8, 9).astype(np.int16)
+    write_npz(tmp_path / "p.npz", arrays)
+    found = metrics.recompute(tmp_path / "p.npz", tmp_path / "data/labels.npz", "all", supervised=True)
+    assert (found["headline"]["acc"], found["headline"]["n"]) == (1.0, 12)
+    write_npz(tmp_path / "p.npz", {**arrays, "train_judged": held.numpy()[:4]})
+    with pytest.raises(UserError, match="train_judged is bool"):
+        metrics.recompute(tmp_path / "p.npz", tmp_path / "data/labels.npz", "all", supervised=True)
 
 
 def test_wrong_uses_are_explained(tmp_path: Path) -> None:

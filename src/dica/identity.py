@@ -162,6 +162,17 @@ def write_if_changed(path: Path, text: str) -> bool:
     return True
 
 
+def write_recorded(plan: dict, methods: list[str], datasets: list[str], folder: Path) -> None:
+    """Write for each method which of its runs `dvc repro` brings up to date, as far as that differs from what is there.
+
+    DVC starts a method's stage when its file changes, that is also when a run changes that one of its runs builds on.
+    """
+    for method in methods:
+        mine = [run for run in plan["runs"] if run["method"] == method and run["dataset"] in datasets]
+        text = "".join(f'  "{run["path"]}",\n' for run in mine).rstrip(",\n")
+        write_if_changed(folder / f"{method}.json", f"[\n{text}\n]\n" if mine else "[]\n")
+
+
 def write_plan(plan: dict, path: Path) -> bool:
     """Write the plan as JSON with one line a run, if it differs; see `write_if_changed`."""
     head = canonical_json({key: value for key, value in plan.items() if key != "runs"})

@@ -300,7 +300,10 @@ def _split(
     predictions: Path | str,
     labels: Path | str,
 ) -> tuple[np.ndarray, ...] | None:
-    """Return labels, assignment and, if stored, top5 of one split; None where run or label file does not have it."""
+    """Return labels, assignment and, if stored, top5 of one split; None where run or label file does not have it.
+
+    An image that is not to be judged (`<split>_judged`) has label -1, as one without a label.
+    """
     name = f"{split}_assignment"
     if name not in stored or split not in truth or not len(truth[split]):
         return None
@@ -309,6 +312,10 @@ def _split(
         raise UserError(f"{predictions}: {name} has shape {pred.shape}, {labels} has {true.shape} for {split}")
     if true.dtype.kind not in "iu" or true.min() < -1:
         raise UserError(f"{labels}: {split} needs integer class indices (-1 = no label)")
+    if (judged := stored.get(f"{split}_judged")) is not None:
+        if judged.dtype != bool or judged.shape != true.shape:
+            raise UserError(f"{predictions}: {split}_judged is {judged.dtype} {judged.shape}; needs bool {true.shape}")
+        true = np.where(judged, true, -1)
     top5 = stored.get(f"{split}_top5")
     if top5 is not None and (top5.shape != (len(pred), 5) or top5.dtype.kind not in "iu"):
         raise UserError(f"{predictions}: {split}_top5 is {top5.dtype} {top5.shape}; needs integers ({len(pred)}, 5)")
@@ -324,7 +331,8 @@ def evaluate_files(
     ----------
     predictions
         npz with `<split>_assignment` (n,) for train and/or test, the scalar `num_clusters` and, where the
-        run stores it, `<split>_top5` (n, 5). The id is read from the config.json beside it, if there is one.
+        run stores it, `<split>_top5` (n, 5) and `<split>_judged` (n,), which images to score. The id is read
+        from the config.json beside it, if there is one.
     labels
         npz with `train` and `test` class indices in the same order; -1 marks a sample without label.
     out

@@ -68,7 +68,8 @@ OBSERVED = (TRACE, STAGES)  # of runs that were watched
 def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.ndarray]:
     """Return assignment and confidence of every image of the labelled splits, in the prepared order.
 
-    With `top5` among the parameters also the five most probable clusters, the first one first.
+    With `top5` among the parameters also the five most probable clusters, the first one first; of a method that is not
+    to be scored on every image, which ones (see `Method.judged`).
 
     Raises
     ------
@@ -90,6 +91,7 @@ def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.nd
         if method.params.get("top5"):
             best = [method.scores(part.to(images.device)).topk(5).indices for part in parts]
             arrays[f"{name}_top5"] = torch.cat(best).cpu().numpy().astype(np.int16)
+    arrays |= {f"{name}_judged": mask.cpu().numpy() for name, mask in method.judged().items()}
     return arrays
 
 

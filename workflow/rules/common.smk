@@ -21,6 +21,7 @@ from dica.identity import (
     source_folder,
     write_if_changed,
     write_plan,
+    write_recorded,
 )
 from dica.launch import command, gpu_request
 from dica.runfiles import RECORD, RESULT_FILES
@@ -72,6 +73,7 @@ if missing:
 PLAN_FILE = f"{RESULTS}/plan.json"
 LOSSES_FILE = f"{RESULTS}/state/losses.json"
 write_plan(PLAN, ROOT / PLAN_FILE)
+write_recorded(PLAN, METHODS, PROFILE["recorded_datasets"], ROOT / RESULTS / "plans")
 note_losses(PLAN, ROOT, RESULTS, ROOT / LOSSES_FILE)
 
 # What is complete is a plain file to Snakemake, made by no rule: no edited rule, lost metadata or new environment can

@@ -135,6 +135,13 @@ class Method(nn.Module):
         """Take the labels of the train split, (n,) int64 with -1 for none; asked of `supervised` methods only."""
         raise NotImplementedError
 
+    def judged(self) -> dict[str, Tensor]:
+        """Return by split which images to score, (n,) bool; a split that is not named is scored whole.
+
+        For supervised methods on data sets without a test split: the images whose labels were not used.
+        """
+        return {}
+
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return the features (n, d) of the un-augmented view of uint8 images (n, C, H, W), in eval mode.
 

@@ -11,6 +11,8 @@ Readings, each a key of params/probe.yaml:
 - The features are those of images without augmentation, computed once.
 - Optimiser, epochs and batch are not in the papers.
 - The labels of the train split are read, so clusters are classes: accuracy needs no map (`supervised`).
+- `held_out`: share of the train split whose labels are left out, and which alone is scored; for data sets without a
+  test split.
 """
 
 from __future__ import annotations
@@ -50,19 +52,26 @@ class Probe(Method):
             self.last = nn.Linear(hidden, classes).to(points)
 
     def give_labels(self, labels: Tensor) -> None:
-        """Keep the labels of the train split."""
+        """Keep the labels of the train split, but for those that are held out, drawn by the run's seed."""
         if int(labels.max()) >= self.params["num_clusters"]:
             raise UserError(
                 f"probe: num_clusters is {self.params['num_clusters']}, there are labels {int(labels.max())}"
             )
-        self.register_buffer("labels", labels, persistent=False)
+        held = torch.zeros_like(labels, dtype=torch.bool)
+        held[torch.randperm(len(labels))[: round(self.params["held_out"] * len(labels))]] = True
+        self.register_buffer("labels", labels.masked_fill(held, -1), persistent=False)
+        self.register_buffer("held", held, persistent=False)
+
+    def judged(self) -> dict[str, Tensor]:
+        """Return the images of the train split to score, if some were held out: those."""
+        return {"train": self.held} if self.params["held_out"] else {}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the batch's labelled images, and the share of them that is right."""
         labels, logits = self.labels[batch.indices], self._logits(self.points[batch.indices], batch)
-        loss = F.cross_entropy(logits.to(self.points.dtype), labels, ignore_index=-1)
-        right = (logits.argmax(dim=1) == labels).float().mean()
-        return {"loss": loss, "right": right}
+        known = (labels >= 0).sum().clamp_min(1)  # a last, small batch may have none
+        loss = F.cross_entropy(logits.to(self.points.dtype), labels, ignore_index=-1, reduction="sum") / known
+        return {"loss": loss, "right": (logits.argmax(dim=1) == labels).sum() / known}
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return what the last layer reads: the hidden layer (n, hidden), or the features of the source (n, d)."""
