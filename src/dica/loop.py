@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -189,7 +188,10 @@ class Trainer:
             return generator(self.seed, purpose, *position, device=self.images.device)
 
         images = self.images.take(phase.splits, indices)
-        take = partial(self.images.take, phase.splits)
+
+        def take(rows: Tensor) -> Tensor:
+            return self.images.take(phase.splits, rows.to(self.images.index_device))
+
         indices = indices.to(self.images.device, non_blocking=True)
         whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase), take)
         for batch in self.method.split(whole):

@@ -49,7 +49,7 @@ class TwoStageCRLC(CRLC):
         load_state(self.backbone, source.backbone.state_dict(), refusal)
         layer = self.params["neighbour_layer"]
         parts = (part for name in self._splits() for part in images[name].split(PART))
-        features = torch.cat([source.features(part, layer) for part in parts])
+        features = torch.cat([source.features(part.to(self.neighbours.device), layer) for part in parts])
         self.neighbours = nearest_neighbours(features, self.params["neighbours"])
 
     def train(self, mode: bool = True) -> TwoStageCRLC:

@@ -71,7 +71,8 @@ class KMeans(Method):
     @torch.no_grad()
     def _points(self, images: Tensor) -> Tensor:
         """Return what is clustered, (n, d) on the device of the centroids."""
-        return torch.cat([self.represent(part).to(self.centroids) for part in images.split(PART)])
+        parts = (part.to(self.centroids.device) for part in images.split(PART))
+        return torch.cat([self.represent(part).to(self.centroids) for part in parts])
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Return flattened pixels in [0, 1], (n, C s s)."""
