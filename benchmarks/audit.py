@@ -1,15 +1,14 @@
-"""Time `dica audit --all` over 204 runs, made from the committed ones in a temporary copy of the project.
+"""How long `dica audit --all` takes over about 200 runs: ``python benchmarks/audit.py``.
 
-    python benchmarks/audit.py
-
-Half of the runs have 60,000 predictions, half 1,797; every file is in Git, as in the archive itself.
-Prints one line of CSV: runs, cells, seconds of one process, its exit code.
+The runs are made from the committed ones in a temporary copy of the project, all of it in Git as in the archive itself:
+half have 60,000 predictions, half 1,797. Writes results/audit.csv.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,10 +17,11 @@ import time
 from pathlib import Path
 
 import yaml
+from common import ROOT, machine, write
 
 from dica.artefacts import load_artefacts
 from dica.config import load_profile
-from dica.files import project_root, sha256_file, write_json
+from dica.files import sha256_file, write_json
 from dica.identity import make_plan, write_plan
 from dica.layout import write_tables
 from dica.metrics import evaluate_files
@@ -66,7 +66,7 @@ def write_run(root: Path, project: Path, run: dict) -> None:
 
 
 def main() -> None:
-    root = project_root()
+    root = ROOT
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         plan = copy_project(root, project)
@@ -81,14 +81,16 @@ def main() -> None:
         identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark")
         for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "results")):
             subprocess.run(["git", *identity, *command], cwd=project, check=True)
-        begin = time.monotonic()
+        environment = {**os.environ, "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
+        before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         command = [sys.executable, "-m", "dica.cli", "audit", "--all"]
-        environment = {**os.environ, "PYTHONPATH": str(project / "src")}
         done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True)
-        seconds = time.monotonic() - begin
-    print(done.stdout.splitlines()[-1] if done.stdout else done.stderr, file=sys.stderr)
-    print("runs,cells,seconds,exit_code")
-    print(f"{len(plan['runs'])},{len(frame)},{seconds:.1f},{done.returncode}")
+        seconds, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    row = {"runs": len(plan["runs"]), "cells": len(frame), "seconds": f"{seconds:.1f}", "cpu_seconds": f"{cpu:.1f}"}
+    write("audit", [row], machine())
 
 
 if __name__ == "__main__":

@@ -156,7 +156,9 @@ class _Crate:
         """Describe how one run came to be."""
         folder, record = run["path"], self.records[run["path"]]
         took = [f"{folder}/config.json", f"params/{run['method']}.yaml", f"data/labels/{run['dataset']}.json"]
-        made = [f"{folder}/{name}" for name in ("history.csv", "predictions.npz", "metrics.json", "run.json")]
+        made = [
+            f"{folder}/{name}" for name in ("history.csv", "predictions.npz", "trace.npz", "metrics.json", "run.json")
+        ]
         title = f"{run['method']} ({run['variant']}) on {run['dataset']}, seed {run['seed']}"
         self._action(
             f"#run-{run['id']}", title, _circumstances(record), self.trainer, took, made,
