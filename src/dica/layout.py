@@ -70,6 +70,7 @@ class Header:
     groups: list[tuple[str, int]] = field(default_factory=list)
     columns: list[tuple[str, int]] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
+    words: bool = False  # the cells hold words, not numbers
 
     @property
     def width(self) -> int:
@@ -226,7 +227,7 @@ def _layers(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[L
         cells = [by_place[row.key, column.key, "layer"] for column in artefact.columns]
         shown = [_unmarked(Shown(c.published + (f" ({c.reason})" if c.reason else ""), c.verdict)) for c in cells]
         lines.append(Line(row.label, "published", shown))
-    return Header("Layer", columns=[(column.label, 1) for column in artefact.columns]), lines
+    return Header("Layer", columns=[(column.label, 1) for column in artefact.columns], words=True), lines
 
 
 # --- cells of a grid -------------------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ def _split_words(facts: dict[str, Any]) -> str:
 
 def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     """Return one sentence a method: the images and epochs of our runs, beside the paper's epochs."""
-    sentences = []
+    said: dict[str, list[str]] = {}  # what holds, and the rows it holds for
     for row in artefact.rows:
         parts: dict[str, list[str]] = {}
         for column in artefact.columns:
@@ -372,13 +373,11 @@ def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
                 paper = artefact.protocol_of(row, column)
                 label = f"{column.group} {column.label}".strip()
                 parts.setdefault(_used(run["params"], paper.get("epochs")), []).append(label)
-        name = re.sub(r" \((mean|best)\)$", "", row.label, flags=re.IGNORECASE)
-        if len(parts) == 1:
-            sentences.append(f"{name} here: {next(iter(parts))}.")
-        elif parts:
-            each = (f"{text} ({', '.join(labels)})" for text, labels in parts.items())
-            sentences.append(f"{name} here: {'; '.join(each)}.")
-    return list(dict.fromkeys(sentences))
+        text = next(iter(parts), "")
+        if len(parts) > 1:
+            text = "; ".join(f"{each} ({', '.join(labels)})" for each, labels in parts.items())
+        said.setdefault(text, []).append(re.sub(r" \((mean|best)\)$", "", row.label, flags=re.IGNORECASE))
+    return [f"{', '.join(dict.fromkeys(names))} here: {text}." for text, names in said.items() if text]
 
 
 def _used(params: dict[str, Any], paper_epochs: int | None) -> str:
@@ -393,7 +392,9 @@ def _legend(artefact: Artefact, head: Header, lines: list[Line], verdicts: pd.Se
     """Return what the signs of a table mean, for the signs it has."""
     if artefact.layout != "grid":
         counts = verdicts.value_counts()
-        known = [f"{counts[mark]} {mark}" for mark in ("equal", "differs") if mark in counts]
+        known = [
+            f"{counts[mark]} {word}" for mark, word in (("equal", "equal"), ("differs", "different")) if mark in counts
+        ]
         return f"The paper's entries, with this archive's where they are others; {' and '.join(known)}."
     shown = [cell for line in lines for cell in line.cells]
     has_published = any(line.kind == "published" for line in lines)
