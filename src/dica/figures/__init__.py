@@ -7,6 +7,7 @@ and a figure to draw on; it returns what is seen in words, which is the alternat
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from dica.artefacts import PLOTS, Artefact
 from dica.figures import clusters, curves, numbers, pictures
 from dica.figures.curves import loss_parts, read_history
-from dica.figures.panel import Panel, note
+from dica.figures.panel import Panel
 from dica.figures.style import STYLE, Canvas, resize, say
 from dica.files import UserError, atomic_write_bytes
 from dica.tables import load_runs
@@ -27,7 +28,6 @@ __all__ = ["draw", "loss_parts", "read_history", "to_bytes", "write_figures"]
 
 def panels(panel: Panel, figure: Canvas) -> str:
     """Several plots side by side. Options: `panels` (each `plot`, `title`, its rows and options), `columns`, `size`."""
-    panel.check_options("panels", "columns", "size")
     parts = panel.option("panels", [])
     across = min(panel.option("columns", 2), len(parts))
     down = -(-len(parts) // across)
@@ -35,51 +35,53 @@ def panels(panel: Panel, figure: Canvas) -> str:
     resize(figure, width * across, height * down)
     words = []
     for k, (spec, place) in enumerate(zip(parts, figure.subfigures(down, across, squeeze=False).flat, strict=False)):
+        name = spec.get("plot")
+        if name not in DRAW or name == "panels":
+            raise panel.error(f"panels: no plot {name!r}; there are: {', '.join(sorted(DRAW))}")
+        part = panel.part({key: value for key, value in spec.items() if key not in ("plot", "title")}, PLOTS[name])
         title = f"({chr(ord('a') + k)}) {spec.get('title', '')}".rstrip()
+        if len(panel.columns) > 1 and len(part.columns) == 1:  # the panels are of different data sets: say of which
+            title = f"{title}, {part.columns[0].label}"
         place.suptitle(title, x=0.02, ha="left", fontsize=10)
-        words.append(f"{title}: {_draw_panel(panel, spec, place)}")
+        words.append(f"{title}: {_fill(part, name, place)}")
     return " ".join(words)
-
-
-def _draw_panel(whole: Panel, spec: dict[str, Any], figure: Canvas) -> str:
-    name = spec.get("plot")
-    if name not in DRAW or name == "panels":
-        raise whole.error(f"panels: no plot {name!r}; there are: {', '.join(sorted(DRAW))}")
-    options = {key: value for key, value in spec.items() if key not in ("plot", "title")}
-    return _fill(whole.part(options, PLOTS[name]), name, figure)
 
 
 def _fill(panel: Panel, name: str, figure: Canvas) -> str:
     """Draw one plot, or say why there is nothing to draw."""
+    plot, options = DRAW[name]
+    panel.check_options(*options)
     if panel.places and not panel.done and name not in COMPLETE:
         say(figure, panel.missing)
         return panel.missing
-    return DRAW[name](panel, figure)
+    return plot(panel, figure)
 
 
-DRAW: dict[str, Callable[[Panel, Canvas], str]] = {
-    "curves": curves.curves,
-    "progress": curves.progress,
-    "seeds": numbers.seeds,
-    "bars": numbers.bars,
-    "sweep": numbers.sweep,
-    "tsne": clusters.tsne,
-    "stages": clusters.stages,
-    "bcubed": clusters.bcubed,
-    "variance": clusters.variance,
-    "largest": clusters.largest,
-    "assignments": clusters.assignments,
-    "confusion": clusters.confusion,
-    "jsd": clusters.jsd,
-    "surfaces": clusters.surfaces,
-    "cases": pictures.cases,
-    "neighbours": pictures.neighbours,
-    "gradcam": pictures.gradcam,
-    "labelled": pictures.labelled,
-    "indices": pictures.indices,
-    "panels": panels,
+# Each plot with the options that a declaration may give it.
+DRAW: dict[str, tuple[Callable[[Panel, Canvas], str], tuple[str, ...]]] = {
+    "curves": (curves.curves, ()),
+    "progress": (curves.progress, ("x", "metrics", "history", "information", "reference")),
+    "seeds": (numbers.seeds, ("metrics", "columns")),
+    "bars": (numbers.bars, ("metrics", "x_label")),
+    "sweep": (numbers.sweep, ("x", "x_label", "log", "series", "series_label", "metrics")),
+    "tsne": (clusters.tsne, ("layers",)),
+    "stages": (clusters.stages, ()),
+    "bcubed": (clusters.bcubed, ()),
+    "variance": (clusters.variance, ()),
+    "largest": (clusters.largest, ()),
+    "assignments": (clusters.assignments, ("looks",)),
+    "confusion": (clusters.confusion, ()),
+    "jsd": (clusters.jsd, ()),
+    "surfaces": (clusters.surfaces, ("critics",)),
+    "cases": (pictures.cases, ("classes", "kinds", "each")),
+    "neighbours": (pictures.neighbours, ()),
+    "gradcam": (pictures.gradcam, ()),
+    "labelled": (pictures.labelled, ()),
+    "indices": (pictures.indices, ()),
+    "panels": (panels, ("panels", "columns", "size")),
 }
-COMPLETE = ("curves", "seeds", "bars", "panels")  # they show what is missing themselves, or leave it to their panels
+NAMES_MISSING = ("curves", "seeds", "bars")  # these plots name what is missing in its place
+COMPLETE = (*NAMES_MISSING, "panels")  # these are drawn even if nothing is there
 if set(DRAW) != set(PLOTS):
     raise RuntimeError(f"dica.artefacts.PLOTS and dica.figures.DRAW differ: {sorted(set(DRAW) ^ set(PLOTS))}")
 
@@ -101,10 +103,23 @@ def draw(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> 
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(6, 2), layout="constrained")
         words = _fill(panel, artefact.plot, figure)
-        if panel.missing not in words:
+        if panel.missing and panel.missing not in words and artefact.plot not in NAMES_MISSING:
+            width, height = figure.get_size_inches()
+            plt.close(figure)
+            figure = _with_footnote(panel.missing, width, height, lambda body: _fill(panel, artefact.plot, body))
             words = f"{words} {panel.missing}"
-            note(figure, panel.missing, width=int(figure.get_figwidth() * 15))
     return figure, words
+
+
+def _with_footnote(text: str, width: float, height: float, fill: Callable[[Canvas], object]) -> Figure:
+    """Return a figure that `fill` draws on, with a small text below."""
+    lines = textwrap.wrap(text, int(width * 14))
+    room = 0.12 + 0.14 * len(lines)
+    figure = plt.figure(figsize=(width, height + room), layout="constrained")
+    body, foot = figure.subfigures(2, 1, height_ratios=[height, room])
+    fill(body)
+    foot.text(0.01, 0.95, "\n".join(lines), va="top", fontsize=7.5, color="#444444")
+    return figure
 
 
 def to_bytes(figure: Figure, kind: str) -> bytes:

@@ -35,7 +35,6 @@ LINKED = 0.95  # DCCM's threshold for an edge of the pseudo-graph
 
 def tsne(panel: Panel, figure: Canvas) -> str:
     """t-SNE of what a trained model gives, coloured by true class. Option `layers`: which outputs, one axes each."""
-    panel.check_options("layers")
     layers = panel.option("layers", ["backbone"])
     shown = [(place, layer) for place in panel.done for layer in layers]
     across = min(len(shown), 4)
@@ -73,7 +72,9 @@ def _class_legend(panel: Panel, figure: Canvas, place: Place) -> None:
     if len(names) > 20:
         return
     handles = [
-        Line2D([], [], linestyle="", marker=MARKERS[k % len(MARKERS)], color=CLASS_COLOURS[k % len(CLASS_COLOURS)], label=n)
+        Line2D(
+            [], [], linestyle="", marker=MARKERS[k % len(MARKERS)], color=CLASS_COLOURS[k % len(CLASS_COLOURS)], label=n
+        )
         for k, n in enumerate(names)
     ]
     legend_below(figure, handles, columns=10 if max(map(len, names)) < 4 else 5, title="true class")
@@ -81,7 +82,6 @@ def _class_legend(panel: Panel, figure: Canvas, place: Place) -> None:
 
 def stages(panel: Panel, figure: Canvas) -> str:
     """t-SNE of the watched images' features before, in the middle and at the end of training."""
-    panel.check_options()
     places = panel.done
     width = max(len(panel.analysis(place)["epoch"]) for place in places)
     resize(figure, 3.0 * width, 0.7 + 2.9 * len(places))
@@ -106,7 +106,6 @@ def _spoken_epochs(epochs: np.ndarray) -> str:
 
 def bcubed(panel: Panel, figure: Canvas) -> str:
     """BCubed precision against recall of the graph of linked pairs, by threshold; a curve an epoch, a dot at .95."""
-    panel.check_options()
     place = panel.done[0]
     found = panel.analysis(place)
     resize(figure, 4.8, 4.3)
@@ -127,7 +126,6 @@ def bcubed(panel: Panel, figure: Canvas) -> str:
 
 def variance(panel: Panel, figure: Canvas) -> str:
     """Variance of the assignment probabilities within and between true classes, a pair of bars a method."""
-    panel.check_options()
     places = panel.done
     resize(figure, 3.0 + 1.3 * len(places), 3.6)
     axes = figure.subplots()
@@ -149,7 +147,6 @@ def variance(panel: Panel, figure: Canvas) -> str:
 
 def largest(panel: Panel, figure: Canvas) -> str:
     """Histogram of the largest probability of the watched images, before training and at the end, in nine bins."""
-    panel.check_options()
     place = next((p for p in panel.places if p.runs and panel.looks(p.runs[0])), None)
     if place is None:
         return _unwatched(figure)
@@ -176,7 +173,6 @@ def _unwatched(figure: Canvas) -> str:
 
 def assignments(panel: Panel, figure: Canvas) -> str:
     """How many of the watched images each cluster holds, at several epochs. Option `looks`: how many (6)."""
-    panel.check_options("looks")
     place = next((p for p in panel.places if p.runs and panel.looks(p.runs[0])), None)
     if place is None:
         return _unwatched(figure)
@@ -205,7 +201,6 @@ def assignments(panel: Panel, figure: Canvas) -> str:
 
 def confusion(panel: Panel, figure: Canvas) -> str:
     """Images by true class and by the class that their cluster stands for, of the first seed."""
-    panel.check_options()
     place = next(place for place in panel.places if place.runs)
     run = place.runs[0]
     arrays, labels = panel.file("predictions.npz", run), panel.labels(place.column.dataset)
@@ -225,23 +220,31 @@ def confusion(panel: Panel, figure: Canvas) -> str:
     picture = axes.imshow(table, cmap="Blues", vmin=0)
     if len(names) <= 20:
         for (i, j), count in np.ndenumerate(table):
-            axes.text(j, i, f"{count}", ha="center", va="center", fontsize=7, color="white" if count > table.max() / 2 else "#222222")
+            axes.text(
+                j,
+                i,
+                f"{count}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if count > table.max() / 2 else "#222222",
+            )
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="class of the predicted cluster", ylabel="true class")
     axes.grid(False)
     figure.colorbar(picture, ax=axes, label="images (number)", shrink=0.8)
-    worst = min(range(len(names)), key=lambda k: table[k, k] / max(1, (true == k).sum()))
-    right = int(np.trace(table))
+    share = np.diag(table) / np.maximum(1, np.bincount(true, minlength=len(names)))
+    worst = int(share.argmin())
+    which = "test" if on == "test" else "scored"
     return (
-        f"{place.label}, {'test' if on == 'test' else 'scored'} images, seed {run.plan['seed']}: {right:,} of {true.size:,} "
-        f"right; fewest in class {names[worst]} ({table[worst, worst] / max(1, (true == worst).sum()):.1%})."
+        f"{place.label}, {which} images, seed {run.plan['seed']}: {int(np.trace(table)):,} of {true.size:,} right; "
+        f"fewest in class {names[worst]} ({share[worst]:.1%})."
     )
 
 
 def jsd(panel: Panel, figure: Canvas) -> str:
     """Jensen-Shannon divergence of every pair of images, between two views, as a matrix."""
-    panel.check_options()
     place = panel.done[0]
     matrix = panel.analysis(place)["jsd"].astype(np.float64)
     same = float(np.diag(matrix).mean())
@@ -255,8 +258,8 @@ def jsd(panel: Panel, figure: Canvas) -> str:
     integer_axis(axes), integer_axis(axes, "y")
     figure.colorbar(picture, ax=axes, label="Jensen–Shannon divergence (nat)", shrink=0.85)
     return (
-        f"{place.label}: divergence of prototype distributions between two views of {len(matrix)} images; mean {same:.3f} "
-        f"for the same image, {other:.3f} for different ones; the largest possible is {np.log(2):.3f}."
+        f"{place.label}: divergence of prototype distributions between two views of {len(matrix)} images; mean "
+        f"{same:.3f} for the same image, {other:.3f} for different ones; the largest possible is {np.log(2):.3f}."
     )
 
 
@@ -282,7 +285,6 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 def surfaces(panel: Panel, figure: Canvas) -> str:
     """Critics of two-class probabilities as surfaces over the probability of the first class in either view."""
-    panel.check_options("critics")
     names = panel.option("critics", list(CRITICS))
     resize(figure, 3.4 * len(names), 3.6)
     side = np.linspace(0.01, 0.99, 50)
@@ -290,11 +292,12 @@ def surfaces(panel: Panel, figure: Canvas) -> str:
     for k, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), k + 1, projection="3d")
         axes.plot_surface(p, q, critic(name, p, q), cmap="viridis", linewidth=0, antialiased=False, rasterized=True)
-        axes.set(xlabel="p of class 1, view 1", ylabel="p of class 1, view 2", zlabel="score (nat)" if name != "dot" else "score")
-        axes.set_title(CRITICS[name], loc="left")
+        axes.set(xlabel="p of class 1, view 1", ylabel="p of class 1, view 2")
+        axes.set_title(f"{CRITICS[name]}, score" + ("" if name in ("dot", "neg_l2") else " (nat)"), loc="left")
         axes.view_init(elev=28, azim=-128)
         axes.tick_params(labelsize=7)
     return (
-        "Scores of two views' probabilities of one class among two: " + ", ".join(CRITICS[name] for name in names) + ". "
-        "Dot product and its logarithm are largest where both views are sure of the same class, the other two wherever they agree."
+        f"Scores of two views' probabilities of one class among two: {', '.join(CRITICS[name] for name in names)}. Dot "
+        "product and its logarithm are largest where both views are sure of the same class, the other two wherever "
+        "they agree."
     )

@@ -10,7 +10,18 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from dica.figures.panel import Panel, Place
-from dica.figures.style import FRACTION, Canvas, colour, grid, integer_axis, legend_below, line, marker, metric_label, resize
+from dica.figures.style import (
+    FRACTION,
+    Canvas,
+    colour,
+    grid,
+    integer_axis,
+    legend_below,
+    line,
+    marker,
+    metric_label,
+    resize,
+)
 from dica.files import UserError
 from dica.stats import mean
 
@@ -60,7 +71,6 @@ def loss_parts(history: dict[str, list[float]]) -> list[str]:
 
 def curves(panel: Panel, figure: Canvas) -> str:
     """A block of axes for each method and data set, one for each part of its loss."""
-    panel.check_options()
     blocks = []
     for k, place in enumerate(panel.places):
         histories = [read_history(panel.root / run.path / "history.csv") for run in place.runs]
@@ -98,10 +108,14 @@ def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]]
     alone = len(lines) == 1
     style = {"marker": mark, "markersize": 4} if mark else {}
     for x, y in lines:
-        axes.plot(x, y, color=tint, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.45, **(style if alone else {}))
+        axes.plot(
+            x, y, color=tint, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.45, **(style if alone else {})
+        )
     if not alone:
         shortest = min((x for x, _ in lines), key=len)
-        axes.plot(shortest, [mean([y[k] for _, y in lines]) for k in range(len(shortest))], color=tint, linewidth=2, **style)
+        axes.plot(
+            shortest, [mean([y[k] for _, y in lines]) for k in range(len(shortest))], color=tint, linewidth=2, **style
+        )
 
 
 def progress(panel: Panel, figure: Canvas) -> str:
@@ -110,7 +124,6 @@ def progress(panel: Panel, figure: Canvas) -> str:
     Options: `x` (epoch, seconds, step), `metrics`, `history` (columns of history.csv to draw instead, one axes each),
     `information` (with `history`: log M - loss, what InfoNCE's bound says, M from the param named).
     """
-    panel.check_options("x", "metrics", "history", "information", "reference")
     x = panel.option("x", "epoch", tuple(TIMES))
     names = panel.option("history") or panel.metrics
     resize(figure, 1.4 + 3.6 * len(names), 3.8)
@@ -175,12 +188,10 @@ def _reference(panel: Panel, axes: Axes, name: str) -> None:
             found = panel.published(None, row, column, name)
             if found:
                 axes.axhline(found[0], color="#666666", linestyle=(0, (4, 3)), linewidth=1)
-                axes.annotate(f"{row.label}, printed", (0.02, found[0]), xycoords=("axes fraction", "data"), fontsize=7.5,
-                              va="bottom", color="#444444")  # fmt: skip
+                place = axes.get_yaxis_transform()
+                axes.text(0.02, found[0], f"{row.label}, printed", transform=place, fontsize=7.5, va="bottom")
 
 
 def _last(panel: Panel, place: Place, name: str, lines: list) -> str:
     digits = 3 if not panel.option("history") else 4
     return f"{place.label} {metric_label(name)} {mean([y[-1] for _, y in lines]):.{digits}g}"
-
-

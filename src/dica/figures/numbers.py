@@ -23,12 +23,11 @@ SPREAD_LEGEND = (
 
 def seeds(panel: Panel, figure: Canvas) -> str:
     """A dot for each seed, with the mean and its 95 % interval, one axes for each data set and metric."""
-    panel.check_options("metrics", "columns")
     found = {(place.row.key, place.column.key): place for place in panel.places}
     shown = [(column, metric) for column in panel.columns for metric in panel.metrics]
     across = min(panel.option("columns", 6), len(shown))
     down = math.ceil(len(shown) / across)
-    resize(figure, 1.6 + max(2.0, 1.25 * len(panel.rows)) * across, 0.6 + 2.7 * down)
+    resize(figure, max(5.2, 1.6 + max(2.0, 1.25 * len(panel.rows)) * across), 0.6 + 2.7 * down)
     spoken, printed = [], False
     all_axes = grid(figure, down, across).flat
     for axes, (column, metric) in zip(all_axes, shown, strict=False):
@@ -44,6 +43,8 @@ def seeds(panel: Panel, figure: Canvas) -> str:
         axes.set_ylabel(f"{metric_label(metric)} ({FRACTION})")
         axes.set_title(column.label, loc="left")
         axes.margins(y=0.12)
+        if not axes.lines:
+            axes.set_ylim(0, 1)
     for axes in list(all_axes):
         axes.axis("off")
     mark = plt.Line2D([], [], **PRINTED, label="printed")
@@ -82,7 +83,6 @@ def _spoken(label: str, dataset: str, metric: str, values: list[float]) -> str:
 
 def bars(panel: Panel, figure: Canvas) -> str:
     """A bar for each row, ours with its seeds; printed numbers as marks; one axes for each metric and data set."""
-    panel.check_options("metrics", "x_label")
     found = {(place.row.key, place.column.key): place for place in panel.places}
     columns = panel.columns or list(panel.artefact.columns)
     resize(figure, 1.4 + (0.7 + 0.55 * len(panel.rows)) * len(columns), 3.6)
@@ -96,7 +96,9 @@ def bars(panel: Panel, figure: Canvas) -> str:
                 axes.bar([k], [mean(values)], width=0.62, color=colour(k), alpha=0.75)
                 axes.plot([k] * len(values), values, "o", color="#222222", markerfacecolor="none", markersize=4)
             elif place:
-                axes.text(k, 0.02, "not run", rotation=90, ha="center", transform=axes.get_xaxis_transform(), fontsize=7.5)
+                axes.text(
+                    k, 0.02, "not run", rotation=90, ha="center", transform=axes.get_xaxis_transform(), fontsize=7.5
+                )
             printed |= _printed_mark(panel, axes, k - 0.36, row, column, metric)
             spoken.append(_spoken(row.label, column.label, metric, values))
         axes.set_xticks(range(len(panel.rows)), [row.label for row in panel.rows], rotation=35, ha="right")
@@ -117,21 +119,18 @@ def sweep(panel: Panel, figure: Canvas) -> str:
     Options: `x` (path in params, `/` between keys, an operation's name in a list of views; or images_per_class),
     `x_label`, `log`, `series`, `series_label`, `metrics`.
     """
-    panel.check_options("x", "x_label", "log", "series", "series_label", "metrics")
     x_label, series = panel.option("x_label", panel.option("x")), panel.option("series")
     resize(figure, 5.2, 3.9)
     axes = figure.subplots()
     lines: dict[str, list[tuple[float, list[float]]]] = {}
-    for place in panel.places:
-        if place.runs:
-            params = place.planned[0]["params"]
-            where = _value(panel, panel.option("x"), place)
-            names = panel.metrics if not series else panel.metrics[:1]
-            for name in names:
-                label = metric_label(name)
-                if series:
-                    label = f"{panel.option('series_label', series)} {parameter(panel, params, series):g}"
-                lines.setdefault(label, []).append((where, [run.value(name) for run in place.runs]))
+    for place in [place for place in panel.places if place.runs]:
+        where = _value(panel, panel.option("x"), place)
+        second = parameter(panel, place.planned[0]["params"], series) if series else None
+        if where is None or (series and second is None):
+            continue
+        for name in panel.metrics[:1] if series else panel.metrics:
+            label = f"{panel.option('series_label', series)} {second:g}" if series else metric_label(name)
+            lines.setdefault(label, []).append((where, [run.value(name) for run in place.runs]))
     for k, points in enumerate(lines.values()):
         _sweep_line(axes, sorted(points), k)
     if panel.option("log", False):
@@ -141,17 +140,22 @@ def sweep(panel: Panel, figure: Canvas) -> str:
         axes.set_xticks(ticks, [f"{x:,g}" for x in ticks])
         axes.minorticks_off()
     axes.set_xlabel(x_label)
-    axes.set_ylabel(f"{metric_label(panel.metrics[0]) if series else 'metric'} ({FRACTION})")
+    alone = series or len(panel.metrics) == 1
+    axes.set_ylabel(f"{metric_label(panel.metrics[0]) if alone else 'metric'} ({FRACTION})")
     axes.margins(0.06)
     legend_below(figure, [line(k, label) for k, label in enumerate(lines)])
     return _sweep_words(x_label, lines)
 
 
 def _sweep_line(axes: Axes, points: list[tuple[float, list[float]]], k: int) -> None:
-    axes.plot([x for x, _ in points], [mean(values) for _, values in points], color=colour(k), marker=marker(k), markersize=5)
+    axes.plot(
+        [x for x, _ in points], [mean(values) for _, values in points], color=colour(k), marker=marker(k), markersize=5
+    )
     for x, values in points:
         if len(values) > 1:
-            axes.plot([x] * len(values), values, "o", color=colour(k), markerfacecolor="none", markersize=3.2, alpha=0.6)
+            axes.plot(
+                [x] * len(values), values, "o", color=colour(k), markerfacecolor="none", markersize=3.2, alpha=0.6
+            )
 
 
 def _sweep_words(x_label: str, lines: dict[str, list[tuple[float, list[float]]]]) -> str:
@@ -162,15 +166,17 @@ def _sweep_words(x_label: str, lines: dict[str, list[tuple[float, list[float]]]]
     return f"Means of our seeds by {x_label}. " + "; ".join(texts) + "."
 
 
-def _value(panel: Panel, path: str, place: Any) -> float:
+def _value(panel: Panel, path: str, place: Any) -> float | None:
     if path == "images_per_class":
         labels = panel.labels(place.column.dataset)["train"]
         return labels.size / (int(labels.max()) + 1)
     return parameter(panel, place.planned[0]["params"], path)
 
 
-def parameter(panel: Panel, params: dict, path: str) -> float:
+def parameter(panel: Panel, params: dict, path: str) -> float | None:
     """Return the number under a path such as `backbone/width` or `views/low/random_resized_crop/size`.
+
+    None if there is none and the figure is drawn on a substitute for the paper's data.
 
     Raises
     ------
@@ -183,6 +189,8 @@ def parameter(panel: Panel, params: dict, path: str) -> float:
             value = next((step for step in value if step["op"] == part), None)
         else:
             value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise panel.error(f"{path!r} is no number in the parameters of its runs")
-    return value
+    if not isinstance(value, bool) and isinstance(value, int | float):
+        return value
+    if panel.artefact.substitute:  # other data may have other views
+        return None
+    raise panel.error(f"{path!r} is no number in the parameters of its runs")

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from dica import metrics
-from dica.artefacts import Artefact, Column, Row, planned, source
+from dica.artefacts import Artefact, Column, Row, analysis_path, planned, source
 from dica.files import UserError, read_json
-from dica.figures.style import Canvas
 from dica.metrics import load_arrays
 from dica.tables import Run, published_number
 
@@ -158,7 +157,9 @@ class Panel:
         supervised = bool(run.plan["params"].get("supervised", False))
         return Looks(found["epoch"], found["seconds"], joined("assignment"), joined("confidence"), true, supervised)
 
-    def published(self, place: Place | None, row: Row, column: Column, metric: str) -> tuple[float, float | None] | None:
+    def published(
+        self, place: Place | None, row: Row, column: Column, metric: str
+    ) -> tuple[float, float | None] | None:
         """Return the printed number of a row and its printed spread, as fractions, or None."""
         number = published_number(self.artefact, row, column, metric, self.root)
         if number is None or not number.value:
@@ -192,17 +193,6 @@ def _error(true: np.ndarray, guess: np.ndarray) -> float:
     return 1 - metrics.accuracy(true, guess)
 
 
-def analysis_path(results: str, kind: str, run_path: str) -> str:
-    """Return where the analysis of a run lies, relative to the project root."""
-    return f"{results}/analyses/{kind}/{'/'.join(Path(run_path).parts[-3:])}.npz"
-
-
 def _listed(labels: list[str]) -> str:
     text = ", ".join(dict.fromkeys(labels))
     return textwrap.shorten(text, 4 * SHORTEST, placeholder=" …")
-
-
-def note(figure: Canvas, text: str, width: int) -> None:
-    """Write a small sentence under a figure."""
-    if text:
-        figure.supxlabel(textwrap.fill(text, width), fontsize=7.5, x=0.01, ha="left", color="#444444")

@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from dica.layout import METRIC_LABELS
+
 # Okabe and Ito's colours, told apart with any colour vision; each also has a marker of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -38,7 +40,6 @@ STYLE = {
     "lines.linewidth": 1.6,
 }
 FRACTION = "fraction of 1"
-METRICS = {"acc": "ACC", "nmi": "NMI", "ari": "ARI", "error": "test error", "acc_top5": "top-5 ACC", "probe_acc": "probe ACC"}
 Canvas = Figure | SubFigure
 
 
@@ -70,7 +71,7 @@ def say(figure: Canvas, text: str) -> None:
 
 def metric_label(name: str) -> str:
     """Return a metric, or a column of a history, as figures call it."""
-    return METRICS.get(name, name)
+    return METRIC_LABELS.get(name, name)
 
 
 def colour(k: int) -> str:
@@ -88,7 +89,9 @@ def integer_axis(axes: Axes, which: str = "x") -> None:
 
 def legend_below(figure: Canvas, handles: Sequence, columns: int = 4, **options: object) -> None:
     """Put a legend under everything, where it covers no data."""
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=max(1, min(columns, len(handles))), **options)
+    figure.legend(
+        handles=list(handles), loc="outside lower center", ncols=max(1, min(columns, len(handles))), **options
+    )
 
 
 def line(k: int, label: str, **options: object) -> plt.Line2D:
