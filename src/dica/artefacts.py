@@ -17,7 +17,28 @@ from dica.files import UserError
 Need = tuple[str, str, str, int]
 
 # Plot names of figures -> the analysis (`python -m dica.analyse KIND`) that a plot needs of every run, or None.
-PLOTS: dict[str, str | None] = {"curves": None, "seeds": None}
+PLOTS: dict[str, str | None] = {
+    "assignments": None,
+    "bars": None,
+    "bcubed": "stages",
+    "cases": "cases",
+    "confusion": None,
+    "curves": None,
+    "gradcam": "gradcam",
+    "indices": None,
+    "jsd": "jsd",
+    "labelled": "labelled",
+    "largest": None,
+    "neighbours": "neighbours",
+    "panels": None,
+    "progress": None,
+    "seeds": None,
+    "stages": "stages",
+    "surfaces": None,
+    "sweep": None,
+    "tsne": "embedding",
+    "variance": "stages",
+}
 
 # What each kind of table must declare. `grid`: rows of methods, columns of data sets. `datasets`: printed counts beside
 # ours. `significance`: p values between rows. `architecture`: layers of networks.
@@ -56,6 +77,7 @@ class Row:
     """A line of a table or a method of a figure; `method` None = the printed number is only copied.
 
     `variants` (by the setting of a column) and `runs` (by metric) name other runs than `method` with `variant`.
+    `datasets` are those that the row is run on, where they are not all.
     """
 
     key: str
@@ -65,6 +87,7 @@ class Row:
     variants: dict[str, str]
     runs: dict[str, dict[str, Any]]
     metrics: tuple[str, ...]
+    datasets: tuple[str, ...]
     statistic: str
     seeds: int
     published_method: str | None
@@ -130,6 +153,8 @@ def source(row: Row, column: Column, metric: str | None = None) -> tuple[str, st
     metric
         None asks for the row's own method.
     """
+    if row.datasets and column.dataset not in row.datasets:
+        return None
     if metric in row.runs:
         return row.runs[metric]["method"], row.runs[metric].get("variant", "full")
     if row.method is None or metric == "probe_acc" or (metric and row.metrics and metric not in row.metrics):
@@ -203,7 +228,7 @@ def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
 
 def _with_stand_in(row: Row, seeds: int) -> Row:
     """Return a row without printed numbers, and with the method that is run where its own needs the paper's data."""
-    bare = replace(row, seeds=seeds, published_method=None, protocol={}, note="", incomparable="")
+    bare = replace(row, seeds=seeds, datasets=(), published_method=None, protocol={}, note="", incomparable="")
     if row.stand_in is None:
         return bare
     method, variant = row.stand_in["method"], row.stand_in.get("variant", "full")
@@ -314,6 +339,7 @@ def _row(spec: dict, artefact: dict, paper: str) -> Row:
         variants=spec.get("variants", {}),
         runs=spec.get("runs", {}),
         metrics=tuple(spec.get("metrics", ())),
+        datasets=tuple(spec.get("datasets", ())),
         statistic=statistic,
         seeds=spec.get("seeds", artefact.get("seeds", 1)),
         published_method=spec.get("published_method"),
@@ -368,3 +394,22 @@ def planned(
         and entry["seed"] < row.seeds
     ]
     return sorted(mine, key=lambda entry: entry["seed"])
+
+
+def analyses(plan: dict[str, Any], artefact: Artefact) -> list[tuple[str, dict[str, Any]]]:
+    """Return what a figure needs beside its runs: kinds of analysis, each with the run (a first seed) to analyse."""
+    parts = [{"plot": artefact.plot}] if artefact.plot != "panels" else artefact.options.get("panels", [])
+    wanted = {}
+    for part in parts:
+        kind = PLOTS.get(part.get("plot", ""))
+        for row in artefact.rows:
+            if kind and row.key in part.get("rows", [row.key]):
+                for column in artefact.columns:
+                    for run in planned(plan, artefact, row, column.key)[:1]:
+                        wanted[kind, run["id"]] = (kind, run)
+    return list(wanted.values())
+
+
+def analysis_path(results: str, kind: str, run_path: str) -> str:
+    """Return where the analysis of a run lies, relative to the project root."""
+    return f"{results}/analyses/{kind}/{'/'.join(Path(run_path).parts[-3:])}.npz"

@@ -208,7 +208,7 @@ def _from_runs(
     runs = runs_of(artefact, row, column, metric)
     done = [run for run in runs if run.metrics is not None]
     values = _values(artefact, row, column, metric, runs_of, root)
-    number = _published(artefact, row, column, metric, root)
+    number = published_number(artefact, row, column, metric, root)
     theirs = artefact.protocol_of(row, column, metric) if runs else {}
     ours = _own_protocol(runs)
     mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs)
@@ -246,7 +246,7 @@ def _values(artefact: Artefact, row: Row, column: Column, metric: str, runs_of: 
     return [run.seconds(root) / mean(base) for run in done] if base else []
 
 
-def _published(artefact: Artefact, row: Row, column: Column, metric: str, root: Path) -> printed.Published | None:
+def published_number(artefact: Artefact, row: Row, column: Column, metric: str, root: Path) -> printed.Published | None:
     if row.published_method is None:
         return None
     name = PRINTED_NAMES.get(metric, metric)

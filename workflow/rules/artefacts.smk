@@ -82,7 +82,8 @@ rule figure:
     input:
         plan=PLAN_FILE,
         losses=LOSSES_FILE,
-        metrics=scores(needed_by),  # the histories lie beside them
+        metrics=scores(needed_by),  # histories and looks lie beside them
+        analyses=figure_analyses,
         declared="params/artefacts/{paper}.yaml",
     output:
         report(

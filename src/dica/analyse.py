@@ -1,0 +1,366 @@
+"""What figures need beyond a run's own files: ``python -m dica.analyse KIND --run … --models … --data … --out …``.
+
+Each kind is a function from a trained run to a few small arrays, which Git owns (results/analyses/<kind>/…):
+
+- `embedding`: t-SNE of the outputs of a trained model on up to 6,000 images
+- `stages`: t-SNE, BCubed curves and variances of the watched images in the middle of training, too (stages.npz)
+- `cases`: most confident successes, false negatives and false positives of some classes, as pictures
+- `neighbours`: right and wrong images with their nearest neighbours in feature space, as pictures
+- `gradcam`: what spoke for the predicted cluster, as maps over pictures
+- `jsd`: divergence of prototype distributions between two views (IMC-SwAV)
+- `labelled`: the images that a semi-supervised run was given labels of, as pictures
+
+True labels choose and colour pictures; no model sees them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor, nn
+
+from dica import metrics
+from dica.data.resident import ResidentImages
+from dica.files import IntegrityError, UserError, read_json, sha256_file, write_npz
+from dica.losses.imc_swav import jensen_shannon
+from dica.methods.base import Method, splits_of
+from dica.rng import generator
+from dica.trained import Place, load_trained
+
+IMAGES = 6000  # of an embedding, as in DRC's Figures 4 and 6
+GALLERY = 20_000  # among so many images neighbours are looked for
+BATCH = 500
+THRESHOLDS = np.unique(np.concatenate([np.linspace(0.0, 0.9, 10), np.linspace(0.9, 1.0, 11)]).round(3))
+CASE_CLASSES, EACH = 5, 6
+QUERIES, NEIGHBOURS = 3, 5  # right and as many wrong ones; each with its nearest
+MAPS = 5  # right and as many wrong ones
+SIDE, MANY, SMALL_SIDE = 64, 100, 32  # of thumbnails, in pixels; smaller where there are many
+SMALLEST_MAP = 4  # positions a side that a heat map needs to be worth showing
+LOGITS = {"drc": "heads.main"}  # modules whose output is a paper's "assignment feature"
+JSD_IMAGES = 32
+
+
+@dataclass
+class Trained:
+    """A finished run with all that an analysis may ask for; what is not asked for is not loaded."""
+
+    folder: Path
+    models: Path
+    data: Path
+    labels_file: Path
+
+    @cached_property
+    def config(self) -> dict:
+        return read_json(self.folder / "config.json")
+
+    @cached_property
+    def images(self) -> ResidentImages:
+        images = ResidentImages(self.data, torch.device("cpu"))
+        if self.config["data_id"] not in (images.manifest["fingerprint"], images.manifest["data_id"]):
+            raise IntegrityError(f"{self.data}: not the images that run {self.config['id']} was trained on")
+        return images
+
+    @cached_property
+    def method(self) -> Method:
+        place = Place(self.folder, self.models)
+        return load_trained(place, self.config["id"], self.images.info, self.images.device)[0]
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the run is scored on."""
+        return splits_of(self.config["params"]["eval_split"], self.images.info)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """True classes of the scored images, splits end to end."""
+        found = metrics.load_arrays(self.labels_file)
+        return np.concatenate([found[split] for split in self.splits]).astype(np.int64)
+
+    @cached_property
+    def stored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Assignment and confidence of the scored images, as predictions.npz has them."""
+        found = metrics.load_arrays(self.folder / "predictions.npz")
+        return tuple(
+            np.concatenate([found[f"{split}_{what}"] for split in self.splits]) for what in ("assignment", "confidence")
+        )
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """The class that each scored image's cluster stands for, or -1."""
+        assignment = self.stored[0].astype(np.int64)
+        if self.config["params"].get("supervised", False):
+            return assignment
+        clusters = int(self.config["params"]["num_clusters"])
+        return metrics.cluster_map(self.labels, assignment, num_clusters=clusters)[assignment]
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Return scored images (n, C, H, W) uint8 by their position."""
+        return self.images.take(self.splits, torch.from_numpy(rows).to(self.images.device, torch.int64))
+
+    def ask(self, question: Callable[[Tensor], Tensor], rows: np.ndarray) -> np.ndarray:
+        """Return what the model answers for some scored images, (n, d) float32."""
+        with torch.no_grad():
+            parts = [question(self.take(part)).float().cpu() for part in np.split(rows, range(BATCH, len(rows), BATCH))]
+        return torch.cat(parts).numpy()
+
+
+def embedding(run: Trained) -> dict[str, np.ndarray]:
+    """t-SNE of assignment probabilities and of every layer that the method gives: `xy_<layer>` (n, 2) float16."""
+    rows = _subset(len(run.labels), IMAGES)
+    outputs = {"probability": run.ask(run.method.predict, rows)}
+    for layer in run.method.layers:
+        outputs[layer] = run.ask(lambda images, layer=layer: run.method.features(images, layer), rows)
+    if name := LOGITS.get(run.config["method"]):
+        outputs["assignment"] = run.ask(lambda images: _output_of(run.method, name, images), rows)
+    arrays = {f"xy_{layer}": _tsne(values) for layer, values in outputs.items()}
+    return {**arrays, "label": run.labels[rows].astype(np.int16)}
+
+
+def _subset(total: int, count: int) -> np.ndarray:
+    """Return ascending positions of at most `count` images, drawn evenly; the same ones every time."""
+    return np.sort(np.random.default_rng(0).permutation(total)[:count])
+
+
+def _output_of(method: Method, name: str, images: Tensor) -> Tensor:
+    """Return what the module `name` gives while `images` are predicted."""
+    seen = []
+    handle = method.get_submodule(name).register_forward_hook(lambda module, given, output: seen.append(output))
+    try:
+        method.predict(images)
+    finally:
+        handle.remove()
+    return seen[-1]
+
+
+def _tsne(values: np.ndarray) -> np.ndarray:
+    """Return (n, 2) float16: the first 50 principal components, then t-SNE of perplexity 30, with a fixed seed."""
+    values = values.astype(np.float64)
+    components = min(50, len(values))
+    if values.shape[1] > components:
+        values = PCA(components, random_state=0, svd_solver="full").fit_transform(values)
+    if np.ptp(values, axis=0).max() == 0:  # a network that says the same of every image
+        return np.zeros((len(values), 2), dtype=np.float16)
+    perplexity = min(30.0, (len(values) - 1) / 4)
+    return TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(values).astype(np.float16)
+
+
+def stages(run: Trained) -> dict[str, np.ndarray]:
+    """What becomes of watched images: `epoch` (T,), `xy` (T, n, 2), BCubed curves (T, thresholds), variances (T,)."""
+    path = run.models / "stages.npz"
+    expected = read_json(run.folder / "run.json")["files"].get("stages.npz")
+    if expected is None:
+        raise UserError(f"{run.folder / 'run.json'}: the run was not watched, it has no stages.npz")
+    if not path.is_file() or sha256_file(path) != expected:
+        raise IntegrityError(f"{path}: missing or changed; it must be the file that {run.folder / 'run.json'} names")
+    found = metrics.load_arrays(path)
+    true = metrics.load_arrays(run.labels_file)
+    splits = [split for split in run.splits if f"{split}_index" in found]
+    label = np.concatenate([true[split][found[f"{split}_index"]] for split in splits]).astype(np.int64)
+    probability, features = (
+        np.concatenate([found[f"{split}_{what}"] for split in splits], axis=1).astype(np.float64)
+        for what in ("probability", "features")
+    )
+    curves = np.array([_bcubed_curve(values, label) for values in probability])
+    variances = [metrics.variance(values, label) for values in probability]
+    return {
+        "epoch": found["epoch"],
+        "label": label.astype(np.int16),
+        "xy": np.stack([_tsne(values) for values in features]),
+        "threshold": THRESHOLDS,
+        "precision": curves[:, 0],
+        "recall": curves[:, 1],
+        **{name: np.array([pair[name] for pair in variances]) for name in ("intra", "inter")},
+    }
+
+
+def _bcubed_curve(probability: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return precision and recall (2, thresholds) of the graph that links pairs of at least so large a cosine."""
+    unit = probability / np.linalg.norm(probability, axis=1, keepdims=True)
+    cosine = (unit @ unit.T).astype(np.float32)
+    np.fill_diagonal(cosine, 2)  # an image is linked to itself, whatever the rounding
+    same = label[:, None] == label[None, :]
+    curve = []
+    for threshold in THRESHOLDS:  # as `metrics.bcubed`, on truth values instead of floats
+        linked = cosine >= threshold
+        right = (linked & same).sum(axis=1)
+        curve.append([(right / linked.sum(axis=1)).mean(), (right / same.sum(axis=1)).mean()])
+    return np.array(curve).T
+
+
+def cases(run: Trained) -> dict[str, np.ndarray]:
+    """Most confident images of the first classes: `tile` (class, kind, image) into the thumbnails, -1 for none.
+
+    Kinds in order: success, false negative (of the class, clustered elsewhere), false positive (of another class);
+    `other` is the class predicted for a false negative, or the true one of a false positive.
+    """
+    order = np.argsort(-run.stored[1].astype(np.float64), kind="stable")
+    true, guess = run.labels[order], run.predicted[order]
+    classes = np.arange(min(CASE_CLASSES, int(run.labels.max()) + 1))
+    tile = np.full((len(classes), 3, EACH), -1, dtype=np.int16)
+    index, other, rows = tile.astype(np.int32), tile.copy(), []
+    for k in classes:
+        own, given = true == k, guess == k
+        for number, chosen in enumerate((own & given, own & ~given, ~own & given)):
+            for slot, row in enumerate(order[chosen][:EACH]):
+                tile[k, number, slot], index[k, number, slot] = len(rows), row
+                other[k, number, slot] = run.labels[row] if number == 2 else run.predicted[row]
+                rows.append(row)
+    return {"class": classes, "tile": tile, "index": index, "other": other, **_pack(run.take(np.array(rows)))}
+
+
+def neighbours(run: Trained) -> dict[str, np.ndarray]:
+    """Confident images, right ones then wrong ones, each followed by its nearest: `index` (queries, 1 + neighbours)."""
+    layer = "projection" if "projection" in run.method.layers else "backbone"
+    queries = _confident(run, QUERIES)
+    gallery = np.union1d(_subset(len(run.labels), GALLERY), queries)
+    features = run.ask(lambda images: run.method.features(images, layer), gallery)
+    features /= np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    own = np.searchsorted(gallery, queries)
+    cosine = features[own] @ features.T
+    cosine[np.arange(len(queries)), own] = 2  # itself first
+    near = np.argsort(-cosine, axis=1, kind="stable")[:, : NEIGHBOURS + 1]
+    nearest = gallery[near]
+    return {
+        "index": nearest.astype(np.int32),
+        "cosine": np.take_along_axis(cosine, near, axis=1).astype(np.float16),
+        "label": run.labels[nearest].astype(np.int16),
+        "predicted": run.predicted[nearest].astype(np.int16),
+        **_pack(run.take(nearest.ravel())),
+    }
+
+
+def _confident(run: Trained, count: int) -> np.ndarray:
+    """Return the positions of the most confident right image of each of `count` classes, then of as many wrong ones."""
+    order = np.argsort(-run.stored[1].astype(np.float64), kind="stable")
+    chosen = []
+    for right in (True, False):
+        fitting = order[(run.labels == run.predicted)[order] == right]
+        _, first = np.unique(run.labels[fitting], return_index=True)  # the surest of each class
+        chosen.append(fitting[np.sort(first)][:count])
+    return np.concatenate(chosen)
+
+
+def gradcam(run: Trained) -> dict[str, np.ndarray]:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) of the predicted cluster's log-probability: `map` (n, h, w) in [0, 1]."""
+    rows = _confident(run, MAPS)
+    maps = heat_maps(run.method, run.take(rows)).cpu().numpy().astype(np.float16)
+    facts = {"label": run.labels[rows], "predicted": run.predicted[rows]}
+    return {"index": rows.astype(np.int32), "map": maps, **facts, **_pack(run.take(rows))}
+
+
+def heat_maps(method: Method, images: Tensor) -> Tensor:
+    """Return maps (n, h, w), each from 0 to 1, of the deepest layer of at least `SMALLEST_MAP` positions a side."""
+    seen: list[Tensor] = []
+
+    def watch(module: nn.Module, given: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) >= SMALLEST_MAP:
+            seen.append(output)
+
+    handles = [module.register_forward_hook(watch) for module in method.modules() if module is not method]
+    method.requires_grad_(True)
+    try:
+        score = method.predict(images).clamp_min(1e-12).log().max(dim=1).values.sum()
+        if not seen:
+            raise UserError(f"gradcam: {type(method).__name__} has no map of {SMALLEST_MAP}x{SMALLEST_MAP} positions")
+        (gradient,) = torch.autograd.grad(score, seen[-1])
+    finally:
+        for handle in handles:
+            handle.remove()
+        method.requires_grad_(False)
+    weight = gradient.mean(dim=(2, 3), keepdim=True)
+    heat = (weight * seen[-1].detach()).sum(dim=1).relu()
+    return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
+
+
+def jsd(run: Trained) -> dict[str, np.ndarray]:
+    """Divergences (32, 32) between prototype distributions (Eq. 2) of two high-resolution views of training images."""
+    method, device = run.method, run.images.device
+    if not hasattr(method, "prototypes"):
+        raise UserError(f"jsd: {run.config['method']} has no prototypes; this analysis is for imc-swav")
+    rows = _subset(run.images.info.counts["train"], JSD_IMAGES)
+    images = run.images.take(("train",), torch.from_numpy(rows).to(device, torch.int64))
+    views = []
+    with torch.no_grad():
+        for number in range(2):
+            view = method.high(images, generator(run.config["seed"], "jsd", number, device=device))
+            scores = method._scores(method.backbone(view))
+            views.append(torch.softmax(scores / method.params["temperature"], dim=-1))
+    return {"index": rows, "jsd": jensen_shannon(*views).cpu().numpy().astype(np.float32)}
+
+
+def labelled(run: Trained) -> dict[str, np.ndarray]:
+    """The labelled training images of a semi-supervised run, by class."""
+    record = read_json(run.folder / "run.json").get("method_record", {})
+    if "labelled" not in record:
+        raise UserError(f"{run.folder / 'run.json'}: has no method_record.labelled; only semi-supervised runs have")
+    rows, label = np.array(record["labelled"], dtype=np.int64), np.array(record["classes"], dtype=np.int16)
+    order = np.lexsort((rows, label))
+    images = run.images.take(("train",), torch.from_numpy(rows[order]).to(run.images.device))
+    return {"index": rows[order].astype(np.int32), "label": label[order], **_pack(images)}
+
+
+def _pack(images: Tensor) -> dict[str, np.ndarray]:
+    """Return thumbnails of (n, C, H, W) uint8 images as one JPEG sheet of square tiles, with their number and side."""
+    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+    pixels = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
+    side = min(pixels.shape[1], SMALL_SIDE if len(pixels) > MANY else SIDE)
+    across = int(np.ceil(np.sqrt(len(pixels))))
+    sheet = Image.new("RGB", (across * side, -(-len(pixels) // across) * side))
+    for k, image in enumerate(pixels):
+        tile = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(tile, (k % across * side, k // across * side))
+    out = io.BytesIO()
+    sheet.save(out, format="JPEG", quality=88, subsampling=0)
+    return {
+        "sheet": np.frombuffer(out.getvalue(), dtype=np.uint8),
+        "side": np.int32(side),
+        "count": np.int32(len(pixels)),
+    }
+
+
+KINDS: dict[str, Callable[[Trained], dict[str, np.ndarray]]] = {
+    kind.__name__: kind for kind in (embedding, stages, cases, neighbours, gradcam, jsd, labelled)
+}
+
+
+def analyse(kind: str, run: Trained, out: Path) -> None:
+    """Write one analysis of one run; `of` in it is the hash of the run's predictions: what the figure is of."""
+    recorded = read_json(run.folder / "run.json")["files"]["predictions.npz"]
+    if sha256_file(run.folder / "predictions.npz") != recorded:
+        raise IntegrityError(f"{run.folder / 'predictions.npz'}: changed since the run; nothing is analysed")
+    write_npz(out, {**KINDS[kind](run), "of": np.array(recorded)})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dica.analyse", description="Analyse one trained run for a figure.")
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run's records")
+    parser.add_argument("--models", type=Path, required=True, help="folder of its weights")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data set")
+    parser.add_argument("--labels", type=Path, required=True, help="data/labels/<data set>.npz")
+    parser.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    try:
+        analyse(given.kind, Trained(given.run, given.models, given.data, given.labels), given.out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

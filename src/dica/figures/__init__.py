@@ -1,0 +1,148 @@
+"""Figures of declared artefacts, drawn from stored runs and analyses; nothing here imports torch.
+
+A figure is one plot, or several panels of them (`plot: panels`). Each plot is a function of a `Panel` (what it shows)
+and a figure to draw on; it returns what is seen in words, which is the alternative text of the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from dica.artefacts import PLOTS, Artefact
+from dica.figures import clusters, curves, numbers, pictures
+from dica.figures.curves import loss_parts, read_history
+from dica.figures.panel import Panel
+from dica.figures.style import STYLE, Canvas, resize, say
+from dica.files import UserError, atomic_write_bytes
+from dica.tables import load_runs
+
+__all__ = ["draw", "loss_parts", "read_history", "to_bytes", "write_figures"]
+
+
+def panels(panel: Panel, figure: Canvas) -> str:
+    """Several plots side by side. Options: `panels` (each `plot`, `title`, its rows and options), `columns`, `size`."""
+    parts = panel.option("panels", [])
+    across = min(panel.option("columns", 2), len(parts))
+    down = -(-len(parts) // across)
+    width, height = panel.option("size", [4.4, 3.9])
+    resize(figure, width * across, height * down)
+    words = []
+    for k, (spec, place) in enumerate(zip(parts, figure.subfigures(down, across, squeeze=False).flat, strict=False)):
+        name = spec.get("plot")
+        if name not in DRAW or name == "panels":
+            raise panel.error(f"panels: no plot {name!r}; there are: {', '.join(sorted(DRAW))}")
+        part = panel.part({key: value for key, value in spec.items() if key not in ("plot", "title")}, PLOTS[name])
+        title = f"({chr(ord('a') + k)}) {spec.get('title', '')}".rstrip()
+        if len(panel.columns) > 1 and len(part.columns) == 1:  # the panels are of different data sets: say of which
+            title = f"{title}, {part.columns[0].label}"
+        place.suptitle(title, x=0.02, ha="left", fontsize=10)
+        words.append(f"{title}: {_fill(part, name, place)}")
+    return " ".join(words)
+
+
+def _fill(panel: Panel, name: str, figure: Canvas) -> str:
+    """Draw one plot, or say why there is nothing to draw."""
+    plot, options = DRAW[name]
+    panel.check_options(*options)
+    if panel.places and not panel.done and name not in COMPLETE:
+        say(figure, panel.missing)
+        return panel.missing
+    return plot(panel, figure)
+
+
+# Each plot with the options that a declaration may give it.
+DRAW: dict[str, tuple[Callable[[Panel, Canvas], str], tuple[str, ...]]] = {
+    "curves": (curves.curves, ()),
+    "progress": (curves.progress, ("x", "metrics", "history", "information", "reference")),
+    "seeds": (numbers.seeds, ("metrics", "columns")),
+    "bars": (numbers.bars, ("metrics", "x_label")),
+    "sweep": (numbers.sweep, ("x", "x_label", "log", "series", "series_label", "metrics")),
+    "tsne": (clusters.tsne, ("layers",)),
+    "stages": (clusters.stages, ()),
+    "bcubed": (clusters.bcubed, ()),
+    "variance": (clusters.variance, ()),
+    "largest": (clusters.largest, ()),
+    "assignments": (clusters.assignments, ("looks",)),
+    "confusion": (clusters.confusion, ()),
+    "jsd": (clusters.jsd, ()),
+    "surfaces": (clusters.surfaces, ("critics",)),
+    "cases": (pictures.cases, ("classes", "kinds", "each")),
+    "neighbours": (pictures.neighbours, ()),
+    "gradcam": (pictures.gradcam, ()),
+    "labelled": (pictures.labelled, ()),
+    "indices": (pictures.indices, ()),
+    "panels": (panels, ("panels", "columns", "size")),
+}
+NAMES_MISSING = ("curves", "seeds", "bars")  # these plots name what is missing in its place
+COMPLETE = (*NAMES_MISSING, "panels")  # these are drawn even if nothing is there
+if set(DRAW) != set(PLOTS):
+    raise RuntimeError(f"dica.artefacts.PLOTS and dica.figures.DRAW differ: {sorted(set(DRAW) ^ set(PLOTS))}")
+
+
+def draw(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> tuple[Figure, str]:
+    """Draw a declared figure and return it with what it shows in words.
+
+    Runs and analyses that do not exist yet are left out and named under the figure.
+
+    Raises
+    ------
+    UserError
+        If the declaration has an option or row that its plot does not know.
+    """
+    if not artefact.regenerated:
+        raise UserError(f"{artefact.address}: not regenerated: {artefact.reason}")
+    runs = {run.plan["id"]: run for run in load_runs(plan, root, results)}
+    panel = Panel(artefact, plan, runs, root, results, artefact.rows, artefact.options, PLOTS[artefact.plot])
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(6, 2), layout="constrained")
+        words = _fill(panel, artefact.plot, figure)
+        if panel.missing and panel.missing not in words and artefact.plot not in NAMES_MISSING:
+            width, height = figure.get_size_inches()
+            plt.close(figure)
+            figure = _with_footnote(panel.missing, width, height, lambda body: _fill(panel, artefact.plot, body))
+            words = f"{words} {panel.missing}"
+    return figure, words
+
+
+def _with_footnote(text: str, width: float, height: float, fill: Callable[[Canvas], object]) -> Figure:
+    """Return a figure that `fill` draws on, with a small text below."""
+    lines = textwrap.wrap(text, int(width * 14))
+    room = 0.12 + 0.14 * len(lines)
+    figure = plt.figure(figsize=(width, height + room), layout="constrained")
+    body, foot = figure.subfigures(2, 1, height_ratios=[height, room])
+    fill(body)
+    foot.text(0.01, 0.95, "\n".join(lines), va="top", fontsize=7.5, color="#444444")
+    return figure
+
+
+def to_bytes(figure: Figure, kind: str) -> bytes:
+    """Return the file of a figure (`svg` or `png`); equal figures give equal bytes."""
+    out = io.BytesIO()
+    metadata = {"svg": {"Date": None, "Creator": "dica"}, "png": {"Software": "dica"}}[kind]
+    with plt.rc_context(STYLE):
+        figure.savefig(out, format=kind, metadata=metadata)
+    return out.getvalue()
+
+
+def write_figures(
+    artefacts: Sequence[Artefact], plan: dict[str, Any], root: Path, results: str, folder: Path | str
+) -> list[Path]:
+    """Write `<folder>/<paper>/<artefact>.{svg,png}` for every declared figure and return the paths."""
+    written = []
+    for artefact in artefacts:
+        if artefact.kind != "figure" or not artefact.regenerated:
+            continue
+        figure, _ = draw(artefact, plan, root, results)
+        for kind in ("svg", "png"):
+            path = Path(folder) / artefact.paper / f"{artefact.name}.{kind}"
+            atomic_write_bytes(path, to_bytes(figure, kind))
+            written.append(path)
+        plt.close(figure)
+    return written

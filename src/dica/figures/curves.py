@@ -1,0 +1,197 @@
+"""Curves over training: parts of the loss (history.csv) and metrics of the watched images (trace.npz)."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from dica.figures.panel import Panel, Place
+from dica.figures.style import (
+    FRACTION,
+    Canvas,
+    colour,
+    grid,
+    integer_axis,
+    legend_below,
+    line,
+    marker,
+    metric_label,
+    resize,
+)
+from dica.files import UserError
+from dica.stats import mean
+
+PANELS = 4  # side by side
+NOT_LOSSES = ("epoch", "step", "lr", "phase", "seconds", "images_per_second")
+TIMES = {"epoch": "epoch", "seconds": "training time (s)", "step": "training step"}
+
+
+def read_history(path: Path | str) -> dict[str, list[float]]:
+    """Return the columns of a history.csv, averaged within each epoch (`epoch` ascending).
+
+    Empty cells are left out of the mean; a column without any number is dropped.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, lacks the column `epoch` or holds something that is no number.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = [name for name in (rows[0] if rows else {}) if name != "phase"]
+        epochs = sorted({int(row["epoch"]) for row in rows})
+        sums: dict[str, dict[int, list[float]]] = {name: {} for name in names if name != "epoch"}
+        for row in rows:
+            for name in sums:
+                if row[name]:
+                    sums[name].setdefault(int(row["epoch"]), []).append(float(row[name]))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a history ({error})") from None
+    nan = float("nan")
+    columns = {
+        name: [mean(values[epoch]) if epoch in values else nan for epoch in epochs]
+        for name, values in sums.items()
+        if values
+    }
+    return {"epoch": [float(epoch) for epoch in epochs], **columns}
+
+
+def loss_parts(history: dict[str, list[float]]) -> list[str]:
+    """Return the names of the loss columns, the total first."""
+    return [name for name in history if name not in NOT_LOSSES]
+
+
+def curves(panel: Panel, figure: Canvas) -> str:
+    """A block of axes for each method and data set, one for each part of its loss."""
+    blocks = []
+    for k, place in enumerate(panel.places):
+        histories = [read_history(panel.root / run.path / "history.csv") for run in place.runs]
+        blocks.append((place.label, histories, colour(k)))
+    lines = [  # of at most PANELS axes each; a block without runs keeps one line to say so
+        (title, histories, tint, names[start : start + PANELS])
+        for title, histories, tint in blocks
+        for names in [loss_parts(histories[0]) if histories else []]
+        for start in range(0, max(1, len(names)), PANELS)
+    ]
+    width = max(1, *(len(names) for *_, names in lines))
+    resize(figure, 1.2 + 2.3 * width, 2.1 * len(lines))
+    for all_axes, (title, histories, tint, names) in zip(grid(figure, len(lines), width), lines, strict=True):
+        for axes, name in zip(all_axes, names, strict=False):
+            _curve_panel(axes, histories, name, tint)
+            axes.set_title(f"{title}: {name}", loc="left")
+        for axes in all_axes[len(names) :]:
+            axes.axis("off")
+        if not names:
+            all_axes[0].text(0, 0.5, f"{title}: not run yet", transform=all_axes[0].transAxes)
+    figure.supylabel("loss (no unit)", fontsize=9)
+    counts = ", ".join(f"{title} {len(histories)}" for title, histories, _ in blocks)
+    return f"Thin lines: seeds; thick line: their mean. Seeds shown: {counts}."
+
+
+def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str, tint: str) -> None:
+    having = [(history["epoch"], history[name]) for history in histories if name in history]
+    _seeds_and_mean(axes, having, tint)
+    axes.set_xlabel("epoch")
+    integer_axis(axes)
+
+
+def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]], tint: str, mark: str = "") -> None:
+    """Draw thin lines (x, y) and, where there are several, their mean on the shortest x."""
+    alone = len(lines) == 1
+    style = {"marker": mark, "markersize": 4} if mark else {}
+    for x, y in lines:
+        axes.plot(
+            x, y, color=tint, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.45, **(style if alone else {})
+        )
+    if not alone:
+        shortest = min((x for x, _ in lines), key=len)
+        axes.plot(
+            shortest, [mean([y[k] for _, y in lines]) for k in range(len(shortest))], color=tint, linewidth=2, **style
+        )
+
+
+def progress(panel: Panel, figure: Canvas) -> str:
+    """A metric of the watched images against epoch, time or step; one colour a method or setting.
+
+    Options: `x` (epoch, seconds, step), `metrics`, `history` (columns of history.csv to draw instead, one axes each),
+    `information` (with `history`: log M - loss, what InfoNCE's bound says, M from the param named).
+    """
+    x = panel.option("x", "epoch", tuple(TIMES))
+    names = panel.option("history") or panel.metrics
+    resize(figure, 1.4 + 3.6 * len(names), 3.8)
+    spoken = []
+    places = [place for place in panel.places if place.runs]
+    for axes, name in zip(grid(figure, 1, len(names))[0], names, strict=True):
+        for k, place in enumerate(places):
+            lines = [found for run in place.runs if (found := _line(panel, run, name, x))]
+            if lines:
+                _seeds_and_mean(axes, lines, colour(k), marker(k))
+                spoken.append(_last(panel, place, name, lines))
+        _reference(panel, axes, name)
+        axes.set_xlabel(TIMES[x])
+        axes.set_ylabel(_quantity(panel, name))
+        if x != "seconds":
+            integer_axis(axes)
+    handles = [line(k, place.label) for k, place in enumerate(places)]
+    legend_below(figure, handles, columns=3 if len(names) == 1 else 5)
+    if not spoken:
+        return "None of these runs was watched while it trained."
+    return "Thin lines: seeds; marked line: their mean. At the end: " + ", ".join(spoken) + "."
+
+
+def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float]] | None:
+    """Return x and y of one run, or None where nothing was noted."""
+    if panel.option("history"):
+        history = read_history(panel.root / run.path / "history.csv")
+        if name not in history:
+            return None
+        parameter = panel.option("information")
+        m = run.plan["params"][parameter] + 1 if parameter else None
+        return history[x], [math.log(m) - value if m else value for value in history[name]]
+    looks = panel.looks(run)
+    if looks is None:
+        return None
+    return _times(panel, run, looks, x), looks.score(name)
+
+
+def _times(panel: Panel, run, looks, x: str) -> list[float]:
+    if x == "step":
+        history = read_history(panel.root / run.path / "history.csv")
+        steps = {0: 0.0, **dict(zip(map(int, history["epoch"]), history["step"], strict=True))}
+        return [steps[int(epoch)] for epoch in looks.epoch]
+    return [float(value) for value in getattr(looks, x)]
+
+
+def _quantity(panel: Panel, name: str) -> str:
+    if panel.option("information"):
+        return f"log M − {name} (nat)"
+    if panel.option("history"):
+        return f"{name} (nat)"
+    return f"{metric_label(name)} ({FRACTION})"
+
+
+def _reference(panel: Panel, axes: Axes, name: str) -> None:
+    """Draw printed final values as dashed lines: of the rows that have one for this metric."""
+    if panel.option("history") or not panel.option("reference", False):
+        return
+    for row in panel.artefact.rows:
+        if row.published_method:
+            column = panel.artefact.columns[0]
+            found = panel.published(None, row, column, name)
+            if found:
+                axes.axhline(found[0], color="#666666", linestyle=(0, (4, 3)), linewidth=1)
+                place = axes.get_yaxis_transform()
+                axes.text(0.02, found[0], f"{row.label}, printed", transform=place, fontsize=7.5, va="bottom")
+
+
+def _last(panel: Panel, place: Place, name: str, lines: list) -> str:
+    digits = 3 if not panel.option("history") else 4
+    return f"{place.label} {metric_label(name)} {mean([y[-1] for _, y in lines]):.{digits}g}"

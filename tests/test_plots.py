@@ -1,0 +1,372 @@
+"""Every plot and every analysis behind one, on tiny runs that are really trained; the figures of the five papers."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from dica import analyse, metrics, train
+from dica.artefacts import PLOTS, analyses, analysis_path, load_artefacts
+from dica.config import load_method, method_names
+from dica.figures import clusters, draw, pictures, to_bytes
+from dica.files import UserError, read_json, write_json, write_npz
+from dica.losses.crlc import critic_scores
+from tiny import make_prepared, tiny_config
+
+PAPERS = ("drc", "dccm", "crlc", "tcc", "imc-swav")
+CLASSES = 8
+RUNS = (("full", 0, {}), ("full", 1, {}), ("prototypes-100", 0, {"num_prototypes": 20}))
+ROWS = """
+- {label: IMC-SwAV, key: imc, method: imc-swav}
+- {label: fewer prototypes, key: few, method: imc-swav, variant: prototypes-100}
+- {label: never run, key: never, method: imc-swav, variant: prototypes-300}
+"""
+PLOT_OPTIONS = {
+    "progress": {"x": "seconds", "metrics": ["acc", "nmi"]},
+    "sweep": {"x": "num_prototypes", "x_label": "prototypes", "log": True},
+    "tsne": {"layers": ["probability", "backbone", "projection"]},
+    "cases": {"classes": 3},
+    "panels": {
+        "columns": 3,
+        "panels": [
+            {"plot": "confusion", "title": "Who is who", "rows": ["imc"]},
+            {"plot": "progress", "history": ["L_swap"], "rows": ["imc", "few"]},
+            {"plot": "sweep", "x": "views/low/random_resized_crop/size", "series": "num_prototypes"},
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, root: Path) -> tuple[Path, dict]:
+    """A project with a figure for each plot, two trained settings (one with two seeds) and their analyses."""
+    folder = tmp_path_factory.mktemp("plots")
+    for part in ("params/published", "workflow/schemas"):
+        shutil.copytree(root / part, folder / part)
+    write_declarations(folder)
+    make_prepared(folder / "data/prepared/digits", {"train": 48})
+    write_npz(folder / "data/labels/digits.npz", {"train": (np.arange(48) % CLASSES).astype(np.int16)})
+    write_json(folder / "data/labels/digits.json", {"classes": [f"bar {k}" for k in range(CLASSES)]})
+    artefacts = load_artefacts(folder, ["demo"])
+    plan = {"profile": "demo", "artefacts": [a.address for a in artefacts], "runs": []}
+    for variant, seed, change in RUNS:
+        plan["runs"].append(train_tiny(folder, variant, seed, change, plan["artefacts"]))
+    waiting = {**tiny_config("imc-swav", "prototypes-300"), "variant": "prototypes-300"}
+    path = f"results/runs/imc-swav/digits/s0-{waiting['id']}"
+    plan["runs"].append({**waiting, "path": path, "needed_by": plan["artefacts"]})
+    for artefact in artefacts:
+        for kind, run in analyses(plan, artefact):
+            if (folder / run["path"] / "run.json").is_file():
+                analyse.analyse(kind, trained(folder, run), folder / analysis_path("results", kind, run["path"]))
+    return folder, plan
+
+
+def write_declarations(folder: Path) -> None:
+    figures = {}
+    for plot in PLOTS:
+        spec = {"kind": "figure", "plot": plot, "title": plot, "seeds": 2, "metrics": ["acc", "nmi", "ari"]}
+        if plot != "surfaces":
+            spec.update(datasets=[{"dataset": "digits", "label": "Digits"}], rows=yaml.safe_load(ROWS))
+        if plot in PLOT_OPTIONS:
+            spec["options"] = PLOT_OPTIONS[plot]
+        figures[f"figure-{plot}"] = spec
+    (folder / "params/artefacts").mkdir(parents=True)
+    body = {"paper": "demo", "title": "Plots", "artefacts": figures}
+    (folder / "params/artefacts/demo.yaml").write_text(yaml.safe_dump(body, sort_keys=False))
+
+
+def train_tiny(folder: Path, variant: str, seed: int, change: dict, needed_by: list[str]) -> dict:
+    settings = {**tiny_config("imc-swav", "full", seed, num_clusters=CLASSES, **change), "variant": variant}
+    path = f"results/runs/imc-swav/digits/s{seed}-{settings['id']}"
+    models = folder / "results/models/imc-swav/digits" / Path(path).name
+    write_json(folder / "config.json", settings)
+    where = ("--data", folder / "data/prepared/digits", "--out", folder / path, "--models", models)
+    options = ["--config", folder / "config.json", *where, "--state", folder / "state" / settings["id"]]
+    assert train.main([*map(str, options), "--device", "cpu"]) == 0
+    labels = folder / "data/labels/digits.npz"
+    out = folder / path
+    metrics.evaluate_files(out / "predictions.npz", labels, out / "metrics.json", settings["params"]["eval_split"])
+    scored = read_json(out / "metrics.json")
+    write_json(out / "metrics.json", {**scored, "id": settings["id"]})
+    record = read_json(out / "run.json")  # as a semi-supervised run would have it
+    record["method_record"] = {"labelled": [17, 3, 8, 0], "classes": [1, 3, 0, 0]}
+    write_json(out / "run.json", record)
+    return {**settings, "path": path, "needed_by": needed_by}
+
+
+def trained(folder: Path, run: dict) -> analyse.Trained:
+    place = "/".join(Path(run["path"]).parts[-3:])
+    labels = folder / "data/labels/digits.npz"
+    models, data = folder / "results/models" / place, folder / "data/prepared/digits"
+    return analyse.Trained(folder / run["path"], models, data, labels)
+
+
+def figure_of(project: tuple[Path, dict], plot: str, **change: object):
+    folder, plan = project
+    (artefact,) = load_artefacts(folder, [f"demo figure-{plot}"])
+    artefact.options.update(change)
+    return draw(artefact, plan, folder, "results")
+
+
+def analysis(project: tuple[Path, dict], kind: str) -> dict[str, np.ndarray]:
+    folder, plan = project
+    return metrics.load_arrays(folder / analysis_path("results", kind, plan["runs"][0]["path"]))
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_every_plot_draws_what_is_there_and_names_what_is_not(project, plot: str) -> None:
+    figure, words = figure_of(project, plot)
+    assert len(words) > 40
+    if plot != "surfaces":
+        assert "never run" in words
+    figure.draw_without_rendering()
+    for legend in [*figure.legends, *(legend for sub in figure.subfigs for legend in sub.legends)]:
+        box = legend.get_window_extent()
+        covered = [axes for axes in figure.axes if axes.axison and axes.get_window_extent().overlaps(box)]
+        assert not covered, "the legend covers data"
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(("plot", "kind"), [("tsne", "png"), ("cases", "svg"), ("gradcam", "svg")])
+def test_bytes_repeat(project, plot: str, kind: str) -> None:
+    files = []
+    for _ in range(2):
+        figure, _ = figure_of(project, plot)
+        files.append(to_bytes(figure, kind))
+        plt.close(figure)
+    assert files[0] == files[1]
+    assert b"http" not in files[0].split(b"</metadata>")[-1].replace(b"http://www.w3.org", b"")
+
+
+@pytest.mark.parametrize(
+    ("plot", "labels"),
+    [
+        ("progress", {"training time (s)", "ACC (fraction of 1)", "NMI (fraction of 1)"}),
+        ("sweep", {"prototypes", "metric (fraction of 1)"}),
+        ("bcubed", {"BCubed recall (fraction of 1)", "BCubed precision (fraction of 1)"}),
+        ("largest", {"largest probability of an image", "share of images (fraction of 1)"}),
+        ("confusion", {"class of the predicted cluster", "true class", "images (number)"}),
+        ("variance", {"variance of probabilities (no unit)"}),
+        ("jsd", {"image, second view", "image, first view", "Jensen–Shannon divergence (nat)"}),
+        ("tsne", {"t-SNE 1", "t-SNE 2"}),
+        ("bars", {"ACC (fraction of 1)"}),
+    ],
+)
+def test_axes_say_what_they_show_and_in_what_unit(project, plot: str, labels: set[str]) -> None:
+    figure, _ = figure_of(project, plot)
+    found = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel()) if text}
+    assert found == labels
+    plt.close(figure)
+
+
+def test_curves_are_those_of_the_looks(project) -> None:
+    folder, plan = project
+    figure, words = figure_of(project, "progress", x="epoch", metrics=["acc"])
+    few = next(run for run in plan["runs"] if run["variant"] == "prototypes-100")
+    trace = metrics.load_arrays(folder / few["path"] / "trace.npz")
+    true = metrics.load_arrays(folder / "data/labels/digits.npz")["train"][trace["train_index"]]
+    expected = [metrics.accuracy(true, guess) for guess in trace["train_assignment"]]
+    lines = [line for line in figure.axes[0].lines if np.allclose(line.get_ydata(), expected)]
+    assert lines
+    assert list(lines[0].get_xdata()) == [0, 1, 2]
+    assert f"fewer prototypes ACC {expected[-1]:.3g}" in words
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "'colour' is not an option of this plot; it has: history"),
+        ({"x": "weeks"}, "x is 'weeks', allowed: epoch, seconds, step"),
+    ],
+)
+def test_an_unknown_option_is_refused(project, change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"demo.yaml: artefacts.figure-progress: options: {message}"):
+        figure_of(project, "progress", **change)
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        ({"plot": "confusion", "rows": ["imv"]}, "no row 'imv'; there are: imc, few, never"),
+        ({"plot": "confusio"}, "no plot 'confusio'"),
+        ({"plot": "sweep", "x": "views/low/random_resized_crop/ratio"}, "is no number in the parameters of its runs"),
+    ],
+)
+def test_a_wrong_panel_is_refused(project, panel: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        figure_of(project, "panels", panels=[panel])
+
+
+def test_an_analysis_of_another_run_is_not_shown(project) -> None:
+    folder, plan = project
+    path = folder / analysis_path("results", "jsd", plan["runs"][0]["path"])
+    content = path.read_bytes()
+    write_npz(path, {**metrics.load_arrays(path), "of": np.array("0" * 64)})
+    _, words = figure_of(project, "jsd")
+    path.write_bytes(content)
+    assert "not analysed yet: IMC-SwAV" in words
+
+
+def test_an_analysis_is_small_and_repeats(project, tmp_path: Path) -> None:
+    folder, plan = project
+    for kind in ("gradcam", "neighbours", "jsd"):
+        first = folder / analysis_path("results", kind, plan["runs"][0]["path"])
+        analyse.analyse(kind, trained(folder, plan["runs"][0]), tmp_path / "again.npz")
+        assert (tmp_path / "again.npz").read_bytes() == first.read_bytes()
+    assert max(path.stat().st_size for path in (folder / "results/analyses").rglob("*.npz")) < 200_000
+
+
+def test_cases_are_what_their_titles_say(project) -> None:
+    folder, plan = project
+    run, found = trained(folder, plan["runs"][0]), analysis(project, "cases")
+    for k, by_kind in zip(found["class"], found["index"], strict=True):
+        for kind, (own, given) in enumerate([(True, True), (True, False), (False, True)]):
+            rows = by_kind[kind][by_kind[kind] >= 0]
+            assert ((run.labels[rows] == k) == own).all()
+            assert ((run.predicted[rows] == k) == given).all()
+            assert (np.diff(run.stored[1][rows].astype(float)) <= 0).all(), "most confident first"
+    assert (found["index"] >= 0).sum() == int(found["count"]) == len(pictures.unpack(found))
+    original = np.load(folder / "data/prepared/digits/train.npy")[found["index"][0, 0, 0], :, :, 0]
+    if found["tile"][0, 0, 0] >= 0:
+        thumbnail = pictures.unpack(found)[found["tile"][0, 0, 0]]
+        assert np.corrcoef(thumbnail[:, :, 0].ravel(), original.ravel())[0, 1] > 0.95
+
+
+def test_neighbours_begin_with_the_image_and_get_less_alike(project) -> None:
+    found = analysis(project, "neighbours")
+    right = found["predicted"][:, 0] == found["label"][:, 0]
+    assert (np.sort(~right) == ~right).all(), "right ones come first"
+    assert (np.diff(found["cosine"].astype(float), axis=1) <= 0).all()
+    assert all(len(set(row)) == len(row) for row in found["index"].tolist())
+
+
+def test_divergences_are_within_their_bounds(project) -> None:
+    matrix = analysis(project, "jsd")["jsd"]
+    assert matrix.shape == (32, 32)
+    assert matrix.min() >= -1e-6
+    assert matrix.max() <= np.log(2) + 1e-6
+    assert np.diag(matrix).mean() < matrix.mean()
+
+
+def test_curves_of_pairs_are_bcubed(project) -> None:
+    folder, plan = project
+    run, found = trained(folder, plan["runs"][0]), analysis(project, "stages")
+    stages = metrics.load_arrays(run.models / "stages.npz")
+    label = metrics.load_arrays(run.labels_file)["train"][stages["train_index"]]
+    p = stages["train_probability"][-1].astype(np.float64)
+    unit = p / np.linalg.norm(p, axis=1, keepdims=True)
+    for at in (3, 12):
+        graph = unit @ unit.T >= found["threshold"][at]
+        np.fill_diagonal(graph, True)
+        expected = metrics.bcubed(graph, label)
+        assert found["precision"][-1, at] == pytest.approx(expected["precision"], abs=1e-3)
+        assert found["recall"][-1, at] == pytest.approx(expected["recall"], abs=1e-3)
+    assert found["intra"][-1] == pytest.approx(metrics.variance(p, label)["intra"])
+
+
+def test_labelled_images_come_by_class(project) -> None:
+    found = analysis(project, "labelled")
+    assert found["label"].tolist() == [0, 0, 1, 3]
+    assert found["index"].tolist() == [0, 8, 17, 3]
+
+
+class LeftOnly(nn.Module):
+    """Clusters by what its first convolution sees on the left half; the right half has no say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
+        self.last = nn.Linear(4, 2)
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.maps(images.float() / 255)
+        return self.last(maps[..., : maps.shape[-1] // 2].mean(dim=(2, 3))).softmax(dim=1)
+
+
+def test_heat_maps_show_what_spoke_for_the_cluster() -> None:
+    torch.manual_seed(0)
+    method, images = LeftOnly(), torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
+    heat = analyse.heat_maps(method, images)
+    seen = method.maps(images.float() / 255).detach()
+    probability = method.predict(images).detach()
+    chosen = probability.argmax(dim=1)
+    # By hand: d log p_c / d mean = W_c - sum_k p_k W_k, spread evenly over the left half of each map.
+    slope = method.last.weight.detach()[chosen] - probability @ method.last.weight.detach()
+    expected = (slope[:, :, None, None] * seen).sum(dim=1).relu()
+    expected /= expected.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    torch.testing.assert_close(heat, expected, atol=1e-5, rtol=1e-4)
+    assert not any(parameter.requires_grad for parameter in method.parameters())
+
+
+@pytest.mark.parametrize("name", clusters.CRITICS)
+def test_surfaces_are_the_critics_that_are_trained(name: str) -> None:
+    p, q = np.meshgrid(np.linspace(0.05, 0.95, 7), np.linspace(0.05, 0.95, 7))
+    two = [torch.tensor(np.stack([v.ravel(), 1 - v.ravel()], axis=1)) for v in (p, q)]
+    expected = critic_scores(*two, critic=name).diagonal().numpy()
+    np.testing.assert_allclose(clusters.critic(name, p, q).ravel(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "code", "message"),
+    [
+        (lambda run: (run.folder / "predictions.npz").write_bytes(b"x"), "cases", 3, "changed since the run"),
+        (lambda run: (run.models / "stages.npz").unlink(), "stages", 3, "missing or changed"),
+        (lambda run: (run.models / "weights.safetensors").unlink(), "embedding", 2, "no such file"),
+        (
+            lambda run: write_json(run.folder / "run.json", unlabelled(run)),
+            "labelled",
+            2,
+            "only semi-supervised",
+        ),
+    ],
+)
+def test_nothing_is_analysed_that_is_not_as_recorded(
+    project, tmp_path: Path, capsys, damage, kind: str, code: int, message: str
+) -> None:
+    folder, plan = project
+    source = trained(folder, plan["runs"][0])
+    run = analyse.Trained(tmp_path / "run", tmp_path / "models", source.data, source.labels_file)
+    shutil.copytree(source.folder, run.folder)
+    shutil.copytree(source.models, run.models)
+    damage(run)
+    where = ("--run", run.folder, "--models", run.models, "--data", run.data, "--labels", run.labels_file)
+    assert analyse.main([kind, *map(str, where), "--out", str(tmp_path / "out.npz")]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()
+
+
+def unlabelled(run: analyse.Trained) -> dict:
+    return {**read_json(run.folder / "run.json"), "method_record": {}}
+
+
+def test_all_38_figures_of_the_papers_are_declared(root: Path) -> None:
+    with open(root / "params/published/artefacts.csv", newline="") as file:
+        listed = {(row["paper"], row["artefact_id"]) for row in csv.DictReader(file) if row["kind"] == "figure"}
+    declared = {(a.paper, a.name): a for a in load_artefacts(root, PAPERS) if a.kind == "figure"}
+    assert len(listed) == 38
+    assert set(declared) == listed
+    drawings = {f"{paper} {name}" for (paper, name), artefact in declared.items() if not artefact.regenerated}
+    known = "drc 1, drc 2, dccm 2, crlc 1, tcc 1, tcc 2, tcc 7, imc-swav 1"
+    assert drawings == {entry.replace(" ", " figure-") for entry in known.split(", ")}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_declared_figure_has_options_that_its_plot_knows(root: Path, paper: str) -> None:
+    known = {name: load_method(name, root)["variants"] for name in method_names(root)}
+    for artefact in load_artefacts(root, [paper]):
+        if artefact.kind != "figure" or not artefact.regenerated:
+            continue
+        unknown = [row.key for row in artefact.rows if row.method in known and row.variant not in known[row.method]]
+        assert unknown == []
+        figure, words = draw(artefact, {"runs": [], "artefacts": []}, root, "results")
+        assert artefact.plot == "surfaces" or "ot run" in words
+        plt.close(figure)
