@@ -9,13 +9,12 @@ Nothing heavy is imported here: Snakemake reads this module each time it parses 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dica.data import catalog
-from dica.files import UserError, canonical_json
+from dica.files import UserError
 from dica.validation import load_yaml, validate
 
 
@@ -90,21 +89,6 @@ def load_datasets(root: Path) -> dict[str, dict]:
     return catalog.load(root)
 
 
-def _once_a_cell(resolve: Callable[..., dict]) -> Callable[..., dict]:
-    """Remember resolved cells: its seeds have the same parameters, and checking them is most of planning."""
-    known: dict[tuple, dict] = {}
-
-    @wraps(resolve)
-    def remembered(method: str, variant: str, dataset: str, profile: dict, root: Path, *rest: Any) -> dict:
-        key = (method, variant, dataset, canonical_json(profile["overrides"]), root, *rest)
-        if key not in known:
-            known[key] = resolve(method, variant, dataset, profile, root, *rest)
-        return copy.deepcopy(known[key])
-
-    return remembered
-
-
-@_once_a_cell
 def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, above: tuple = ()) -> dict:
     """Return the complete parameters of one cell, nothing left to defaults.
 
