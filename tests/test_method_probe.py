@@ -86,7 +86,7 @@ def test_what_is_held_out_teaches_nothing_and_alone_is_scored(tmp_path: Path) ->
 
 def test_wrong_uses_are_explained(tmp_path: Path) -> None:
     trainer = probe(tmp_path)
-    with pytest.raises(UserError, match="num_clusters is 10, there are labels 11"):
+    with pytest.raises(UserError, match="num_clusters is 8, there are labels 11"):
         trainer.method.give_labels(torch.tensor([0, 11]))
     with pytest.raises(UserError, match="source: name the method"):
         train.methods.build("probe", {**trainer.params, "source": None}, trainer.images.info)

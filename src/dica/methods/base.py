@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -127,7 +128,7 @@ class Method(nn.Module):
         source
             In eval mode, without gradients, on the training device.
         images
-            The splits, (n, C, H, W) uint8.
+            The splits, (n, C, H, W) uint8; they may lie in the main memory.
         """
         raise UserError(f"{type(self).__name__} builds on no other run; remove source from its parameters")
 
@@ -149,6 +150,11 @@ class Method(nn.Module):
         """
         self.check_layer(layer)
         return self.backbone(self.test_view(images))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     def check_layer(self, layer: str) -> None:
         """Raise a UserError unless `features` knows `layer`."""

@@ -242,7 +242,8 @@ class DCCM(Method):
             super().adopt(source, images)
         pixels = torch.cat([images[split] for split in splits_of(self.params["train_split"], self.data)])
         with torch.no_grad():
-            probs = torch.cat([source.predict(part) for part in pixels.split(self.params["batch_size"])])
+            parts = pixels.split(self.params["batch_size"])
+            probs = torch.cat([source.predict(part.to(source.device)) for part in parts])
         self.register_buffer("given_probs", probs, persistent=False)
 
     def networks(self) -> list[nn.Module]:

@@ -43,7 +43,7 @@ class Probe(Method):
         """Compute the features of the train split, and build the layers for their length."""
         self.represent = partial(source.features, layer=self.params["layer"])
         with torch.no_grad():
-            points = torch.cat([self.represent(part) for part in images["train"].split(PART)])
+            points = torch.cat([self.represent(part.to(source.device)) for part in images["train"].split(PART)])
         self.register_buffer("points", points, persistent=False)
         classes, hidden = self.params["num_clusters"], self.params["hidden"]
         self.first = nn.Linear(points.shape[1], hidden or classes).to(points)
