@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint archive light deposit readme clean
+.PHONY: help install demo test lint archive light deposit readme faults bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,16 @@ deposit: $(STAMP)  ## build and check dist/dica-archive.tar.gz: all that an audi
 
 readme: $(STAMP)  ## write the generated parts of README.md
 	python workflow/scripts/readme.py
+
+faults: $(STAMP)  ## the long tests of kills, faults and bad input; writes docs/reliability.csv and the page
+	@echo "check,unit,tried,survived,seconds" > docs/reliability.csv
+	OMP_NUM_THREADS=1 DICA_FAULTS=docs/reliability.csv python -m pytest -m slow tests
+	PYTHONPATH=src python workflow/scripts/quoted.py
+
+bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page
+	for name in cpu_path plan evaluation; do python benchmarks/$$name.py || exit 1; done
+	python benchmarks/gpu.py --write-params && { python benchmarks/gpu.py || test $$? = 2; }
+	PYTHONPATH=src python workflow/scripts/quoted.py
 
 clean:  ## remove the demo's results
 	rm -rf results/demo

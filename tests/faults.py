@@ -1,7 +1,4 @@
-"""Faults in the long: ``make faults`` (about half an hour on two cores) writes docs/reliability.csv and the page.
-
-Each check tries something many times and counts what survived; the short versions of all of them are in the tests.
-"""
+"""Processes that fight for GPU slots; the long and the short test of them use it."""
 
 from __future__ import annotations
 

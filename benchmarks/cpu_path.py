@@ -1,0 +1,270 @@
+"""Our data path and training steps beside the loop that is usual today: ``python benchmarks/cpu_path.py``.
+
+All in one run and in turns, one core each, as ratios. The usual loop: PIL images, torchvision's transforms one image at
+a time, a DataLoader with a worker, and one forward pass a crop where the method allows to join them.
+
+- data path: load and augment, 32 px, two views with crop, flip, colour jitter and greyscale;
+- step: one whole gradient step of a method with a small network, ours against the same code fed image by image;
+- side by side: two training processes at once against one alone, images a second of both.
+
+Uses data/prepared/cifar10-jpeg where it is, else generated images. Writes results/cpu_path.csv and cpu_path.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import RESULTS, ROOT, interleaved, machine, plot, ratio, write
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from dica import augment, config, methods
+from dica.methods.base import Batch, DataInfo
+from dica.optim import build_optimizer
+from dica.rng import generator
+from dica.vision import torchvision
+
+transforms = importlib.import_module(f"{torchvision.__name__}.transforms")
+
+VIEWS = [
+    {"op": "random_resized_crop", "size": 32, "scale": [0.2, 1.0]},
+    {"op": "horizontal_flip", "p": 0.5},
+    {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
+    {"op": "grayscale", "p": 0.2},
+]
+SMALL = {
+    "imc-swav": {"joint_views": True, "backbone": {"width": 16}, "num_prototypes": 100, "classifier_hidden": 128},
+    "drc": {"backbone": {"width": 8}},
+    "crlc": {"backbone": {"width": 8}},
+    "tcc": {"backbone": {"width": 8}},
+}
+
+
+def load_images(count: int) -> np.ndarray:
+    """Return (count, 32, 32, 3) uint8: real ones where they are prepared, else generated."""
+    path = ROOT / "data/prepared/cifar10-jpeg/train.npy"
+    if path.is_file():
+        return np.array(np.load(path, mmap_mode="r")[:count])
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+def usual_transform(pipeline: augment.Pipeline) -> transforms.Compose:
+    """Return torchvision's transforms for the steps of one of our pipelines."""
+    steps = [_usual_step(step) for step in pipeline.steps if not isinstance(step, augment.Normalize)]
+    after = [
+        transforms.Normalize(step.mean, step.std) for step in pipeline.steps if isinstance(step, augment.Normalize)
+    ]
+    return transforms.Compose([*steps, transforms.ToTensor(), *after])
+
+
+def _usual_step(step: object) -> object:
+    if isinstance(step, augment.RandomResizedCrop):
+        return transforms.RandomResizedCrop(step.size, step.scale, step.ratio)
+    if isinstance(step, augment.HorizontalFlip):
+        return transforms.RandomHorizontalFlip(step.p)
+    if isinstance(step, augment.ColorJitter):
+        jitter = transforms.ColorJitter(step.brightness, step.contrast, step.saturation, step.hue)
+        return transforms.RandomApply([jitter], step.p)
+    if isinstance(step, augment.Grayscale):
+        return transforms.RandomGrayscale(step.p)
+    if isinstance(step, augment.RandomCrop):
+        return transforms.RandomCrop(step.size, step.padding)
+    if isinstance(step, augment.Resize):
+        return transforms.Resize(step.size)
+    if isinstance(step, augment.CenterCrop):
+        return transforms.CenterCrop(step.size)
+    if isinstance(step, augment.GaussianBlur):
+        return transforms.RandomApply([transforms.GaussianBlur(step.kernel_size, step.sigma)], step.p)
+    raise SystemExit(f"no usual form of {step}")
+
+
+class UsualImages(Dataset):
+    """What a DataLoader gets today: an array of images, each turned into two views one after the other."""
+
+    def __init__(self, images: np.ndarray, transform: transforms.Compose) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = Image.fromarray(self.images[index])
+        return self.transform(image), self.transform(image)
+
+
+class UsualPipeline:
+    """Stands in for one of our pipelines: the same steps, image by image through PIL."""
+
+    def __init__(self, pipeline: augment.Pipeline) -> None:
+        self.transform = usual_transform(pipeline)
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        arrays = images.permute(0, 2, 3, 1).numpy()
+        return torch.stack([self.transform(Image.fromarray(array)) for array in arrays])
+
+    def views(self, images: torch.Tensor, generator: torch.Generator, count: int) -> torch.Tensor:
+        return torch.stack([self(images, generator) for _ in range(count)])
+
+
+def data_path(count: int, batch: int, repeats: int) -> dict:
+    """Return the ratio of both ways to make two views of `count` images."""
+    images = load_images(count)
+    resident = torch.from_numpy(images)
+    ours = augment.build_pipeline(VIEWS)
+    loader = DataLoader(
+        UsualImages(images, usual_transform(ours)), batch, shuffle=True, num_workers=1, persistent_workers=True
+    )
+
+    def ours_epoch() -> None:
+        order = torch.randperm(count, generator=generator(0, "order"))
+        for number, indices in enumerate(order.split(batch)):
+            taken = resident.index_select(0, indices).permute(0, 3, 1, 2)
+            ours.views(taken, generator(0, "views", number), 2)
+
+    def usual_epoch() -> None:
+        for _ in loader:
+            pass
+
+    seconds = interleaved({"usual": usual_epoch, "ours": ours_epoch}, repeats)
+    return _row("data path, two 32 px views", seconds, 2 * count, "views/s")
+
+
+def method_step(name: str, batch_size: int, repeats: int) -> dict:
+    """Return the ratio of a gradient step of both ways to feed a method, with a small network."""
+    params = config.resolve(name, "full", "cifar10", {"overrides": {}}, ROOT)
+    params = config.merge(params, {"batch_size": batch_size}, SMALL[name])
+    images = torch.from_numpy(load_images(batch_size)).permute(0, 3, 1, 2)
+    info = DataInfo(3, 32, {"train": 50_000, "test": 10_000})
+    ours = partial(_step, *_build(name, params, info), images)
+    usual_method, optimizer = _build(
+        name, {**params, **({"joint_views": False} if "joint_views" in params else {})}, info
+    )
+    for key, value in list(vars(usual_method).items()):
+        if isinstance(value, augment.Pipeline):
+            setattr(usual_method, key, UsualPipeline(value))
+    usual = partial(_step, usual_method, optimizer, images)
+    return _row(f"step, {name}", interleaved({"usual": usual, "ours": ours}, repeats), batch_size, "images/s")
+
+
+def _build(name: str, params: dict, info: DataInfo) -> tuple:
+    torch.manual_seed(0)
+    method = methods.build(name, params, info).to(memory_format=torch.channels_last)
+    method.train()
+    return method, build_optimizer(method, params, torch.device("cpu"))
+
+
+def _step(method, optimizer, images: torch.Tensor) -> None:
+    indices = torch.arange(len(images))
+    phase = method.phases(0)[0]
+    rng = partial(generator, 0)
+    extra = {"beside": images, "beside_indices": indices} if phase.beside else {}
+    for batch in method.split(Batch(images, indices, 0, 1000, phase.name, lambda purpose: rng(purpose), extra)):
+        loss = method.loss(batch)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        method.after_backward(batch)
+        optimizer.step()
+        method.after_step(batch)
+
+
+def side_by_side(epochs: int, repeats: int) -> dict:
+    """Return how much more two training processes on the digits do at once than one alone."""
+    from dica import identity
+
+    profile = config.load_profile(ROOT / "params/archive.yaml", ROOT)
+    profile |= {"overrides": {"imc-swav": {"epochs": epochs}}}
+    seconds: dict[str, list[float]] = {"usual": [], "ours": []}
+    with tempfile.TemporaryDirectory() as name:
+        for turn in range(repeats):
+            for what, count in (("usual", 1), ("ours", 2)):
+                begin = time.perf_counter()
+                runs = [
+                    _start_training(identity.run_config("imc-swav", "full", "digits", seed, profile, ROOT), name, turn)
+                    for seed in range(10 * count, 11 * count)
+                ]
+                if any(run.wait() for run in runs):
+                    raise SystemExit("a training failed; are the digits prepared (make demo)?")
+                seconds[what].append((time.perf_counter() - begin) / count)
+    return _row("two trainings at once", seconds, 1797 * epochs, "images/s")
+
+
+def _start_training(settings: dict, folder: str, turn: int) -> subprocess.Popen:
+    from dica.files import write_json
+
+    out = Path(folder) / f"{settings['seed']}-{turn}"
+    write_json(out / "given.json", settings)
+    command = [
+        sys.executable,
+        "-m",
+        "dica.train",
+        "--config",
+        out / "given.json",
+        "--data",
+        ROOT / "data/prepared/digits",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen(
+        [*map(str, command), "--out", str(out / "out"), "--device", "cpu"], env=environment, stderr=subprocess.DEVNULL
+    )
+
+
+def _row(what: str, seconds: dict[str, list[float]], items: int, unit: str) -> dict:
+    middle, least, most = ratio(seconds["usual"], seconds["ours"])
+    rates = {name: sorted(items / value for value in values)[len(values) // 2] for name, values in seconds.items()}
+    return {
+        "what": what,
+        "ratio": f"{middle:.2f}",
+        "range": f"{least:.2f}-{most:.2f}",
+        "ours": f"{rates['ours']:.0f}",
+        "usual": f"{rates['usual']:.0f}",
+        "unit": unit,
+        "repeats": len(seconds["ours"]),
+    }
+
+
+def draw(rows: list[dict]):
+    """Return a function that draws one bar a ratio."""
+
+    def bars(axes) -> None:
+        places = range(len(rows))
+        axes.barh(places, [float(row["ratio"]) for row in rows], color="#4477aa")
+        axes.set_yticks(places, [row["what"] for row in rows])
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set(xlabel="times as fast as the usual loop (for two trainings: as one alone)")
+        axes.invert_yaxis()
+
+    return bars
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2048, help="images of the data path")
+    parser.add_argument("--batch", type=int, default=64, help="batch size of the steps")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=6, help="epochs of the trainings side by side; 0 leaves them out")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [data_path(args.images, 256, args.repeats)]
+    rows += [method_step(name, args.batch, args.repeats) for name in SMALL]
+    if args.epochs:
+        rows.append(side_by_side(args.epochs, min(args.repeats, 3)))
+    facts = machine()
+    write("cpu_path", rows, facts, args.out)
+    with contextlib.suppress(ImportError):
+        plot("cpu_path", draw(rows), facts, args.out)
+
+
+if __name__ == "__main__":
+    main()

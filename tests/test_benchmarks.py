@@ -1,0 +1,93 @@
+"""The benchmarks run: every part of them, with tiny sizes. What they measure is for quiet machines."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dica.files import canonical_json, read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch):
+    """Benchmarks are scripts: they find each other beside themselves."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def run(monkeypatch, module, *arguments: str) -> int | None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    return module.main()
+
+
+def test_the_gpu_benchmark_refuses_without_a_gpu(monkeypatch, capsys) -> None:
+    import gpu
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run(monkeypatch, gpu) == 2
+    assert capsys.readouterr().err == "error: torch sees no CUDA device; --dry tries this file on the CPU\n"
+
+
+def test_every_part_of_the_gpu_benchmark_runs_dry(monkeypatch, tmp_path: Path) -> None:
+    import gpu
+
+    run(monkeypatch, gpu, "--dry", "--out", str(tmp_path))
+    found = rows(tmp_path / "gpu.csv")
+    steps = {row["method"]: row for row in found if row["what"] == "step"}
+    assert set(steps) == set(gpu.METHODS)
+    assert all(float(row["tflops"]) > 0 for row in steps.values())
+    assert [row["what"] for row in found[:2]] == ["bf16 product", "copy"]
+
+
+def test_the_gpu_benchmark_measures_the_parameters_of_the_archive() -> None:
+    import gpu
+
+    from dica import config
+
+    for name, params in read_json(gpu.PARAMS).items():
+        now = config.resolve(name, "full", "cifar10", {"overrides": {}}, ROOT)
+        assert canonical_json(params) == canonical_json(now), "python benchmarks/gpu.py --write-params"
+
+
+def test_the_usual_loop_sees_what_ours_sees() -> None:
+    """A comparison of speeds is one of equals: same shapes and, over many draws, like brightness."""
+    import cpu_path
+
+    from dica import augment
+    from dica.rng import generator
+
+    ours = augment.build_pipeline(cpu_path.VIEWS)
+    images = torch.from_numpy(cpu_path.load_images(64)).permute(0, 3, 1, 2)
+    one, other = ours(images, generator(0, "x")), cpu_path.UsualPipeline(ours)(images, generator(0, "x"))
+    assert one.shape == other.shape
+    assert one.dtype == other.dtype
+    assert abs(float(one.mean() - other.mean())) < 0.05
+
+
+def test_scoring_and_planning_can_be_measured(monkeypatch, tmp_path: Path) -> None:
+    import evaluation
+    import plan
+
+    run(monkeypatch, evaluation, "--sizes", "100", "--repeats", "1", "--out", str(tmp_path))
+    assert {row["images"] for row in rows(tmp_path / "evaluation.csv")} == {"100"}
+    assert (tmp_path / "evaluation.svg").read_text().startswith("<?xml")
+    runs = plan.make_project(tmp_path / "project", 30)
+    assert 20 <= runs <= 40
+
+
+def test_the_pages_quote_what_was_measured(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "workflow/scripts/quoted.py", "--check"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,92 @@
+"""Kills, second starts and odd places, seen from the command line."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from dica.files import read_json, sha256_file
+from project import Project, environment
+
+pytestmark = pytest.mark.workflow
+METHODS = ("drc", "imc-swav", "kmeans")
+
+
+def start(project: Project, *targets: str) -> subprocess.Popen:
+    command = ["snakemake", "--cores", "2", "--quiet", "all", "--rerun-incomplete", "--", *targets]
+    return subprocess.Popen(
+        command, cwd=project.folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+    )
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def outcome(project: Project) -> dict[str, str]:
+    """Digest of everything that must not depend on what happened on the way."""
+    results = project.folder / "results"
+    patterns = ("runs/*/*/*/predictions.npz", "runs/*/*/*/metrics.json", "runs/*/*/*/history.csv", "tables/dica/*")
+    files = [path for pattern in (*patterns, "tables/cells.csv", "metrics/*.json") for path in results.glob(pattern)]
+    return {path.relative_to(results).as_posix(): sha256_file(path) for path in sorted(files)}
+
+
+@pytest.fixture
+def elsewhere() -> Path:
+    """A folder on another file system than the temporary one, where there is such a place."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="dica test ", dir=place))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_an_odd_path_results_on_another_file_system_a_second_start_and_a_kill(
+    small: Project, finished: Project, tmp_path: Path, elsewhere: Path
+) -> None:
+    project = small.copy(tmp_path / "ä b 'c'")
+    (project.folder / "results").rename(tmp_path / "old") if (project.folder / "results").exists() else None
+    (project.folder / "results").symlink_to(elsewhere, target_is_directory=True)
+    project.snakemake("-n")
+    runs = read_json(project.folder / "results/plan.json")["runs"]
+    (target,) = [f"{run['path']}/metrics.json" for run in runs if run["method"] == "drc"]
+    first = start(project, target)
+    while first.poll() is None and not list(elsewhere.glob("state/*/lock")):
+        time.sleep(0.02)
+    second = project.snakemake("--", target, code=1)
+    assert "lock" in second.lower()
+    assert "Traceback" not in second
+    kill_group(first)
+    project.run("snakemake", "--unlock")
+    project.snakemake("--", target)
+    mine, theirs = outcome(project), outcome(finished)
+    assert {name for name in mine if name.startswith("runs/drc/")}
+    for name, digest in mine.items():
+        if name.startswith("runs/"):
+            assert theirs[name] == digest, name
+
+
+@pytest.mark.slow
+def test_the_whole_group_killed_ten_times(small: Project, finished: Project, tmp_path: Path, note_figures) -> None:
+    project = small.copy(tmp_path / "project")
+    draw, killed = random.Random(0), 0
+    while killed < 10:
+        process = start(project)
+        try:
+            process.wait(draw.uniform(0.5, 12))
+            break  # it has got through all of it
+        except subprocess.TimeoutExpired:
+            kill_group(process)
+            killed += 1
+        project.run("snakemake", "--unlock")
+    project.snakemake()
+    assert outcome(project) == outcome(finished)
+    note_figures("kill -9 of Snakemake's whole process group: runs, scores, tables", "kills", killed, killed)
