@@ -193,7 +193,8 @@ def assignments(panel: Panel, figure: Canvas) -> str:
     for axes in all_axes.flat[len(chosen) :]:
         axes.axis("off")
     integer_axis(all_axes[0, 0])
-    figure.supxlabel("cluster", fontsize=9)
+    for axes in all_axes[-1]:
+        axes.set_xlabel("cluster")
     figure.supylabel("images (number)", fontsize=9)
     legend_below(figure, [Line2D([], [], color=colour(1), linestyle=(0, (4, 3)), label="equal clusters")])
     return f"{place.label}, images a cluster of {looks.true.size:,}: " + ", ".join(spoken) + "."

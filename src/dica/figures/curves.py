@@ -194,4 +194,5 @@ def _reference(panel: Panel, axes: Axes, name: str) -> None:
 
 def _last(panel: Panel, place: Place, name: str, lines: list) -> str:
     digits = 3 if not panel.option("history") else 4
-    return f"{place.label} {metric_label(name)} {mean([y[-1] for _, y in lines]):.{digits}g}"
+    quantity = _quantity(panel, name).split(" (")[0]
+    return f"{place.label} {quantity} {mean([y[-1] for _, y in lines]):.{digits}g}"

@@ -122,7 +122,7 @@ def sweep(panel: Panel, figure: Canvas) -> str:
     x_label, series = panel.option("x_label", panel.option("x")), panel.option("series")
     resize(figure, 5.2, 3.9)
     axes = figure.subplots()
-    lines: dict[str, list[tuple[float, list[float]]]] = {}
+    lines: dict[str, dict[float, list[float]]] = {}  # label -> value of x -> a number a seed
     for place in [place for place in panel.places if place.runs]:
         where = _value(panel, panel.option("x"), place)
         second = parameter(panel, place.planned[0]["params"], series) if series else None
@@ -130,12 +130,12 @@ def sweep(panel: Panel, figure: Canvas) -> str:
             continue
         for name in panel.metrics[:1] if series else panel.metrics:
             label = f"{panel.option('series_label', series)} {second:g}" if series else metric_label(name)
-            lines.setdefault(label, []).append((where, [run.value(name) for run in place.runs]))
+            lines.setdefault(label, {})[where] = [run.value(name) for run in place.runs]
     for k, points in enumerate(lines.values()):
-        _sweep_line(axes, sorted(points), k)
+        _sweep_line(axes, sorted(points.items()), k)
     if panel.option("log", False):
         axes.set_xscale("log")
-    ticks = sorted({x for points in lines.values() for x, _ in points})
+    ticks = sorted({x for points in lines.values() for x in points})
     if len(ticks) <= 9:
         axes.set_xticks(ticks, [f"{x:,g}" for x in ticks])
         axes.minorticks_off()
@@ -158,9 +158,9 @@ def _sweep_line(axes: Axes, points: list[tuple[float, list[float]]], k: int) -> 
             )
 
 
-def _sweep_words(x_label: str, lines: dict[str, list[tuple[float, list[float]]]]) -> str:
+def _sweep_words(x_label: str, lines: dict[str, dict[float, list[float]]]) -> str:
     texts = [
-        f"{label}: " + ", ".join(f"{mean(values):.3f} at {x:,g}" for x, values in sorted(points))
+        f"{label}: " + ", ".join(f"{mean(values):.3f} at {x:,g}" for x, values in sorted(points.items()))
         for label, points in lines.items()
     ]
     return f"Means of our seeds by {x_label}. " + "; ".join(texts) + "."

@@ -56,7 +56,7 @@ def montage(
             )
         if titles.get((row, column)):
             axes.text(left + 0.5, top - 0.05, titles[row, column], ha="center", va="bottom", fontsize=6.5)
-    axes.set(xlim=(-0.05, columns * wide), ylim=(rows * high - 0.2, -0.6 if heading else -0.3), aspect="equal")
+    axes.set(xlim=(-0.05, columns * wide), ylim=(rows * high - 0.2, -0.8 if heading else -0.3), aspect="equal")
     axes.text(columns * wide / 2, -0.35, heading, ha="center", va="bottom")
     axes.set_yticks([row * high + 0.5 for row in range(len(row_labels))], row_labels, fontsize=8)
     axes.tick_params(length=0)
