@@ -1,15 +1,28 @@
-"""The report: self-contained, complete, escaped, and every link leads somewhere."""
+"""The report: self-contained, complete, escaped, repeatable, and every link leads somewhere."""
 
 from __future__ import annotations
 
 import html.parser
+import json
 import re
+import subprocess
+import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import browser
 import factory
-from dica import report, tables
+from dica import figures, layout, metrics, pages, report, report_runs, rulegraph, tables
 from dica.artefacts import load_artefacts
+from dica.files import UserError, write_json, write_npz
+
+ARROWS = [
+    *(("fetch", "prepare"), ("prepare", "train"), ("train", "train"), ("train", "page")),
+    *(("prepare", "page"), ("page", "all")),
+]
+OBSERVED = 50
 
 
 class Page(html.parser.HTMLParser):
@@ -19,15 +32,17 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.ids, self.links, self.sources, self.images, self.open, self.tags = [], [], [], [], [], set()
+        self.text = text
+        self.ids, self.links, self.sources, self.images, self.open, self.tags = [], [], [], [], [], []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
-        self.tags.add(tag)
+        self.tags.append((tag, attributes))
         self.ids += [attributes["id"]] if "id" in attributes else []
         self.links += [attributes["href"]] if "href" in attributes else []
+        self.sources += [attributes["src"]] if "src" in attributes else []
         if tag == "img":
             self.images.append(attributes)
         if tag not in self.VOID:
@@ -41,76 +56,202 @@ class Page(html.parser.HTMLParser):
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
+    def named(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, root):
+    """A project whose runs are synthetic, with everything that the report shows."""
     project, plan, artefacts = factory.example_project(tmp_path_factory.mktemp("report"), root)
+    plan["runs"][0]["variants"] = [plan["runs"][0]["variant"], "another-name"]
+    traced = factory.select(plan, "drc", "digits")[0]
+    labels = metrics.load_arrays(project / "data/labels/digits.npz")["train"]
+    index = np.arange(OBSERVED)
+    wrong = (labels[index] + (index % 2)) % factory.CLASSES  # half of the images are right at first, all at the end
+    trace = {"epoch": np.array([0, 12]), "train_index": index, "train_assignment": np.stack([wrong, labels[index]])}
+    write_npz(project / traced["path"] / "trace.npz", trace)
+    artefacts.append(replace(artefacts[0], paper="drc", name="figure-9", kind="figure", reason="schematic <drawing>"))
     frame = tables.cells(plan, project, "results", artefacts)
-    path = project / "results" / "report" / "index.html"
-    report.write_report(artefacts, frame, plan, project, "results", path)
-    return project, plan, artefacts, frame, path
+    shown = [artefact for artefact in artefacts if artefact.regenerated]
+    tables.write_cells(frame, project / "results/tables/cells.csv")
+    layout.write_tables(shown, frame, plan, project / "results/tables")
+    figures.write_figures(shown, plan, project, "results", project / "results/figures")
+    listings = {
+        "consistency.csv": "kind,verdict,detail\ntriple,impossible,<b>.906\nown,possible,\n",
+        "statistics/pairs.csv": "method_a,p,remark\ndrc,0.03125,\nkmeans,0.123456789,few\n",
+    }
+    for name, text in listings.items():
+        path = project / "results/tables" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    folder = project / "results" / "report"
+    report.write_report(artefacts, frame, plan, project, "results", folder, rulegraph.svg(ARROWS))
+    return project, plan, artefacts, frame, folder
 
 
 @pytest.fixture(scope="module")
-def text(made):
-    return made[-1].read_text()
+def site(made):
+    return {path.name: Page(path.read_text()) for path in sorted(made[-1].glob("*.html"))}
 
 
-@pytest.fixture(scope="module")
-def page(text):
-    return Page(text)
+def test_the_pages_are_those_that_the_workflow_expects(made, site):
+    _, plan, artefacts, _, _ = made
+    expected = pages.all_pages({a.paper for a in artefacts}, {run["method"] for run in plan["runs"]})
+    assert sorted(site) == sorted(expected)
+    assert {"index.html", "drc.html", "runs-drc.html", "consistency.html", "statistics.html"} <= set(site)
 
 
-def test_every_link_leads_to_a_place_on_the_page(page):
-    assert len(page.ids) == len(set(page.ids))
-    assert page.links
-    assert {link for link in page.links if not link.startswith("#")} == set()
-    assert {link[1:] for link in page.links} <= set(page.ids)
+def test_every_link_leads_to_a_place_that_exists(made, site):
+    folder = made[-1]
+    for name, page in site.items():
+        assert len(page.ids) == len(set(page.ids)), name
+        for link in page.links:
+            file, _, anchor = link.partition("#")
+            if file.startswith("../"):
+                assert (folder / file).is_file(), (name, link)
+            else:
+                assert not anchor or anchor in site[file or name].ids, (name, link)
+                assert file in (*site, ""), (name, link)
 
 
-def test_nothing_is_loaded_from_elsewhere(page, text):
-    assert "script" not in page.tags
-    assert "link" not in page.tags
-    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in page.images)
-    assert not re.search(r"url\(|@import|https?://", text)
+def test_links_of_printed_tables_lead_to_the_report(made, site):
+    project = made[0]
+    printed = (project / "results/tables/drc/table-1.html").read_text()
+    links = re.findall(r'href="([^"]*)"', printed)
+    assert links
+    for link in links:
+        file, _, anchor = link.partition("#")
+        assert anchor in site[(project / "results/tables/drc" / file).resolve().name].ids
 
 
-def test_images_have_words(made, page):
-    artefacts = made[2]
-    assert len(page.images) == sum(artefact.kind == "figure" for artefact in artefacts) > 0
-    assert all(len(image["alt"]) > 40 for image in page.images)
+def test_every_cell_leads_to_its_runs(made, site):
+    """The link of a cell names a group, and that group shows each of the cell's runs."""
+    _, plan, _, frame, _ = made
+    ids = {run["path"]: run["id"] for run in plan["runs"]}
+    cells = frame[frame["n"] > 0]
+    assert len(cells) > 20
+    for cell in cells.itertuples(index=False):
+        anchor = layout.group_id(cell.method, cell.variant, cell.dataset)
+        page = pages.runs_page(cell.method)
+        assert f"{page}#{anchor}" in site[pages.paper_page(cell.paper)].links
+        section = site[page].text.split(f'<section id="{anchor}">')[1].split("</section>")[0]
+        for path in cell.runs.split():
+            assert f'id="run-{ids[path]}"' in section
+            assert f"snakemake --cores all --resources gpu=1 -- {path}/metrics.json" in section
+        assert "dica audit " in section
 
 
-def test_every_finished_run_has_its_section(made, page, text):
-    project, plan, _, _, _ = made
-    finished = [run for run in plan["runs"] if (project / run["path"] / "metrics.json").is_file()]
-    assert finished
-    for run in finished:
-        assert f"run-{run['id']}" in page.ids
-        assert f"snakemake --cores all --resources gpu=1 -- {run['path']}/metrics.json" in text
-    assert "dica audit drc table-1 drc/cifar10/nmi" in text
+def test_nothing_is_loaded_from_elsewhere(site):
+    for name, page in site.items():
+        assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object")], name
+        assert all("src" not in attributes for attributes in page.named("script"))
+        assert all(source.startswith("data:image/") for source in page.sources)
+        assert not re.search(r"url\((?!#)|@import|fetch\(|XMLHttpRequest", page.text)
+        assert set(re.findall(r"https?://[^\s\"'<]*", page.text)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_pages_speak(site):
+    """Language, landmarks, a skip link, words for images and scopes for headings: what a screen reader needs."""
+    for name, page in site.items():
+        assert page.named("html") == [{"lang": "en"}]
+        assert all(len(page.named(tag)) == 1 for tag in ("header", "main", "footer", "h1", "title")), name
+        assert "#main" in page.links
+        assert "main" in page.ids
+        assert all(len(image["alt"]) > 40 for image in page.images)
+        assert all("scope" in heading for heading in page.named("th"))
+        drawings = page.named("svg")
+        assert all(len(drawing["aria-label"]) > 20 and drawing["role"] == "img" for drawing in drawings)
+        assert all(part["aria-label"] for part in page.named("nav"))
+        assert all(part["tabindex"] == "0" and part["aria-label"] for part in page.named("div") if "role" in part)
+        fields = page.named("input") + page.named("select")
+        assert page.text.count("<label") == len(fields)
+    assert all("mean" in image["alt"] for image in site["dica.html"].images)
+
+
+def test_runs_have_parameters_curves_confusion_and_provenance(made, site):
+    _, plan, _, _, _ = made
+    text = site["runs-drc.html"].text
     assert "views.original" in text
-
-
-def test_failures_are_shown_and_escaped(text):
-    assert "loss is not finite at epoch 3 &lt;step 17&gt;" in text
-    assert "<step 17>" not in text
+    assert "0123456789abcdef0123456789abcdef01234567" in text
     assert "x86 &lt;test&gt;" in text
+    run = factory.select(plan, "drc", "digits")[0]
+    section = text.split(f'id="run-{run["id"]}"')[1].split("</details>")[0]
+    assert 'aria-label="ACC of the observed images by epoch, from 0.5 in epoch 0 to 1 in epoch 12"' in section
+    assert 'aria-label="loss by epoch' in section
+    assert section.count('<tr><th scope="row">') == factory.CLASSES
+    assert section.count("sha256 of") == 3
 
 
-def test_counts(made, text):
+def test_another_name_of_the_same_parameters_is_an_anchor_too(made, site):
+    run = made[1]["runs"][0]
+    anchor = layout.group_id(run["method"], "another-name", run["dataset"])
+    assert anchor in site[pages.runs_page(run["method"])].ids
+
+
+def test_what_was_not_run_is_listed_with_its_command(made, site):
+    _, plan, _, _, _ = made
+    run = factory.select(plan, "drc", "cifar20")[0]
+    assert f"snakemake --cores all --resources gpu=1 -- {run['path']}/metrics.json" in site["runs-drc.html"].text
+    assert 'id="not-run"' in site["runs-drc.html"].text
+    assert "prepared, not trained yet" in site["index.html"].text
+
+
+def test_what_is_not_regenerated_says_why(site):
+    assert "Not regenerated: schematic &lt;drawing&gt;" in site["drc.html"].text
+    assert "#drc-figure-9" in site["drc.html"].links
+
+
+def test_failures_are_shown_and_escaped(site):
+    for name in ("index.html", "runs-drc.html"):
+        assert "loss is not finite at epoch 3 &lt;step 17&gt;" in site[name].text
+    assert not any("<step 17>" in page.text for page in site.values())
+
+
+def test_counts(made, site):
     _, plan, _, frame, _ = made
     numbers = report.counts(frame)
     assert sum(numbers.values()) == len(frame)
+    text = site["index.html"].text
     for mark, count in numbers.items():
         assert f"<li>{mark} <b>{count}</b></li>" in text
     assert f"<li>planned <b>{len(plan['runs'])}</b></li>" in text
 
 
-def test_bytes_repeat(made, tmp_path):
-    project, plan, artefacts, frame, path = made
-    report.write_report(artefacts, frame, plan, project, "results", tmp_path / "again.html")
-    assert (tmp_path / "again.html").read_bytes() == path.read_bytes()
+def test_the_search_index_is_complete_and_leads_somewhere(made, site):
+    _, plan, artefacts, _, _ = made
+    embedded = site["index.html"].text.split('type="application/json">')[1].split("</script>")[0]
+    entries = json.loads(embedded)
+    for _, _, link in entries:
+        file, _, anchor = link.partition("#")
+        assert anchor in site[file].ids, link
+    kinds = [kind for kind, _, _ in entries]
+    finished = [run for run in plan["runs"] if (made[0] / run["path"]).is_dir()]
+    assert kinds.count("run") == len(finished)
+    assert kinds.count("table") + kinds.count("figure") == len(artefacts)
+    cell = next(text for kind, text, _ in entries if kind == "cell" and "IMC-SwAV (Best) on CIFAR-10" in text)
+    assert "ACC here 0.9" in cell
+    assert "published 0.897" in cell
+
+
+def test_listings_of_statistics_and_consistency(site):
+    text = site["consistency.html"].text
+    assert "<h2>ACC, NMI and ARI printed together</h2>" in text
+    assert "&lt;b&gt;.906" in text
+    own = text.split('<section id="consistency-own">')[1]
+    assert ">detail<" not in own  # empty there
+    text = site["statistics.html"].text
+    assert '<td class="text">kmeans</td><td>0.1235</td><td class="text">few</td>' in text
+    assert '<th scope="col" class="text">method a</th><th scope="col">p</th>' in text
+
+
+def test_bytes_repeat_and_stale_pages_go(made, tmp_path):
+    project, plan, artefacts, frame, folder = made
+    (tmp_path / "runs-gone.html").write_text("of an older plan")
+    report.write_report(artefacts, frame, plan, project, "results", tmp_path, rulegraph.svg(ARROWS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in folder.iterdir())
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
 
 
 def test_a_demo_without_results(root, tmp_path):
@@ -118,26 +259,203 @@ def test_a_demo_without_results(root, tmp_path):
     artefacts = load_artefacts(project, ["dica table-1", "dica figure-1"])
     plan = {**factory.make_plan(artefacts, "results/demo"), "profile": "demo"}
     frame = tables.cells(plan, project, "results/demo", artefacts)
-    report.write_report(artefacts, frame, plan, project, "results/demo", tmp_path / "index.html")
-    text = (tmp_path / "index.html").read_text()
-    assert "<title>Deep image clustering archive (demo)</title>" in text
-    Page(text)
+    with pytest.raises(UserError, match=r"figure-1.svg: has not been drawn"):
+        report.render(artefacts, frame, plan, project, "results/demo", "")
+    figures.write_figures(artefacts, plan, project, "results/demo", project / "results/demo/figures")
+    texts = report.render(artefacts, frame, plan, project, "results/demo", "")
+    assert "<title>Deep image clustering archive (demo)</title>" in texts["index.html"]
+    assert "No run is finished." in texts["index.html"]
+    assert "Not computed in this archive yet" in texts["statistics.html"]
+    for text in texts.values():
+        Page(text)
+
+
+def test_torch_stays_out():
+    code = "import sys, dica.report, dica.rulegraph, dica.figures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(12.34, "12.3 s"), (200, "3 min 20 s"), (3725, "1 h 02 min"), (None, "not recorded")]
 )
 def test_duration(seconds, text):
-    assert report.duration(seconds) == text
+    assert report_runs.duration(seconds) == text
 
 
 def test_flatten():
     params = {"b": {"c": 1, "a": {}}, "a": [1, {"x": None}], "t": "text"}
     expected = [("a", '[1,{"x":null}]'), ("b.a", "{}"), ("b.c", "1"), ("t", "text")]
-    assert report.flatten(params) == expected
+    assert report_runs.flatten(params) == expected
 
 
-def test_a_flat_curve_is_drawn():
-    svg = report.sparkline([1, 2, 3], [0.5, 0.5, 0.5], "loss")
-    assert 'aria-label="loss by epoch, from 0.5 in epoch 1 to 0.5 in epoch 3"' in svg
-    assert "nan" not in svg
+def test_curves():
+    flat = report_runs.curve([1, 2, 3], [0.5, 0.5, 0.5], "loss")
+    assert flat.points == "0,90 150,90 300,90"
+    assert flat.spoken == "loss by epoch, from 0.5 in epoch 1 to 0.5 in epoch 3"
+    falling = report_runs.curve([0, 1, 2], [3.0, float("nan"), 1.0], "loss")
+    assert (falling.points, falling.low, falling.high) == ("0,0 300,90", "1", "3")
+    assert report_runs.curve([1], [2.0], "loss") is None
+    long = report_runs.curve(range(5000), range(5000), "loss")
+    assert len(long.points.split()) == report_runs.POINTS
+    assert long.points.endswith("300,0")
+
+
+@pytest.fixture
+def predicted(tmp_path):
+    """Two clusters for each of the classes 0 and 1 (the second ones small), one wrong image, one without label."""
+    true = np.array([0, 0, 0, 1, 1, 1, 1, -1])
+    write_npz(tmp_path / "p.npz", {"train_assignment": np.array([3, 3, 0, 1, 1, 1, 3, 2]), "num_clusters": np.int64(4)})
+    return tmp_path / "p.npz", report_runs.Truth({"train": true}, ("cat", "dog"))
+
+
+def test_confusion_puts_clusters_under_their_classes(predicted):
+    matrix = report_runs.confusion(*predicted, "all", by_identity=False)
+    assert matrix["clusters"] == [3, 1, 0, 2]
+    assert matrix["rows"] == [
+        ("cat", [(2, 0.67), (0, 0.0), (1, 0.33), (0, 0.0)]),
+        ("dog", [(1, 0.25), (3, 0.75), (0, 0.0), (0, 0.0)]),
+    ]
+    by_identity = report_runs.confusion(*predicted, "train", by_identity=True)
+    assert by_identity["clusters"] == [0, 1, 2, 3]
+
+
+def test_a_large_confusion_matrix_is_an_image(tmp_path):
+    true = np.arange(300) % 100
+    write_npz(tmp_path / "p.npz", {"test_assignment": (true + 1) % 100, "num_clusters": np.int64(100)})
+    truth = report_runs.Truth({"test": true}, tuple(map(str, range(100))))
+    matrix = report_runs.confusion(tmp_path / "p.npz", truth, "test", by_identity=False)
+    assert matrix["rows"] == []
+    assert matrix["image"].startswith("data:image/png;base64,")
+    assert matrix["clusters"][:2] == [1, 2]
+    assert report_runs.confusion(tmp_path / "absent.npz", truth, "test", by_identity=False) is None
+
+
+def test_the_rules_are_read_and_drawn():
+    chart = "flowchart TB\n\tid0[all]\n\tid1[page]\n\tid1 --> id0\n\tid1 --> id0\n"
+    assert rulegraph.parse(chart) == [("page", "all")]
+    assert rulegraph.mermaid([("page", "all")]).splitlines()[2] == "    page --> all"
+    svg = rulegraph.svg(ARROWS)
+    assert svg == rulegraph.svg(ARROWS)
+    assert svg.count("<polyline") == len(ARROWS) - 1
+    heights = {name: float(y) for y, name in re.findall(r'<text x="[-\d.]+" y="([-\d.]+)"[^>]*>(\w+)(?: ↻)?<', svg)}
+    assert all(heights[start] < heights[end] for start, end in ARROWS if start != end)
+    assert "train ↻" in svg
+    assert "train leads to train" in svg
+    with pytest.raises(UserError, match="2 pieces"):
+        rulegraph.svg([("a", "b"), ("c", "d")])
+
+
+def test_a_workflow_that_cannot_be_read_is_one_error(tmp_path):
+    for name in rulegraph.SOURCES[1:]:
+        (tmp_path / name).mkdir()
+    (tmp_path / "Snakefile").write_text("rule all\n")
+    with pytest.raises(UserError, match="snakemake --rulegraph failed"):
+        rulegraph.arrows(tmp_path)
+
+
+def test_a_run_built_on_another_links_to_it(made):
+    project, plan, _, frame, _ = made
+    source, built = factory.select(plan, "drc", "digits")[0], factory.select(plan, "kmeans", "digits")[0]
+    changed = json.loads(json.dumps(plan))
+    for run in changed["runs"]:
+        if run["id"] == built["id"]:
+            run["params"]["source"] = {"method": "drc", "variant": "full", "id": source["id"]}
+    groups = report_runs.groups_of(frame, changed, tables.load_runs(changed, project, "results"), project)
+    runs = [run for group in groups["kmeans"] for run in group["runs"]]
+    assert [run["source_link"] for run in runs if run["source"]] == [f"runs-drc.html#run-{source['id']}"]
+
+
+def test_a_long_record_of_a_method_is_shortened(made):
+    project, plan, _, frame, _ = made
+    run = factory.select(plan, "kmeans", "digits")[1]
+    path = project / run["path"] / "run.json"
+    before = path.read_text()
+    write_json(path, json.loads(before) | {"method_record": {"labelled": list(range(400))}})
+    try:
+        groups = report_runs.groups_of(frame, plan, tables.load_runs(plan, project, "results"), project)
+    finally:
+        path.write_text(before)
+    records = [found["record"] for group in groups["kmeans"] for found in group["runs"] if found["record"]]
+    assert len(records) == 1
+    assert re.fullmatch(r"\[0,1,.* … \(\d+ more letters in run\.json\)", dict(records[0])["labelled"])
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------
+
+needs_chromium = pytest.mark.skipif(
+    browser.CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"
+)
+STEPS = """
+  let doc = await open("drc.html");
+  const link = doc.querySelector("#drc-table-1 tr[data-method=drc] td a");
+  found.cell = link.getAttribute("href");
+  doc = await follow(link);
+  const target = doc.querySelector(":target"), page = doc.location.pathname.split("/").pop();
+  const top = Math.round(target.getBoundingClientRect().top);
+  found.arrived = {page, anchor: target.id, runs: target.querySelectorAll(".run").length, top};
+
+  const row = target.querySelectorAll("tbody th a")[1];
+  const run = doc.querySelector(row.getAttribute("href"));
+  found.closed = run.open;
+  row.click();
+  await settled();
+  found.opened = run.open;
+
+  doc = await open("index.html");
+  input(doc.getElementById("query"), "IMC-swav cifar10 best");
+  found.search = [...doc.querySelectorAll("#hits a")].map((hit) => [hit.textContent, hit.getAttribute("href")]);
+  input(doc.getElementById("query"), "<b>nothing");
+  found.nothing = doc.getElementById("found").textContent;
+
+  doc = await open("drc.html");
+  const lines = () => doc.querySelectorAll("#drc-table-1 tbody tr:not([hidden])").length;
+  const form = doc.querySelector("form.filters");
+  found.all = lines();
+  form.run.click();
+  found.with_runs = lines();
+  input(form.method, "kmeans");
+  found.kmeans = lines();
+  form.reset();
+  await settled();
+  input(form.verdict, "failed");
+  found.failed = lines();
+"""
+
+
+@needs_chromium
+def test_a_reader_finds_the_runs(made):
+    _, plan, _, _, folder = made
+    pages = sorted(path.name for path in folder.glob("*.html"))
+    found, errors = browser.browse(folder, pages, STEPS)
+    assert "error" not in found, found["error"]
+    assert errors == []
+    for page in pages:
+        assert found[page]["title"].endswith("Deep image clustering archive")
+        assert found[page]["scripted"]
+    anchor = layout.group_id("drc", "full", "cifar10")
+    assert found["cell"] == f"runs-drc.html#{anchor}"
+    runs = [run for run in factory.select(plan, "drc", "cifar10") if run["variant"] == "full"]
+    assert 0 <= found["arrived"].pop("top") < 100
+    assert found["arrived"] == {"page": "runs-drc.html", "anchor": anchor, "runs": len(runs)}
+    assert (found["closed"], found["opened"]) == (False, True)
+    assert found["search"]
+    assert all("IMC-SwAV (Best)" in text for text, _ in found["search"])
+    assert found["nothing"] == "0 found"
+    assert found["all"] > found["with_runs"] > found["kmeans"] == 2
+    assert 0 < found["failed"] < found["all"]
+
+
+@needs_chromium
+def test_pages_fit_a_phone(made):
+    folder = made[-1]
+    pages = sorted(path.name for path in folder.glob("*.html"))
+    found, _ = browser.browse(folder, pages, width=360)
+    assert {page: found[page]["overflow"] for page in pages} == dict.fromkeys(pages, 0)
+
+
+@needs_chromium
+def test_an_error_on_a_page_would_be_seen(tmp_path):
+    (tmp_path / "bad.html").write_text("<script>throw new Error('seeded')</script>")
+    _, errors = browser.browse(tmp_path, ["bad.html"])
+    assert len(errors) == 1
+    assert "seeded" in errors[0]

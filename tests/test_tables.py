@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import factory
-from dica import layout, metrics, published, tables
+from dica import layout, metrics, published, rulegraph, tables
 from dica.artefacts import load_artefacts, needs, planned
 from dica.files import IntegrityError, UserError, read_json, write_json
 from dica.stats import VERDICTS
@@ -323,7 +323,7 @@ def test_html_escapes_reasons_and_links_to_runs(texts):
     html = texts["drc table-1"]["html"]
     assert "&lt;step 17&gt;" in html
     assert "<step 17>" not in html
-    assert 'href="#runs-drc-full-cifar10"' in html
+    assert 'href="runs-drc.html#runs-drc-full-cifar10"' in html
 
 
 def test_demo_commands_name_the_profile(example, frame):
@@ -377,12 +377,13 @@ def test_scripts_from_predictions_to_report(project, run_script):
     assert (folder / "metrics.json").read_bytes() == expected
     demo, steps = "results/demo", ["--plan", "results/demo/plan.json"]
     cells = ["--cells", f"{demo}/tables/cells.csv"]
+    (project / "rules.svg").write_text(rulegraph.svg([("train", "all")]))
     for name, *rest in (
         ("cells", "--out", f"{demo}/tables/cells.csv"),
         ("cells", "--method", "imc-swav", "--out", f"{demo}/metrics/imc-swav.json"),
         ("tables", "--artefact", "dica", "table-1", "--out", f"{demo}/tables"),
         ("figures", "--out", f"{demo}/figures"),
-        ("report", *cells, "--out", f"{demo}/report/index.html"),
+        ("report", *cells, "--graph", "rules.svg", "--out", f"{demo}/report"),
     ):
         code, said = run_script(name, *steps, *rest)
         assert code == 0, said

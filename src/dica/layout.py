@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from dica.artefacts import Artefact, Row, planned
 from dica.files import atomic_write_text
+from dica.pages import runs_page
 from dica.published import BOUNDS, to_scale
 from dica.stats import RULE
 from dica.tables import LOWER_IS_BETTER, cells_text
@@ -36,7 +37,7 @@ MARKS = {  # how a verdict is written beside a number: words for people, signs w
     "differs": ("differs", r"$\neq$"),
 }
 FORMATS = ("md", "tex", "html", "csv")
-REPORT_PAGE = "../../report/index.html"  # what the links of printed tables lead to
+REPORT = "../../report/"  # where the report's pages lie, seen from a printed table
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Line:
     label: str
     kind: str
     cells: list[Shown] = field(default_factory=list)
+    method: str = ""
 
 
 @dataclass
@@ -151,7 +153,8 @@ def _grid(artefact: Artefact, by_place: dict, footnotes: Footnotes, plan: dict[s
         if row.group and row.group != group:
             lines.append(Line(row.group, "heading"))
         group = row.group or group
-        lines += _row_lines(artefact, row, by_place, ranks, footnotes, plan)
+        found = _row_lines(artefact, row, by_place, ranks, footnotes, plan)
+        lines += [replace(line, method=row.method or "") for line in found]
     metrics = [artefact.metrics_of(column) for column in artefact.columns]
     head = Header("Method", columns=[(c.label, len(m)) for c, m in zip(artefact.columns, metrics, strict=True)])
     if any(column.group for column in artefact.columns):
@@ -261,7 +264,7 @@ def _own_cell(cell: Any, artefact: Artefact, ranks: dict, footnotes: Footnotes) 
     if not cell.seeds_planned:
         return Shown("")
     address = f"{artefact.address} {cell.row}/{cell.column}/{cell.metric}"
-    group = group_id(cell.method, cell.variant, cell.dataset)
+    group = f"{runs_page(cell.method)}#{group_id(cell.method, cell.variant, cell.dataset)}"
     if not cell.n:
         notes = (footnotes.number(cell.reason),) if cell.verdict == "failed" else ()
         return Shown(cell.verdict, cell.verdict, notes, address=address, reason=cell.reason, group=group)
@@ -489,7 +492,7 @@ def render(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], link: 
     artefact, frame, plan
         As for `build`.
     link
-        Page that holds the run sections, put before the `#` of links in the HTML fragment.
+        Folder of the report's pages, put before the links of the HTML fragment.
     """
     context = {**build(artefact, frame, plan), "link": link}
     texts = {
@@ -503,7 +506,7 @@ def render(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], link: 
 
 def printed(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict[str, str]:
     """Return the text of each file of a table: as `render`, its HTML a page of its own that leads to the report."""
-    texts = render(artefact, frame, plan, link=REPORT_PAGE)
+    texts = render(artefact, frame, plan, link=REPORT)
     page = environment().get_template("table_page.html.j2")
     return {**texts, "html": page.render(artefact=artefact, table=Markup(texts["html"]))}
 

@@ -6,6 +6,7 @@ localrules:
     summary,
     table,
     figure,
+    rulegraph,
     page,
     tables,
     figures,
@@ -115,6 +116,29 @@ rule figures:
         [f"{RESULTS}/figures/{a.paper}/{a.name}.png" for a in FIGURES],
 
 
+rule rulegraph:
+    # Drawn anew when a rule changes or other artefacts are asked for.
+    input:
+        "Snakefile",
+        sorted(
+            str(path.relative_to(ROOT)) for path in ROOT.glob("workflow/rules/*.smk")
+        ),
+        "params/archive.yaml",
+        expand("params/artefacts/{paper}.yaml", paper=PAPERS),
+    output:
+        graph=report(
+            f"{RESULTS}/report/rules.svg",
+            caption="../report/rules.rst",
+            category="Pages",
+        ),
+    log:
+        f"{RESULTS}/logs/rulegraph.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python workflow/scripts/rulegraph.py --out {output.graph:q} 2> {log:q}"
+
+
 rule page:
     input:
         plan=PLAN_FILE,
@@ -123,19 +147,22 @@ rule page:
         figures=rules.figures.input,
         statistics=rules.statistics.output,
         consistency=rules.consistency.output,
+        graph=rules.rulegraph.output.graph,
     output:
-        page=report(
-            f"{RESULTS}/report/index.html",
+        report(
+            expand(f"{RESULTS}/report/{{page}}", page=PAGES),
             caption="../report/page.rst",
-            category="Report",
+            category="Pages",
         ),
     log:
         f"{RESULTS}/logs/page.log",
     conda:
         "../../environment.yml"
+    params:
+        out=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "python workflow/scripts/report.py --plan {input.plan:q} --cells {input.cells:q} --out {output.page:q}"
-        " 2> {log:q}"
+        "python workflow/scripts/report.py --plan {input.plan:q} --cells {input.cells:q} --graph {input.graph:q}"
+        " --out {params.out:q} 2> {log:q}"
 
 
 rule light:

@@ -24,6 +24,7 @@ from dica.identity import (
     write_recorded,
 )
 from dica.launch import command, gpu_request
+from dica.pages import all_pages
 from dica.runfiles import RECORD, RESULT_FILES
 from dica.slots import TWELFTHS
 
@@ -49,6 +50,7 @@ METHODS = PROFILE["methods"]
 PAPERS = sorted({artefact.paper for artefact in ARTEFACTS})
 TABLES = [a for a in ARTEFACTS if a.kind == "table" and a.regenerated]
 FIGURES = [a for a in ARTEFACTS if a.kind == "figure" and a.regenerated]
+PAGES = all_pages(PAPERS, [run["method"] for run in PLAN["runs"]])
 
 
 class Planned(dict):

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+from dica import rulegraph
 from dica.audit import Auditor
-from dica.files import UserError, atomic_write_text, canonical_json, project_root, read_json
-from dica.validation import load_yaml
+from dica.files import UserError, atomic_write_text, project_root, read_json
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
 UNSAID = ("code", "dvc.lock", "weights.safetensors", "stages.npz")  # they differ between checkouts
@@ -25,7 +24,7 @@ def main() -> int:
     args = parser.parse_args()
     root = project_root()
     parts = {
-        "dag": dag(root),
+        "dag": rulegraph.mermaid(rulegraph.arrows(root)),
         "digits": (root / "results/tables/dica/table-1.md").read_text(),
         "cifar10-jpeg": (root / "results/tables/dica/table-2.md").read_text(),
         "provenance": provenance(root),
@@ -43,19 +42,6 @@ def main() -> int:
         return 3
     atomic_write_text(readme, new)
     return 0
-
-
-def dag(root: Path) -> str:
-    """Return the graph of the rules as a Mermaid diagram, without Snakemake's colours."""
-    # An empty results folder and a data set that nobody has: every rule has something to do.
-    profile = load_yaml(root / "params/archive.yaml")
-    profile |= {"results": "results/state/graph", "artefacts": ["drc table-1", "dica figure-2"]}
-    atomic_write_text(root / "results/state/graph.yaml", canonical_json(profile))
-    command = ["snakemake", "--rulegraph", "mermaid-js", "--configfile", "results/state/graph.yaml"]
-    graph = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True).stdout
-    names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
-    arrows = sorted((names[start], names[end]) for start, end in re.findall(r"(id\d+) --> (id\d+)", graph))
-    return "\n".join(["```mermaid", "flowchart LR", *(f"    {start} --> {end}" for start, end in arrows), "```"])
 
 
 def provenance(root: Path) -> str:

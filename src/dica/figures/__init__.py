@@ -122,10 +122,11 @@ def _with_footnote(text: str, width: float, height: float, fill: Callable[[Canva
     return figure
 
 
-def to_bytes(figure: Figure, kind: str) -> bytes:
-    """Return the file of a figure (`svg` or `png`); equal figures give equal bytes."""
+def to_bytes(figure: Figure, kind: str, text: str = "") -> bytes:
+    """Return the file of a figure (`svg` or `png`) with what it shows in words; equal figures give equal bytes."""
     out = io.BytesIO()
-    metadata = {"svg": {"Date": None, "Creator": "dica"}, "png": {"Software": "dica"}}[kind]
+    own = {"svg": {"Date": None, "Creator": "dica"}, "png": {"Software": "dica"}}[kind]
+    metadata = own | ({"Description": text} if text else {})
     with plt.rc_context(STYLE):
         figure.savefig(out, format=kind, metadata=metadata)
     return out.getvalue()
@@ -139,10 +140,10 @@ def write_figures(
     for artefact in artefacts:
         if artefact.kind != "figure" or not artefact.regenerated:
             continue
-        figure, _ = draw(artefact, plan, root, results)
+        figure, text = draw(artefact, plan, root, results)
         for kind in ("svg", "png"):
             path = Path(folder) / artefact.paper / f"{artefact.name}.{kind}"
-            atomic_write_bytes(path, to_bytes(figure, kind))
+            atomic_write_bytes(path, to_bytes(figure, kind, text))
             written.append(path)
         plt.close(figure)
     return written
