@@ -18,6 +18,7 @@ PROFILE = {
     "artefacts": ["dica table-1", "dica figure-2"],
     "determinism": "seeded",
     "methods": ["drc", "imc-swav", "kmeans"],
+    "recorded_methods": ["drc", "imc-swav", "kmeans"],
     "recorded_datasets": ["digits"],
     "overrides": {"drc": {"epochs": 1}, "imc-swav": {"epochs": 1}},
 }
