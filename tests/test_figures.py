@@ -82,7 +82,7 @@ def test_a_long_list_of_loss_parts_wraps(example):
     figure, _ = figures.draw(artefacts[0], plan, project, "results")
     drawn = [axes for axes in figure.axes if axes.axison]
     assert len(drawn) == 6, "the six parts of DRC; IMC-SwAV, not run, gets a line of words"
-    assert max(axes.get_subplotspec().colspan.stop for axes in figure.axes) == figures.PANELS
+    assert max(axes.get_subplotspec().colspan.stop for axes in figure.axes) == figures.curves.PANELS
     plt.close(figure)
 
 
