@@ -42,10 +42,11 @@ def test_the_gpu_benchmark_refuses_without_a_gpu(monkeypatch, capsys) -> None:
 def test_every_part_of_the_gpu_benchmark_runs_dry(monkeypatch, tmp_path: Path) -> None:
     import gpu
 
-    run(monkeypatch, gpu, "--dry", "--out", str(tmp_path))
+    measured = ("imc-swav", "dccm")  # many crops; a network and an order of steps of its own
+    run(monkeypatch, gpu, "--dry", "--methods", *measured, "--out", str(tmp_path))
     found = rows(tmp_path / "gpu.csv")
     steps = {row["method"]: row for row in found if row["what"] == "step"}
-    assert set(steps) == set(gpu.METHODS)
+    assert set(steps) == set(measured)
     assert all(float(row["tflops"]) > 0 for row in steps.values())
     assert [row["what"] for row in found[:2]] == ["bf16 product", "copy"]
 
