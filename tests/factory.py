@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import yaml
 
 from dica import metrics
 from dica.artefacts import Artefact, load_artefacts, needs, paper_names
+from dica.config import resolve
 from dica.files import atomic_write_text, sha256_file, write_json, write_npz
 
 PARAMS = {
@@ -54,12 +56,18 @@ def make_project(root: Path, checkout: Path) -> Path:
     return root
 
 
+@cache
+def _declared(method: str, variant: str, dataset: str) -> dict:
+    """Return the parameters that params/ declares: figures read what they sweep from them."""
+    return resolve(method, variant, dataset, {"overrides": {}}, Path(__file__).resolve().parents[1])
+
+
 def make_plan(artefacts: list[Artefact], results: str = "results") -> dict:
     """Return the plan of some artefacts in the format of results/plan.json."""
     runs: dict[str, dict] = {}
     for artefact in artefacts:
         for method, variant, dataset, seed in needs(artefact):
-            params = dict(PARAMS.get(method, OTHERS))
+            params = {**_declared(method, variant, dataset), **PARAMS.get(method, OTHERS)}
             if dataset == "digits":
                 params.update(train_split="all", eval_split="all")
             identity = hashlib.sha256(f"{method}{variant}{dataset}{seed}".encode()).hexdigest()[:12]
