@@ -198,6 +198,16 @@ def test_what_was_not_run_is_listed_with_its_command(made, site):
     assert "prepared, not trained yet" in site["index.html"].text
 
 
+def test_the_contents_of_a_paper_say_what_has_been_run(made, site):
+    _, plan, _, frame, _ = made
+    cells = frame[(frame["paper"] == "drc") & (frame["artefact"] == "table-1") & (frame["method"] != "")]
+    assert f"({(cells['n'] > 0).sum()} of {len(cells)} cells run)" in site["drc.html"].text
+    shown = [run for run in plan["runs"] if "dica figure-1" in run["needed_by"]]
+    done = sum((made[0] / run["path"] / "metrics.json").is_file() for run in shown)
+    assert done > 0
+    assert f"({done} of {len(shown)} runs)" in site["dica.html"].text
+
+
 def test_what_is_not_regenerated_says_why(site):
     assert "Not regenerated: schematic &lt;drawing&gt;" in site["drc.html"].text
     assert "#drc-figure-9" in site["drc.html"].links

@@ -114,7 +114,7 @@ def render(
         "metrics": METRICS,
         "metric_labels": layout.METRIC_LABELS,
     }
-    sections = {artefact.address: _section(artefact, frame, plan, root, results) for artefact in artefacts}
+    sections = {artefact.address: _section(artefact, frame, plan, runs, root, results) for artefact in artefacts}
     contexts = {pages.INDEX: ("index", _overview(artefacts, sections, frame, plan, runs, groups, root, graph))}
     for paper in papers:
         mine = [section for section in sections.values() if section["artefact"].paper == paper]
@@ -142,7 +142,9 @@ def _page(env: jinja2.Environment, name: str, template: str, context: dict[str, 
 # --- papers ----------------------------------------------------------------------------------------------------
 
 
-def _section(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], root: Path, results: str) -> dict[str, Any]:
+def _section(
+    artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], runs: Sequence[Run], root: Path, results: str
+) -> dict[str, Any]:
     """Return what a page shows of one table or figure."""
     section = {
         "anchor": f"{artefact.paper}-{artefact.name}",
@@ -166,7 +168,8 @@ def _section(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], root
         section["files"] = [f"../tables/{artefact.paper}/{artefact.name}.{kind}" for kind in layout.FORMATS]
         return section
     path = root / results / "figures" / artefact.paper / f"{artefact.name}.svg"
-    section["state"] = "drawn"
+    mine = [run for run in runs if artefact.address in run.plan["needed_by"]]
+    section["state"] = f"{sum(run.metrics is not None for run in mine)} of {len(mine)} runs" if mine else "drawn"
     section["image"], section["text"] = _figure(path)
     section["notes"] = layout.protocol_notes(artefact, plan)
     section["files"] = [f"../figures/{artefact.paper}/{artefact.name}.{kind}" for kind in ("svg", "png")]
