@@ -43,11 +43,12 @@ VIEWS = [
     {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
     {"op": "grayscale", "p": 0.2},
 ]
+NETWORK = {"name": "resnet8", "stem": "cifar", "width": 8}  # so small that feeding it decides
 SMALL = {
-    "imc-swav": {"joint_views": True, "backbone": {"width": 16}, "num_prototypes": 100, "classifier_hidden": 128},
-    "drc": {"backbone": {"width": 8}},
-    "crlc": {"backbone": {"width": 8}},
-    "tcc": {"backbone": {"width": 8}},
+    "imc-swav": {"joint_views": True, "backbone": NETWORK, "num_prototypes": 100, "classifier_hidden": 128},
+    "drc": {"backbone": NETWORK},
+    "crlc": {"backbone": NETWORK},
+    "tcc": {"backbone": NETWORK},
 }
 
 
@@ -256,10 +257,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [data_path(args.images, 256, args.repeats)]
-    rows += [method_step(name, args.batch, args.repeats) for name in SMALL]
+    tasks = [partial(data_path, args.images, 256, args.repeats)]
+    tasks += [partial(method_step, name, args.batch, args.repeats) for name in SMALL]
     if args.epochs:
-        rows.append(side_by_side(args.epochs, min(args.repeats, 3)))
+        tasks.append(partial(side_by_side, args.epochs, min(args.repeats, 3)))
+    rows = []
+    for task in tasks:
+        rows.append(task())
+        print(rows[-1], flush=True)
     facts = machine()
     write("cpu_path", rows, facts, args.out)
     with contextlib.suppress(ImportError):
