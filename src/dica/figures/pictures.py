@@ -72,7 +72,7 @@ def cases(panel: Panel, figure: Canvas) -> str:
     kinds, pictures = panel.option("kinds", list(CASES)), unpack(found)
     classes = found["class"][: panel.option("classes", 4)]
     each = min(panel.option("each", 4), found["index"].shape[2])
-    resize(figure, 0.9 + 0.8 * each * len(kinds), 0.5 + 0.95 * len(classes))
+    resize(figure, 0.9 + 0.8 * each * len(kinds), 1.0 + 0.97 * len(classes))
     all_axes, spoken = grid(figure, 1, len(kinds))[0], []
     for axes, kind in zip(all_axes, kinds, strict=True):
         number, tiles, titles = CASES.index(kind), {}, {}
@@ -195,21 +195,14 @@ def indices(panel: Panel, figure: Canvas) -> str:
     lines = [f"{names[k]}: " + ", ".join(map(str, sorted(by_class[k]))) for k in sorted(by_class)]
     groups = 1 if len(lines) <= 20 else 3
     height = -(-len(lines) // groups)
-    resize(figure, 3.6 * groups + 1.2 * (groups == 1), 0.5 + 0.17 * height)
+    lines = [textwrap.shorten(line, 90) for line in lines]
+    resize(figure, groups * (0.4 + 0.066 * max(map(len, lines))), 0.25 + 0.152 * height)
     axes = figure.subplots()
     blank(axes)
     for group in range(groups):
-        text = "\n".join(textwrap.shorten(line, 90) for line in lines[group * height : (group + 1) * height])
-        axes.text(
-            group / groups,
-            1,
-            text,
-            va="top",
-            fontsize=7.5,
-            family="DejaVu Sans Mono",
-            transform=axes.transAxes,
-            linespacing=1.4,
-        )
+        text = "\n".join(lines[group * height : (group + 1) * height])
+        style = {"fontsize": 7.5, "family": "DejaVu Sans Mono", "linespacing": 1.4}
+        axes.text(group / groups, 1, text, va="top", transform=axes.transAxes, **style)
     return (
         f"{place.label}, seed {place.runs[0].plan['seed']}, positions in the training split, from 0: "
         + "; ".join(lines)
