@@ -26,6 +26,7 @@ class FeatureMethod(Method):
     """A backbone with an RL-head, whose clusters are those of K-means on the backbone's features."""
 
     layers = ("backbone", "projection")
+    watched = False  # each look would fit K-means on all training images
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
