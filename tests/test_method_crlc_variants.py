@@ -85,6 +85,18 @@ def test_simclr_predicts_the_nearest_centroid_of_its_features(root: Path) -> Non
     torch.testing.assert_close(again.eval().predict(IMAGES), probs), "centroids are part of the weights"
 
 
+def test_unlabelled_images_train_simclr_and_are_not_clustered(root: Path) -> None:
+    torch.manual_seed(0)
+    params = params_of(root, "simclr", train_split="train+unlabeled")
+    method = methods.build("simclr", params, DataInfo(1, 8, {"train": N, "unlabeled": N}))
+    assert method.phases(0)[0].splits == ("train", "unlabeled")
+    found = []
+    for unlabelled in (IMAGES, IMAGES // 2):
+        method.before_predict({"train": IMAGES, "unlabeled": unlabelled}, lambda p: generator(0, p))
+        found.append(method.clusters.centroids.clone())
+    assert torch.equal(*found)
+
+
 # Weights that others have trained.
 
 

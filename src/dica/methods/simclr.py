@@ -5,7 +5,8 @@ and Venkatesh, ICCV 2021 (appendix A.7) and of SCAN's published configurations: 
 alone (CRLC, Eq. 4-6; `dica.losses.crlc.feature_contrast`), two views a step.
 
 It has no clusters of its own. What it predicts is the row "pretext + K-means" of Table 7: K-means on the backbone's
-features of the training images, fitted once after training (keys `restarts`, `max_iterations`, `minibatch`).
+features of the training images, fitted once after training (keys `restarts`, `max_iterations`, `minibatch`). STL-10's
+unlabelled images train the network, but are not clustered: many are of other classes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class FeatureMethod(Method):
         features = self.backbone.out_features
         self.rl_head = ProjectionHead(features, (params["head_hidden"],), params["projection_size"])
         init_weights(self.rl_head, network["init"])
-        self.clusters = KMeans(params, data)
+        self.clusters = KMeans({**params, "train_split": params["train_split"].removesuffix("+unlabeled")}, data)
         self.clusters.represent = self.features
         self.clusters.centroids = torch.zeros(params["num_clusters"], features)
 
