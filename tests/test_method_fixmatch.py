@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dica import config, methods
+from dica import config, distributed, methods
 from dica.backbones import build_backbone
 from dica.files import UserError
 from dica.losses.fixmatch import fixmatch_loss
@@ -109,6 +109,15 @@ def test_wide_network_is_wrn_28_2() -> None:
     assert network.norm.momentum == 0.001
     with pytest.raises(UserError, match="wrn28 has the stem cifar"):
         build_backbone("wrn28", "std")
+
+
+def test_the_wide_network_can_be_compiled_and_shared_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make(root, backbone={"name": "wrn10", "stem": "cifar", "width": 4, "init": "kaiming"})
+    assert method.networks() == [method.own[0], method.average[0]]
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    distributed.share_out(method)
+    assert not [part for part in method.modules() if type(part) is torch.nn.BatchNorm2d]
+    assert list(method.average.state_dict()) == list(method.own.state_dict())
 
 
 def test_the_rate_falls_as_in_fixmatch() -> None:

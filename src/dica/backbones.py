@@ -138,6 +138,9 @@ class WideResNet(nn.Module):
         return self.feature_map(images).mean((2, 3))
 
 
+RESIDUAL = (ResNet, WideResNet)
+
+
 def build_backbone(
     name: str,
     stem: str,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_reduce
 
-from dica.backbones import ResNet
+from dica.backbones import RESIDUAL
 from dica.files import UserError
 from dica.methods.base import Method
 
@@ -74,7 +74,7 @@ def share_out(method: Method) -> None:
     """
     if processes() == 1:
         return
-    networks = [part for part in method.networks() if isinstance(part, ResNet)]
+    networks = [part for part in method.networks() if isinstance(part, RESIDUAL)]
     if not networks:
         raise UserError(f"{type(method).__name__}: nothing to share out among {processes()} processes; use one GPU")
     for network in networks:

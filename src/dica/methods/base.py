@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dica.augment import Pipeline, build_pipeline
-from dica.backbones import ResNet
+from dica.backbones import RESIDUAL
 from dica.files import UserError
 from dica.rng import Rng
 
@@ -185,7 +185,7 @@ class Method(nn.Module):
 
     def networks(self) -> list[nn.Module]:
         """Return the parts with nearly all of the arithmetic; the default is the residual networks."""
-        return [part for part in self.modules() if isinstance(part, ResNet)]
+        return [part for part in self.modules() if isinstance(part, RESIDUAL)]
 
     def parameter_groups(self) -> list[dict]:
         """Return what the optimiser gets; the default is all parameters in one group."""
