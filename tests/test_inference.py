@@ -75,6 +75,20 @@ def test_two_names_for_equal_parameters_are_one_method(project) -> None:
     assert set(groups) == {("digits", "drc", "full"), ("digits", "kmeans", "full")}
 
 
+def test_images_that_are_not_judged_do_not_count(project, tmp_path: Path) -> None:
+    root, plan = project
+    run = factory.select(plan, "drc", "digits")[0]
+    path = root / run["path"] / "predictions.npz"
+    before, judged = path.read_bytes(), np.arange(factory.TRAIN) % 3 == 0
+    write_npz(path, {**load_arrays(path), "train_judged": judged})
+    intervals, pairs, _ = map(read, inference.write_statistics(plan, root, "results", tmp_path))
+    path.write_bytes(before)
+    known = {"method": "drc", "over": "samples", "seed": str(run["seed"])}
+    assert {row["n"] for row in intervals if known.items() <= row.items()} == {str(judged.sum())}
+    sizes = {row["seed"]: row["n"] for row in pairs if row["test"] == "mcnemar"}
+    assert sizes == {str(seed): str(judged.sum() if seed == run["seed"] else factory.TRAIN) for seed in range(3)}
+
+
 def test_predictions_of_other_images_are_refused(project, tmp_path: Path) -> None:
     root, plan = project
     run = factory.select(plan, "drc", "digits")[0]

@@ -17,7 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 from dica import stats
 from dica.consistency import write_csv
 from dica.files import UserError
-from dica.metrics import SPLITS, cluster_map, contingency, load_arrays
+from dica.metrics import SPLITS, cluster_map, contingency, judged_labels, load_arrays
 from dica.tables import Run, load_runs
 
 METRICS = ("acc", "nmi", "ari")
@@ -44,11 +44,11 @@ class Partitions:
                 names = run.plan.get("variants", [])
                 variant = "full" if "full" in names else run.plan["variant"]  # equal parameters may have two names
                 self.groups[run.plan["dataset"], run.plan["method"], variant][run.plan["seed"]] = run
-        self._right: dict[str, np.ndarray] = {}
+        self._right: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.labels = cache(lambda dataset: load_arrays(root / "data" / "labels" / f"{dataset}.npz"))
 
     def of(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
-        """Return classes and clusters of the samples that a run is scored on.
+        """Return classes and clusters of the splits that a run is scored on, class -1 for an image that does not count.
 
         Raises
         ------
@@ -59,20 +59,25 @@ class Partitions:
         evaluated = run.metrics["evaluated_on"]
         splits = [name for name in SPLITS if evaluated in ("all", name) and len(labels.get(name, ()))]
         try:
-            true = np.concatenate([labels[name] for name in splits])
             pred = np.concatenate([stored[f"{name}_assignment"] for name in splits])
         except KeyError as error:
             raise UserError(f"{run.path}/predictions.npz: lacks {error}") from None
-        if true.shape != pred.shape:
-            raise UserError(f"{run.path}/predictions.npz: {pred.size} assignments, {true.size} labels")
+        if (size := sum(len(labels[name]) for name in splits)) != pred.size:
+            raise UserError(f"{run.path}/predictions.npz: {pred.size} assignments, {size} labels")
+        return np.concatenate([judged_labels(name, labels[name], stored) for name in splits]), pred
+
+    def scored(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
+        """Return classes and clusters of the samples that a run is scored on."""
+        true, pred = self.of(run)
         return true[true >= 0], pred[true >= 0]
 
-    def right(self, run: Run) -> np.ndarray:
-        """Return which samples are right under the run's map of clusters to classes."""
+    def right(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
+        """Return which images are right under the run's map of clusters to classes, and which count."""
         if run.path not in self._right:
             true, pred = self.of(run)
-            supervised = run.plan["params"].get("supervised") is True
-            self._right[run.path] = (pred if supervised else cluster_map(true, pred)[pred]) == true
+            if run.plan["params"].get("supervised") is not True:
+                pred = cluster_map(*self.scored(run), num_clusters=int(pred.max()) + 1)[pred]
+            self._right[run.path] = pred == true, true >= 0
         return self._right[run.path]
 
 
@@ -85,7 +90,7 @@ def intervals(partitions: Partitions) -> list[dict[str, Any]]:
             values = [runs[seed].value(metric) for seed in sorted(runs)]
             rows += [{**known, "metric": metric, **row} for row in _over_seeds(values)]
         for seed in sorted(runs):
-            true, pred = partitions.of(runs[seed])
+            true, pred = partitions.scored(runs[seed])
             supervised = runs[seed].plan["params"].get("supervised") is True
             found = stats.bootstrap_table(contingency(true, pred), supervised=supervised)
             for metric, (low, high) in found.items():
@@ -135,8 +140,10 @@ def _compare(partitions: Partitions, one: Group, other: Group) -> list[dict[str,
         rows += [{**known, "metric": metric, **_test_row(test)} for test in stats.paired_tests(*values)]
     for seed in seeds:
         if a[seed].metrics["evaluated_on"] == b[seed].metrics["evaluated_on"]:  # else not the same images
-            test = stats.mcnemar(partitions.right(a[seed]), partitions.right(b[seed]))
-            rows.append({**known, "metric": "acc", "seed": seed, **_test_row(test)})
+            (right, counts), (right_too, counts_too) = (partitions.right(runs[seed]) for runs in (a, b))
+            if (both := counts & counts_too).any():
+                test = stats.mcnemar(right[both], right_too[both])
+                rows.append({**known, "metric": "acc", "seed": seed, **_test_row(test)})
     return rows
 
 

@@ -252,6 +252,12 @@ def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not a readable npz file ({error})") from None
 
 
+def judged_labels(split: str, labels: np.ndarray, stored: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the labels (n,) of a split, -1 for the images on which a run is not to be scored (`<split>_judged`)."""
+    judged = stored.get(f"{split}_judged")
+    return labels if judged is None else np.where(judged, labels, -1)
+
+
 def recompute(predictions: Path | str, labels: Path | str, eval_split: str, supervised: bool = False) -> dict[str, Any]:
     """Return `evaluated_on`, `headline` and `splits` for stored predictions, writing nothing.
 
@@ -315,7 +321,7 @@ def _split(
     if (judged := stored.get(f"{split}_judged")) is not None:
         if judged.dtype != bool or judged.shape != true.shape:
             raise UserError(f"{predictions}: {split}_judged is {judged.dtype} {judged.shape}; needs bool {true.shape}")
-        true = np.where(judged, true, -1)
+        true = judged_labels(split, true, stored)
     top5 = stored.get(f"{split}_top5")
     if top5 is not None and (top5.shape != (len(pred), 5) or top5.dtype.kind not in "iu"):
         raise UserError(f"{predictions}: {split}_top5 is {top5.dtype} {top5.shape}; needs integers ({len(pred)}, 5)")

@@ -276,7 +276,7 @@ def confusion(predictions: Path, truth: Truth, evaluated_on: str, by_identity: b
     stored = metrics.load_arrays(predictions)
     wanted = metrics.SPLITS if evaluated_on == "all" else (evaluated_on,)
     splits = [split for split in wanted if split in truth.labels and f"{split}_assignment" in stored]
-    true = np.concatenate([truth.labels[split] for split in splits])
+    true = np.concatenate([metrics.judged_labels(split, truth.labels[split], stored) for split in splits])
     assigned = np.concatenate([stored[f"{split}_assignment"] for split in splits])
     known = true >= 0
     counts = metrics.contingency(true[known], assigned[known], len(truth.classes), int(stored["num_clusters"].item())).T
