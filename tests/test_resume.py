@@ -238,6 +238,17 @@ def test_resume_with_other_code_is_said_and_kept(tmp_path: Path, capsys) -> None
     assert "dirty_sha256 None -> cccccccccccc" in said[3][0]
 
 
+def test_a_run_does_not_go_on_from_another_source(tmp_path: Path) -> None:
+    data, settings = make_prepared(tmp_path / "data"), tiny_config("drc")
+    first = {"started": "then", "commit": None, "dirty_sha256": None, "device": "cpu", "torch": "2", "source": "a" * 64}
+    trainer = make_trainer(settings, data, tmp_path / "state")
+    trainer.begin(first)
+    trainer.begin(first)
+    with pytest.raises(UserError, match=r"has other weights than when .*; remove .*state to begin again"):
+        trainer.begin({**first, "source": "b" * 64})
+    assert trainer.attempts == [first, first]
+
+
 def test_a_reader_of_the_lock_does_not_stop_a_run_that_starts(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     reader = open(tmp_path / "lock")  # noqa: SIM115 - closed by the timer

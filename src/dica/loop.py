@@ -121,7 +121,19 @@ class Trainer:
         print(f"resumed at epoch {self.epoch + 1}, step {self.step}", file=sys.stderr)
 
     def begin(self, attempt: dict) -> None:
-        """Add this attempt to those behind the state; warn if the last one ran other code, which no id shows."""
+        """Add this attempt to those behind the state; warn if the last one ran other code, which no id shows.
+
+        Raises
+        ------
+        UserError
+            If the run that this one builds on was trained anew since: one half would rest on other weights.
+        """
+        source = attempt.get("source")
+        if self.attempts and self.attempts[-1].get("source", source) != source:
+            raise UserError(
+                f"the run that this one builds on has other weights than when this one began (seed {self.seed}); "
+                f"remove {self.state.folder} to begin again"
+            )
         changes = code_changes(self.attempts[-1], attempt) if self.attempts else []
         if changes:
             print(f"warning: resumed with other code than before: {'; '.join(changes)}", file=sys.stderr)

@@ -128,6 +128,8 @@ def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folde
             give_labels(config, method, inputs, device)
             code = record.code_state()  # now, not at the end: files may be edited while the run goes on
             attempt = record.attempt(started, code, device.type)
+            if source:
+                attempt["source"] = source["weights_sha256"]
             speed = choose(options.compile, options.cuda_graph, config["determinism"], device, method)
             trainer = _fit(config, method, images, state, options, speed, attempt)
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
