@@ -20,7 +20,7 @@ Deviations and readings, each a key of params/imc-swav.yaml; the authors' code i
 - A short last batch takes no part in that renewal (the code lets it count as much as a full one).
 - K-means on the embedding (Table 3) is the method `kmeans` with this one as its source, the linear probe (Tables 2, 4)
   the method `probe`.
-- Fig. 3(c), fewer training images a class, needs labels to draw them and is left out.
+- Fig. 3(c), fewer training images a class, is this method on data sets of their own (``cifar10-n1000`` and so on).
 """
 
 from __future__ import annotations

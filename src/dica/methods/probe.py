@@ -8,7 +8,8 @@ Readings, each a key of params/probe.yaml:
 
 - `hidden`: 0 is the single layer. With a hidden layer the order is that of DCCM's code: linear, dropout, batch norm,
   ReLU, linear. Without one dropout comes first (IMC-SwAV's code).
-- The features are those of images without augmentation, computed once.
+- The features are those of images without augmentation, computed once, by the source as it was scored: where it renews
+  its batch-norm statistics for that on test images (DCCM's `bn_eval`, IMC-SwAV's `bn_refresh`), these reach the probe.
 - Optimiser, epochs and batch are not in the papers.
 - The labels of the train split are read, so clusters are classes: accuracy needs no map (`supervised`).
 - `held_out`: share of the train split whose labels are left out, and which alone is scored; for data sets without a
