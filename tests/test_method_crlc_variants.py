@@ -232,6 +232,7 @@ def test_the_recipe_of_the_large_sets(root: Path, dataset: str) -> None:
     params = config.resolve("crlc-two-stage", "full", dataset, archive_profile(), root)
     assert params["source"]["method"] == "pretrained"
     assert params["freeze_backbone"]
+    assert params["neighbour_layer"] == "backbone"
     assert params["top5"]
     assert params["batch_size"] == (512 if dataset == "imagenet50" else 1024)
     optimizer = {"name": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}

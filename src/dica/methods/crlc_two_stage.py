@@ -9,7 +9,7 @@ Deviations and readings, each a key of params/crlc-two-stage.yaml with the paper
 
 - `neighbours`: 50. The image itself is not among them; in SCAN's code it is.
 - `neighbour_layer`: features of the RL-head (`projection`) or of the `backbone`; the paper does not say, SCAN takes the
-  output of the contrastive network.
+  output of the contrastive network for SimCLR, and what stands before its head for MoCo.
 - `freeze_backbone`: true for ImageNet: only the C-head is trained and the backbone's statistics stay.
 - `head_hidden`: the two-layer C-head of the paper; null for SCAN's linear heads.
 - Weight decay is on every parameter, as in SCAN; `lambda1`, `critic`, `gamma`, `reg_*` and the choice of a sub-head are
