@@ -6,8 +6,9 @@ has to repeat on strong views. Predictions are those of a moving average of its 
 Deviations and readings, each a key of params/fixmatch.yaml:
 
 - `average`: see `dica.losses.fixmatch`; the default is that of the code which CRLC ran.
-- The strong views are those of the FixMatch paper: RandAugment of two operations with strengths drawn anew. (That code
-  takes the greatest strength always.)
+- The strong views are those of the FixMatch paper: RandAugment of two operations with strengths drawn anew, and a hole
+  of up to half the image's side. (That code takes the greatest strength always, a hole of 16 pixels, and colours up to
+  1.9 times as strong.)
 - `labels_per_class`: drawn as in CRLC-semi: the same seed has the same labelled images in both.
 - One forward pass for labelled, weak and strong images. The moving average takes the batch norms' statistics over.
 """
