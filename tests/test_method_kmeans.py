@@ -35,6 +35,16 @@ def test_separated_groups_are_found(images, extra: dict) -> None:
     assert method.centroids.shape == (3, side * side)
 
 
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_images_that_are_all_alike_are_in_one_cluster() -> None:
+    pixels = torch.full((30, 1, 8, 8), 77, dtype=torch.uint8)
+    method = build("kmeans", PARAMS, DataInfo(1, 8, {"train": 30}))
+    method.fit({"train": pixels}, seed=0)
+    probs = method.predict(pixels)
+    assert probs.isfinite().all()
+    assert len(probs.argmax(1).unique()) == 1
+
+
 def test_the_seed_decides_the_starts(images) -> None:
     pixels, _ = images
     noise = torch.randint(0, 256, pixels.shape, dtype=torch.uint8)

@@ -19,6 +19,7 @@ from dica.methods.base import DataInfo, Method, splits_of
 from dica.rng import derive_seed
 
 PART = 1000  # images at a time: resizing and networks need room
+LEAST_VARIANCE = 1e-12  # collapsed features are all at their centroid: the posterior stays a number
 
 
 class KMeans(Method):
@@ -52,7 +53,7 @@ class KMeans(Method):
             model = LloydKMeans(params["num_clusters"], **settings)
         result = model.fit(points.cpu().numpy())
         self.centroids.copy_(torch.from_numpy(result.cluster_centers_))
-        self.variance.fill_(result.inertia_ / points.numel())
+        self.variance.fill_(max(result.inertia_ / points.numel(), LEAST_VARIANCE))
         return [{"epoch": int(result.n_iter_), "step": int(result.n_iter_), "loss": float(result.inertia_)}]
 
     def predict(self, images: Tensor) -> Tensor:
