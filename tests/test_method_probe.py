@@ -42,6 +42,13 @@ def test_it_learns_the_labels_and_nothing_of_the_source_moves(variant: str, tmp_
     assert not any(name.startswith(("points", "labels", "source")) for name in method.state_dict())
 
 
+def test_a_last_batch_of_one_image_is_left_out_where_there_is_a_batch_norm(tmp_path: Path) -> None:
+    plain, hidden = probe(tmp_path), probe(tmp_path / "hidden", "dccm-y64")
+    for trainer, steps in ((plain, 1), (hidden, 0)):
+        assert len(list(trainer.method.split(batch_of(trainer, [0])))) == steps
+        assert len(list(trainer.method.split(batch_of(trainer, [0, 1])))) == 1
+
+
 def test_dropout_is_for_training_alone_and_keeps_the_mean(tmp_path: Path) -> None:
     trainer = probe(tmp_path, dropout=0.5, held_out=0.0)
     method, batch = trainer.method, batch_of(trainer, list(range(48)))

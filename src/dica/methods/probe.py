@@ -18,6 +18,7 @@ Readings, each a key of params/probe.yaml:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -66,6 +67,11 @@ class Probe(Method):
     def judged(self) -> dict[str, Tensor]:
         """Return the images of the train split to score, if some were held out: those."""
         return {"train": self.held} if self.params["held_out"] else {}
+
+    def split(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the batch, but not a last one of a single image, which has no batch statistics."""
+        if len(batch.indices) > 1 or not self.params["hidden"]:
+            yield batch
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the batch's labelled images, and the share of them that is right."""
