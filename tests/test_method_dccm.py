@@ -17,7 +17,7 @@ from dica.rng import generator
 
 OUTER, INNER = 80, 32
 DECLARED = config.load_method("dccm", Path(__file__).resolve().parents[1])["variants"]
-VARIANTS = [name for name, changes in DECLARED.items() if "source" not in (changes or {})]  # see test_source for those
+VARIANTS = [name for name, changes in DECLARED.items() if "source" not in (changes or {})]  # golden traces have those
 
 
 def make(root: Path, variant: str = "full", dataset: str = "digits", channels: int = 1, **overrides: object) -> DCCM:
