@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ RESULT = ("predictions.npz", "weights.safetensors", "history.csv", "config.json"
 
 
 def train_in(folder: Path, settings: dict, data: Path) -> int:
+    gc.collect()  # a process holds a run's lock as long as it has its objects
     write_json(folder / "config.json", settings)
     options = ("--config", folder / "config.json", "--data", data, "--out", folder / "out", "--state", folder / "state")
     return train.main([*map(str, options), "--device", "cpu", "--save-batches", "2"])

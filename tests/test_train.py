@@ -137,6 +137,7 @@ def test_the_first_line_says_what_runs_where(tmp_path: Path, capsys) -> None:
 def test_a_run_stopped_outside_the_loop_has_not_failed(number: int, place: str, tmp_path: Path, monkeypatch) -> None:
     methods.build("kmeans", {"num_clusters": 2}, DataInfo(1, 8, {}))  # so that its module can be patched
     monkeypatch.setattr(place, lambda *_: os.kill(os.getpid(), number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     before = signal.getsignal(signal.SIGTERM)
     stopped = train.main(arguments(tmp_path, tiny_config("kmeans"), make_prepared(tmp_path / "data")))
     assert stopped == train.INTERRUPTED
