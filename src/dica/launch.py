@@ -32,7 +32,7 @@ def gpu_request(method: dict, remote: bool) -> dict[str, int]:
 
 
 def command(method: dict, determinism: str) -> str:
-    """Return how the training command begins: launcher, device or share of one and, in `fast`, the method's speed options."""
+    """Return how the training command begins: launcher, device or share of it and, in `fast`, the speed options."""
     resources = method["resources"]
     words = ["python"]
     if resources["gpu"] > 1:
