@@ -2,8 +2,9 @@
 
 Ceilings first: a bf16 product and a copy. Then, for every method with the parameters of CIFAR-10: augmentation alone,
 network alone (forward and backward on fixed views) and the whole step, in views a second, TFLOP/s, share of the
-measured product, and the share of the time in which no kernel ran (profiler). Images are generated: pixels do not
-matter for speed. Needs torch, torchvision, numpy, scipy, safetensors and this package; no Snakemake, YAML or plots.
+measured product, and the share of the time in which no kernel ran (profiler). A step is what is made of one batch: for
+DCCM one inner pass, with many updates. Images are generated: pixels do not matter for speed. Needs torch, torchvision,
+numpy, scipy, safetensors and this package; no Snakemake, YAML or plots.
 
 `benchmarks/gpu_params.json` holds the methods' parameters, so that a machine without YAML can run this; `make bench`
 writes it anew. `--dry` runs every part with tiny sizes on the CPU, which is a test of this file and not a measurement.
@@ -41,23 +42,29 @@ def _backbone(method: torch.nn.Module, views: torch.Tensor) -> torch.Tensor:
 
 
 class Clock:
-    """Times a task on the device: medians over repeats, each ended by a synchronisation."""
+    """Times a task on the device: medians over repeats, each ended by a synchronisation.
 
-    def __init__(self, device: torch.device, warm: int, repeats: int) -> None:
-        self.device, self.warm, self.repeats = device, warm, repeats
+    Both warming and measuring end early after `limit_s` seconds, but not before three turns.
+    """
+
+    def __init__(self, device: torch.device, warm: int, repeats: int, limit_s: float = 10.0) -> None:
+        self.device, self.warm, self.repeats, self.limit_s = device, warm, repeats, limit_s
 
     def __call__(self, task: Callable[[], object]) -> tuple[float, float]:
         """Return median and greatest minus least of the seconds of a call."""
-        for _ in range(self.warm):
-            task()
-        seconds = []
-        for _ in range(self.repeats):
+        self._turns(task, self.warm)
+        seconds = self._turns(task, self.repeats)
+        return statistics.median(seconds), max(seconds) - min(seconds)
+
+    def _turns(self, task: Callable[[], object], count: int) -> list[float]:
+        seconds: list[float] = []
+        while len(seconds) < count and (len(seconds) < 3 or sum(seconds) < self.limit_s):
             self.wait()
             begin = time.perf_counter()
             task()
             self.wait()
             seconds.append(time.perf_counter() - begin)
-        return statistics.median(seconds), max(seconds) - min(seconds)
+        return seconds
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -83,6 +90,8 @@ class Bench:
 
     def __init__(self, name: str, params: dict, device: torch.device) -> None:
         self.name, self.device = name, device
+        if "inner_passes" in params:  # one is as good as ten, and a trace of ten is too long to be read
+            params = {**params, "inner_passes": 1}
         torch.manual_seed(0)
         info = DataInfo(3, 32, {"train": 50_000, "test": 10_000})
         self.method = methods.build(name, params, info).to(device).to(memory_format=torch.channels_last)
@@ -91,7 +100,7 @@ class Bench:
         count = params["batch_size"]
         pixels = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, device=device)
         self.images, self.indices = pixels.permute(0, 3, 1, 2), torch.arange(count, device=device)
-        self.step_number, self.views, self.seen = 0, [], 0
+        self.step_number, self.updates, self.views, self.seen = 0, 0, [], 0
 
     def rng(self, purpose: str) -> torch.Generator:
         return generator(0, purpose, self.step_number, device=self.device)
@@ -110,6 +119,7 @@ class Bench:
             self.method.after_backward(batch)
             self.optimizer.step()
             self.method.after_step(batch)
+            self.updates += 1
 
     def record_views(self) -> None:
         """Remember the calls of the pipelines of one step, to repeat them alone and to feed the network with."""
@@ -147,17 +157,20 @@ class Bench:
             self.step()
         return counter.get_total_flops()
 
-    def idle(self, steps: int) -> float | None:
-        """Return the share of a trace of some steps in which no kernel ran; None without a GPU."""
+    def idle(self, updates: int) -> float | None:
+        """Return the share of a trace of some updates in which no kernel ran; None without a GPU."""
         if self.device.type != "cuda":
             return None
         torch.cuda.synchronize()
         activities = [torch.profiler.ProfilerActivity.CUDA]
         with torch.profiler.profile(activities=activities) as profile:
-            for _ in range(steps):
+            end = self.updates + updates
+            while self.updates < end:
                 self.step()
             torch.cuda.synchronize()
-        spans = sorted((e.time_range.start, e.time_range.end) for e in profile.events() if e.device_type.name == "CUDA")
+        # A named block of the program, such as an optimiser's step, spans the gaps between its kernels.
+        kernels = [e for e in profile.events() if e.device_type.name == "CUDA" and not e.is_user_annotation]
+        spans = sorted((e.time_range.start, e.time_range.end) for e in kernels)
         busy, reached = 0.0, spans[0][0]
         for begin, end in spans:
             busy += max(0.0, end - max(begin, reached))
@@ -169,13 +182,14 @@ def measure(name: str, params: dict, clock: Clock, peak: float) -> list[dict]:
     """Return three lines for a method: augmentation, network, whole step."""
     bench = Bench(name, params, clock.device)
     bench.record_views()
+    updates = bench.updates
     flops, rows = bench.flops(), []
     for what, task in (("augmentation", bench.augment_all), ("network", bench.network), ("step", bench.step)):
         seconds, spread = clock(task)
         row = {"what": what, "method": name, "ms": 1e3 * seconds, "spread_ms": 1e3 * spread}
         rows.append({**row, "views_per_s": bench.seen / seconds})
     rate = flops / (rows[-1]["ms"] / 1e3) / 1e12
-    rows[-1] |= {"tflops": rate, "share_of_product": rate / peak, "idle_share": bench.idle(10)}
+    rows[-1] |= {"updates": updates, "tflops": rate, "share_of_product": rate / peak, "idle_share": bench.idle(10)}
     return rows
 
 
@@ -220,7 +234,7 @@ def main() -> int:
         return 2
     device = torch.device("cpu" if args.dry else "cuda")
     clock = Clock(device, *((0, 1) if args.dry else (20, 100)))
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False  # `determinism: fast` in bf16
     rows = ceilings(clock, *((64, 1) if args.dry else (8192, 4096)))
     params = read_params(args.dry)
     for name in args.methods:

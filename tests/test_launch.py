@@ -36,6 +36,10 @@ def test_the_command_has_the_speed_options_in_fast_only() -> None:
     assert command(method(), "fast") == "python -m dica.train"
 
 
+def test_a_method_that_asks_for_no_gpu_takes_none() -> None:
+    assert command(method(gpu=0), "seeded") == "python -m dica.train --device cpu"
+
+
 def test_several_gpus_are_several_processes() -> None:
     start = "python -m torch.distributed.run --standalone --nproc-per-node 4 -m dica.train"
     assert command(method(gpu=4), "strict") == start

@@ -249,6 +249,22 @@ def test_a_run_does_not_go_on_from_another_source(tmp_path: Path) -> None:
     assert trainer.attempts == [first, first]
 
 
+@pytest.mark.parametrize(("method", "option"), [("drc", "fused"), ("dccm", "capturable")])
+def test_a_resumed_optimiser_computes_as_this_attempt_wants(method: str, option: str, tmp_path: Path) -> None:
+    data, settings = make_prepared(tmp_path / "data"), tiny_config(method, epochs=1)
+    first = make_trainer(settings, data, tmp_path / "state", SaveEvery(seconds=0, batches=1))
+    first.run()
+    first.optimizer.param_groups[0][option] = True  # as on a GPU, or in a graph
+    first.save()
+    first.state._lock.close()
+    again = make_trainer(settings, data, tmp_path / "state")
+    wanted = [dict(group, params=None) for group in again.optimizer.param_groups]
+    again.resume()
+    found = [dict(group, params=None) for group in again.optimizer.param_groups]
+    assert found == [{**group, "lr": found[0]["lr"]} for group in wanted]
+    assert again.optimizer.state_dict()["state"], "its moments are those of the checkpoint"
+
+
 def test_a_reader_of_the_lock_does_not_stop_a_run_that_starts(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     reader = open(tmp_path / "lock")  # noqa: SIM115 - closed by the timer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -80,16 +81,25 @@ def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: 
 
 
 def make_trainer(
-    settings: dict, data: Path, state: Path, save_every: SaveEvery | None = None, speed: Speed | None = None
+    settings: dict,
+    data: Path,
+    state: Path,
+    save_every: SaveEvery | None = None,
+    speed: Speed | None = None,
+    device: str = "cpu",
 ) -> Trainer:
     """Build what `dica.train` builds, without the process around it."""
     torch.set_num_threads(1)
-    images = ResidentImages(data, torch.device("cpu"))
+    images = ResidentImages(data, torch.device(device))
     torch.manual_seed(derive_seed(settings["seed"], "init"))
-    method = methods.build(settings["method"], settings["params"], images.info).to(torch.get_default_dtype())
+    method = methods.build(settings["method"], settings["params"], images.info).to(device, torch.get_default_dtype())
     if source := settings["params"].get("source"):
         below = tiny_config(source["method"], source["variant"], settings["seed"])
-        method.adopt(trained(below, images.info, data), {name: images.all_of(name) for name in images.splits})
+        found = trained(below, images.info, data)
+        found = found if device == "cpu" else copy.deepcopy(found).to(device)
+        method.adopt(found, {name: images.all_of(name) for name in images.splits})
+    if device != "cpu":
+        method.to(memory_format=torch.channels_last)
     give_labels(settings, method, Inputs(data, data / "labels.npz"), images.device)
     folder = StateFolder(state, settings["id"])
     return Trainer(settings, method, images, folder, save_every or SaveEvery(seconds=0), speed)

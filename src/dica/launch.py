@@ -32,12 +32,14 @@ def gpu_request(method: dict, remote: bool) -> dict[str, int]:
 
 
 def command(method: dict, determinism: str) -> str:
-    """Return how the training command begins: launcher, share of a GPU and, in `fast`, the method's speed options."""
+    """Return how the training command begins: launcher, device or share of it and, in `fast`, the speed options."""
     resources = method["resources"]
     words = ["python"]
     if resources["gpu"] > 1:
         words.append(f"-m torch.distributed.run --standalone --nproc-per-node {resources['gpu']}")
     words.append("-m dica.train")
+    if resources["gpu"] == 0:
+        words.append("--device cpu")  # it was counted as using none: it must not hold one that others wait for
     if resources.get("gpu_share", 1) > 1:
         words.append(f"--gpu-share {resources['gpu_share']}")
     if determinism == "fast":

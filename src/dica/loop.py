@@ -113,6 +113,9 @@ class Trainer:
         if saved is None:
             return
         self.method.load_state_dict(saved["method"])
+        # How the optimiser computes is this attempt's affair: it may have another device or another speed option.
+        for theirs, mine in zip(saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            theirs.update({name: mine[name] for name in ("foreach", "fused", "capturable") if name in mine})
         self.optimizer.load_state_dict(saved["optimizer"])
         self.observer.looks = saved["looks"]
         for name in self._PLAIN:
@@ -184,6 +187,14 @@ class Trainer:
                 if self.save_every.due():
                     self.save()
             self.phase, self.batch = self.phase + 1, 0
+            self._wait()
+
+    def _wait(self) -> None:
+        """Let a GPU finish what it was given and count its time: steps are launched long before they are done."""
+        if self.images.device.type == "cuda":
+            started = time.monotonic()
+            torch.cuda.synchronize(self.images.device)
+            self.seconds += time.monotonic() - started
 
     def _order(self, phase: Phase) -> list[Tensor]:
         """Return the index batches of one pass, shuffled by (seed, epoch, phase) alone."""
@@ -218,7 +229,7 @@ class Trainer:
         size = min(self.params["batch_size"], count)
         turn, place = divmod(self.batch, count // size)
         order = torch.randperm(count, generator=generator(self.seed, "beside", self.epoch, phase.name, turn))
-        indices = order[place * size : (place + 1) * size].to(self.images.index_device)
+        indices = order[place * size : (place + 1) * size].to(self.images.index_device, non_blocking=True)
         images = self.images.take(phase.beside, indices)
         return {"beside": images, "beside_indices": indices.to(self.images.device, non_blocking=True)}
 
@@ -232,7 +243,8 @@ class Trainer:
         # Summed on the device, all in one launch: reading the loss here would stall a GPU at every step.
         sums = self.sums.setdefault(batch.phase, {})
         for name, value in values.items():
-            sums.setdefault(name, torch.zeros_like(value))
+            if name not in sums:
+                sums[name] = torch.zeros_like(value)
         torch._foreach_add_([sums[name] for name in values], list(values.values()))
         self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
 

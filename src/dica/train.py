@@ -2,8 +2,8 @@
 
 This file is what surrounds the loop (`dica.loop`): config, device, data, prediction, record and command line.
 
-Needs torch, torchvision, numpy and safetensors; neither Snakemake nor DVC. Exit codes: 0 done, 1 failed, 2 wrong input,
-3 data are not what they should be, 75 interrupted (run the same command again).
+Needs torch, torchvision, numpy, safetensors and tqdm; neither Snakemake nor DVC. Exit codes: 0 done, 1 failed, 2 wrong
+input, 3 data are not what they should be, 75 interrupted (run the same command again).
 """
 
 from __future__ import annotations
@@ -253,9 +253,10 @@ def _set_numerics(determinism: str, precision: str) -> None:
     determinism
         `fast` (cuDNN may tune its kernels), `seeded` (no tuning), `strict` (deterministic kernels or an error).
     precision
-        `float32` is meant as it says; only `tf32` and `bfloat16` let matrix products round their inputs.
+        Only `tf32` lets products in float32 round their inputs; what `bfloat16` leaves in float32, above all the
+        losses, is meant as it says.
     """
-    rounded = precision != "float32"
+    rounded = precision == "tf32"
     torch.backends.cudnn.benchmark = determinism == "fast"
     torch.use_deterministic_algorithms(determinism == "strict")
     torch.set_float32_matmul_precision("high" if rounded else "highest")

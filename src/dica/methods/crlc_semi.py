@@ -49,8 +49,10 @@ class SemiCRLC(CRLC):
         chosen = labelled.draw(self.params["labelled_batch"], batch.rng("labelled images"))
         images = self.augmented(batch.take(labelled.positions[chosen]), batch.rng("labelled"))
         logits = self.c_head(self.backbone(images)).float()
-        targets = labelled.classes[chosen].expand(len(logits), -1)
-        supervised = F.cross_entropy(logits.permute(1, 2, 0), targets.T, reduction="none").mean(0)  # of each sub-head
+        targets = labelled.classes[chosen].repeat(len(logits))
+        # As rows: a CUDA kernel for logits with further axes is not deterministic.
+        each = F.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
+        supervised = each.view(len(logits), -1).mean(1)  # of each sub-head
         weight = self.params["lambda3"]
         batch.extra["head_losses"] = batch.extra["head_losses"] + weight * supervised.detach()
         return {**parts, "loss": parts["loss"] + weight * supervised.mean(), "L_CE": supervised.mean()}
