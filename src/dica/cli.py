@@ -82,14 +82,14 @@ def _audit_all(auditor, as_json: bool) -> int:
 def _print_audit(result) -> None:
     row = result.row
     console.print(f"[bold]{escape(result.address)}[/]  {escape(row['label'])} on {escape(row['dataset_label'])}")
-    if row["value"]:
-        spread = f" ± {_scaled(row['spread'], 1, 4)}" if row["spread"] else ""
-        published = row["published"] or "none"
+    if row["value"] or row["published"]:
+        ours = f" = [bold]{escape(_number(row, 'value', 1, 4))}[/]" if row["value"] else ""
+        spread = f" ± {_number(row, 'spread', 1, 4)}" if row["spread"] else ""
+        runs = f" ({row['statistic']} of {row['n']} runs)" if row["runs"] else ""  # counts and p values rest on none
+        published = f"{';' if ours else ':'} published {row['published'] or 'none'};"
         reason = f" ({row['reason']})" if row["reason"] else ""
         console.print(
-            f"  {row['metric']} = [bold]{escape(_scaled(row['value'], 1, 4))}[/]"
-            + escape(f"{spread} ({row['statistic']} of {row['n']} runs); published {published};")
-            + escape(f" verdict: {row['verdict']}{reason}")
+            f"  {escape(row['metric'])}{ours}" + escape(f"{spread}{runs}{published} verdict: {row['verdict']}{reason}")
         )
     _print_findings(result.findings)
     for run in result.runs:
@@ -103,8 +103,14 @@ def _print_audit(result) -> None:
                 f" torch {escape(str(record['versions'].get('torch', '?')))}"
             )
         _print_findings(run.findings, indent="    ")
-    console.print(f"\n  rebuild: {escape(result.rebuild)}")
+    console.print(f"\n  rebuild: {escape(result.rebuild)}" if result.rebuild else "")
     console.print(f"  verdict of the audit: {VERDICTS[result.code]}")
+
+
+def _number(row: dict, name: str, factor: int, digits: int) -> str:
+    """Return one of our numbers as text; counts, which rest on no run, without a fraction."""
+    whole = not row["runs"] and not row[name].partition(".")[2].strip("0")
+    return _scaled(row[name], factor, 0 if whole else digits)
 
 
 def _scaled(text: str, factor: int, digits: int) -> str:
@@ -128,6 +134,7 @@ def show(
 ) -> None:
     """Print a table: our numbers beside the published ones."""
     from dica.audit import Auditor, cell_name
+    from dica.layout import PLAIN
     from dica.published import decimals
 
     auditor = Auditor(project_root(), profile.as_posix())
@@ -136,13 +143,13 @@ def show(
         raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', _tables(auditor))}")
     declared = auditor.artefacts.get((paper, artefact))
     percent = declared is not None and declared.scale == "percent"
-    factor, shift = (100, 2) if percent else (1, 0)
     table = Table(title=f"{paper} {artefact}" + (", in percent" if percent else ""), title_justify="left")
     for heading in ("cell", "ours", "runs", "published", "verdict"):
         table.add_column(heading, justify="right" if heading in ("ours", "runs", "published") else "left")
     for row in rows:
-        ours = _scaled(row["value"], factor, 3 - shift) if row["value"] else "–"
-        ours += f" ± {_scaled(row['spread'], factor, 3 - shift)}" if row["spread"] else ""
+        factor, shift = (100, 2) if percent and row["metric"] not in PLAIN else (1, 0)
+        ours = _number(row, "value", factor, 3 - shift) if row["value"] else "–"
+        ours += f" ± {_number(row, 'spread', factor, 3 - shift)}" if row["spread"] else ""
         printed = row["published"] and _scaled(row["published"], factor, max(decimals(row["published"]) - shift, 0))
         table.add_row(*map(escape, (cell_name(row), ours, row["n"], printed or "–", row["verdict"])))
     console.print(table)
