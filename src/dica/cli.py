@@ -59,14 +59,16 @@ def audit(
 
 
 def _audit_all(auditor, as_json: bool) -> int:
-    """Audit every cell; those that rightly say that nothing was run count neither for nor against."""
+    """Audit every cell and what no cell shows; cells that rightly say that nothing was run do not count."""
     everything = [auditor.audit(row) for row in auditor.every()]
     results = [result for result in everything if not result.rightly_empty]
-    worst = max((result.code for result in results), key=(0, 4, 3).index, default=4)
+    beside = auditor.beside()
+    codes = [result.code for result in results] or [4]
+    worst = max([*codes, *(result.code for result in beside)], key=(0, 4, 3).index)
     if as_json:
-        print(json.dumps([result.as_dict() for result in results], indent=2))
+        print(json.dumps([result.as_dict() for result in [*results, *beside]], indent=2))
         return worst
-    for result in results:
+    for result in [*results, *beside]:
         if result.code:
             wrong = [f"{finding.what}: {finding.detail}" for finding in result.all_findings if finding.ok is False]
             console.print(f"{VERDICTS[result.code]}  {escape(result.address)}  {escape('; '.join(wrong))}")
@@ -76,6 +78,8 @@ def _audit_all(auditor, as_json: bool) -> int:
     console.print(f"{len(results)} cells over {len(runs)} runs: {summary}")
     if len(everything) > len(results):
         console.print(f"without a run, and rightly listed so: {len(everything) - len(results)} more")
+    for result in beside:
+        console.print(f"beside the cells, {escape(result.address)}: {VERDICTS[result.code]}")
     return worst
 
 

@@ -51,8 +51,8 @@ LISTINGS = {  # (file, value of its column `kind`): heading and what it says; ot
     ),
     ("pairs", ""): (
         "Paired tests between methods",
-        "Two methods on the same data set, paired by seed or by image. p holm is corrected for all comparisons of a "
-        "test on a data set; least p is the smallest that so few seeds can give.",
+        "Two methods on the same data set, paired by seed or by image. p holm is corrected for all comparisons by "
+        "one test and metric on a data set; least p is the smallest that so few seeds can give.",
     ),
     ("stability", ""): (
         "Stability between seeds",
