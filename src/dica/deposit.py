@@ -179,7 +179,10 @@ def check(file: Path) -> list[str]:
     with unpacked(file) as folder:
         count = verify(folder)
         found = [f"{count} files are those of {MANIFEST}"]
-        (plan,) = folder.glob("results/**/plan.json")
+        plans = list(folder.glob("results/**/plan.json"))
+        if len(plans) != 1:
+            raise IntegrityError(f"{file}: has {len(plans)} files plan.json under results, one is expected")
+        (plan,) = plans
         results = plan.parent.relative_to(folder).as_posix()
         profile = f"params/{read_json(plan)['profile']}.yaml"
         for command in (["-c", REBUILD, results], ["-m", "dica.cli", "audit", "--all", "--profile", profile]):

@@ -43,7 +43,7 @@ RUN_KEYS = {
 METRICS_KEYS = {
     **{"id": TEXT, "evaluated_on": TEXT, "headline": dict, "splits": dict},
     **{"predictions_sha256": TEXT, "labels_sha256": TEXT},
-    **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari"), NUMBER),
+    **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari", "headline.*"), NUMBER),
 }
 LABELS_KEYS = {
     **{"fingerprint": TEXT, "classes": list, "splits": dict, "splits.*": dict},

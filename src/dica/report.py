@@ -38,7 +38,7 @@ LISTINGS = {  # (file, value of its column `kind`): heading and what it says; ot
     ),
     ("consistency", "disagreement"): (
         "The same number printed differently",
-        "Numbers of one method on one data set that differ between papers, or between tables of one paper.",
+        "Numbers of one method on one data set that differ between two papers.",
     ),
     ("consistency", "remark"): (
         "Remarks on printed numbers and claims",
