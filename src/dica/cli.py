@@ -88,7 +88,7 @@ def _print_audit(result) -> None:
     console.print(f"[bold]{escape(result.address)}[/]  {escape(row['label'])} on {escape(row['dataset_label'])}")
     if row["value"] or row["published"]:
         ours = f" = [bold]{escape(_number(row, 'value', 1, 4))}[/]" if row["value"] else ""
-        spread = f" ± {_number(row, 'spread', 1, 4)}" if row["spread"] else ""
+        spread = _spread(row, 1, 4)
         runs = f" ({row['statistic']} of {row['n']} runs)" if row["runs"] else ""  # counts and p values rest on none
         published = f"{';' if ours else ':'} published {row['published'] or 'none'};"
         reason = f" ({row['reason']})" if row["reason"] else ""
@@ -115,6 +115,11 @@ def _number(row: dict, name: str, factor: int, digits: int) -> str:
     """Return one of our numbers as text; counts, which rest on no run, without a fraction."""
     whole = not row["runs"] and not row[name].partition(".")[2].strip("0")
     return _scaled(row[name], factor, 0 if whole else digits)
+
+
+def _spread(row: dict, factor: int, digits: int) -> str:
+    """Return the spread as it stands behind a mean, or an empty text: it is not that of a best run."""
+    return f" ± {_number(row, 'spread', factor, digits)}" if row["spread"] and row["statistic"] != "best" else ""
 
 
 def _scaled(text: str, factor: int, digits: int) -> str:
@@ -153,7 +158,7 @@ def show(
     for row in rows:
         factor, shift = (100, 2) if percent and row["metric"] not in PLAIN else (1, 0)
         ours = _number(row, "value", factor, 3 - shift) if row["value"] else "–"
-        ours += f" ± {_number(row, 'spread', factor, 3 - shift)}" if row["spread"] else ""
+        ours += _spread(row, factor, 3 - shift)
         printed = row["published"] and _scaled(row["published"], factor, max(decimals(row["published"]) - shift, 0))
         table.add_row(*map(escape, (cell_name(row), ours, row["n"], printed or "–", row["verdict"])))
     console.print(table)
