@@ -14,7 +14,7 @@ import yaml
 
 import factory
 from dica import identity, metrics, tables
-from dica.audit import Auditor, CellAudit
+from dica.audit import Auditor, CellAudit, remake
 from dica.config import load_profile
 from dica.data.prepared import fingerprint, labels_digest
 from dica.files import IntegrityError, UserError, sha256_file, write_json, write_npz
@@ -534,3 +534,34 @@ def test_a_cell_list_of_another_form_is_refused(bare: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match="snakemake --cores all light"):
         Auditor(bare)
+
+
+def test_what_no_cell_shows_is_checked_with_all_cells(bare: Path, capsys) -> None:
+    """Statistics, bounds and analyses are made of runs, too; none of them is in cells.csv."""
+    remake(tables.load_plan(bare / "results/plan.json"), bare, "results", bare / "results/tables")
+    folder = run_folder(bare)
+    analysis = bare / "results/analyses/cases" / Path(*folder.parts[-3:]).with_suffix(".npz")
+    write_npz(analysis, {"of": np.array(sha256_file(folder / "predictions.npz"))})
+    assert worst(bare) == 0
+    for path in (bare / "results/tables/statistics/intervals.csv", bare / "results/tables/consistency.csv"):
+        text = path.read_text()
+        path.write_text(text.replace("0.8", "0.9"))
+        assert worst(bare) == 3, path
+        path.write_text(text)
+    write_npz(analysis, {"of": np.array("0" * 64)})
+    assert worst(bare) == 3
+    assert "is of other predictions than its run has" in capsys.readouterr().out
+
+
+def test_a_run_that_only_a_figure_shows_is_checked_with_all_cells(editable: Path, capsys) -> None:
+    shutil.rmtree(editable / ".git")
+    edit_yaml(editable / "params/archive.yaml", lambda body: body.update(artefacts=["dica figure-2", "drc table-1"]))
+    edit_yaml(editable / "params/artefacts/dica.yaml", lambda body: body["artefacts"]["figure-2"].update(seeds=2))
+    plan = identity.make_plan(load_profile(editable / "params/archive.yaml", editable), editable)
+    identity.write_plan(plan, editable / "results/plan.json")
+    build_tables(editable)
+    auditor = Auditor(editable)
+    assert [(len(found.runs), found.code) for found in auditor.beside()] == [(4, 0)]
+    (run_folder(editable) / "history.csv").write_text("epoch\n")
+    assert worst(editable) == 3
+    assert "history.csv: changed" in capsys.readouterr().out

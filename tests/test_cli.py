@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dica import cli
+from dica import cli, tables
+from dica.config import load_profile
+from dica.identity import make_plan
 from test_audit import CELL, edit_cells, edit_yaml, make_archive, run_folder
 
 
@@ -94,3 +96,20 @@ def test_a_table_is_shown_in_its_own_scale(dica) -> None:
     assert (code, "72.7" in output, "in percent" in output) == (0, True, True)
     edit_yaml(Path("params/artefacts/dica.yaml"), lambda body: body["artefacts"]["table-1"].update(scale="percent"))
     assert re.search(r"drc/digits/acc +│ \d\d\.\d ± \d\.\d ", dica("show", "dica", "table-1")[1])
+
+
+def test_numbers_of_no_run_are_not_called_a_mean_of_runs(dica) -> None:
+    """Counts, p values and layers are in the archive's own cells, too; times are never in percent."""
+    shown = ["tcc table-1", "tcc table-6", "dccm table-4", "imc-swav table-4"]
+    edit_yaml(Path("params/archive.yaml"), lambda body: body.update(artefacts=shown))
+    root = Path.cwd()
+    plan = make_plan(load_profile(root / "params/archive.yaml", root), root)
+    declared = tables.artefacts_of(plan, root)
+    tables.write_cells(tables.cells(plan, root, "results", declared), root / "results/tables/cells.csv")
+    shown = dica("audit", "tcc", "table-1", "images/cifar10/train_images")[1]
+    assert "train_images = 60000; published 60000; verdict: equal" in shown
+    assert (
+        "p_value = 0.0184; published 0.3213; verdict: differs" in dica("audit", "tcc", "table-6", "iic/mmdc/p_value")[1]
+    )
+    assert "layer: published 3x3 conv" in dica("audit", "dccm", "table-4", "layer-1/cifar10/layer")[1]
+    assert re.search(r"imc-swav/cifar10/time_ratio +│ +– │ +0 │ +1.7 ", dica("show", "imc-swav", "table-4")[1])

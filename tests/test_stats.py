@@ -186,6 +186,12 @@ def test_permutation_is_exact() -> None:
         assert found.p == pytest.approx(expected)
 
 
+def test_fifteen_seeds_are_still_tested_exactly() -> None:
+    """As many runs as IMC-SwAV has: without chance, and a clear difference reaches the least p there is."""
+    test = stats.paired_tests(np.linspace(0.80, 0.94, 15), np.full(15, 0.5))[0]
+    assert test.p == test.least_p == 2.0**-14
+
+
 def test_mcnemar() -> None:
     right_a, right_b = np.repeat([True, True, False], [50, 10, 40]), np.repeat([True, False, True], [50, 10, 40])
     found = stats.mcnemar(right_a, right_b)

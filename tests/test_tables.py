@@ -8,14 +8,17 @@ import runpy
 import shutil
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import yaml
 
 import factory
 from dica import layout, metrics, published, rulegraph, tables
-from dica.artefacts import load_artefacts, needs, planned
+from dica.artefacts import load_artefacts, needs, planned, source
+from dica.config import load_profile
 from dica.files import IntegrityError, UserError, read_json, write_json
+from dica.identity import make_plan
 from dica.stats import VERDICTS
 from factory import select, write_failure, write_run
 
@@ -212,6 +215,32 @@ def test_unlike_protocols_are_not_compared(project):
         write_run(project, entry, 0.88)
     got = cell(tables.cells(plan, project, "results", [artefact]), "dica table-2 imc-swav/cifar10-jpeg/acc")
     assert (got["verdict"], got["reason"]) == ("not comparable", "evaluated on all here, on test in the paper")
+
+
+def test_a_paper_s_epochs_are_not_said_of_what_has_none(root):
+    """K-means has no epochs, and no paper says how long it trains a probe."""
+    for artefact in load_artefacts(root, ["drc", "dccm", "crlc", "tcc", "imc-swav"]):
+        for row, column in product(artefact.rows, artefact.columns):
+            for metric in artefact.metrics_of(column):
+                method, variant = source(row, column, metric) or ("", "")
+                if method in ("probe", "pretrained") or (method, variant) == ("kmeans", "full"):
+                    assert artefact.protocol_of(row, column, metric).get("epochs") is None, (artefact.address, row.key)
+
+
+def test_notes_tell_of_probes_and_of_images_held_out(root):
+    """Runs behind a single metric are said apart; a probe that keeps images back is not scored on all."""
+    plan = make_plan(load_profile(root / "params/sampler.yaml", root), root)
+    artefacts = {artefact.address: artefact for artefact in tables.artefacts_of(plan, root)}
+    notes = layout.protocol_notes(artefacts["dccm table-5"], plan)
+    probe = "trained on 70% of the training split, evaluated on the other 30%, 40 epochs."
+    assert notes[1] == f"DCCM (ours) (Probe ACC) here: {probe}"
+    (note,) = layout.protocol_notes(artefacts["dccm table-6"], plan)
+    assert note.startswith("V1, nearest positive + random negative; V2")
+    assert note.endswith(probe)
+    (dccm,) = load_artefacts(root, ["dccm table-2"])
+    empty = {**plan, "artefacts": [dccm.address], "runs": []}
+    frame = tables.cells(empty, root, "results", [dccm])
+    assert "NMI is normalised by the geometric mean" in layout.render(dccm, frame, empty)["md"]
 
 
 def test_all_and_train_are_the_same_without_a_test_split():

@@ -4,7 +4,8 @@ Offline, without GPU or DVC remote; nothing is written. What could not be checke
 
 What each check rests on: a row of cells.csv on the plan, params/ and the runs' metrics; a printed table on its rows; a
 run's files on run.json; its metrics on predictions and labels; the labels on the fingerprint in the run's id; and all
-of them together on Git, which alone notices files that were changed in agreement with each other.
+of them together on Git, which alone notices files that were changed in agreement with each other. An analysis names the
+predictions that it is of; what it says of them takes weights and images to make again, and is Git's to vouch for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
@@ -25,12 +27,15 @@ from dica.config import load_profile
 from dica.evidence import METRICS_KEYS, PLAN_KEYS, Checkout, Finding, RunAudit, RunChecks, compare, faults, read_record
 from dica.files import IntegrityError, UserError
 from dica.identity import make_plan, rebuild_command, run_folder
+from dica.metrics import load_arrays
+from dica.runfiles import RECORD
 from dica.runid import run_id
 from dica.stats import mean, spread
 from dica.tables import CELL_COLUMNS, artefacts_of, cells, cells_text, load_plan
 from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
+REMADE = (*(f"statistics/{name}.csv" for name in ("intervals", "pairs", "stability")), "consistency.csv")
 
 
 @dataclass
@@ -208,6 +213,70 @@ class Auditor:
         findings.append(self.checkout.check_git(self._recorded(row, folders)))
         return CellAudit(address, row, runs, findings, self._rebuild(folders or asked))
 
+    def beside(self) -> list[CellAudit]:
+        """Check what no cell shows: runs of figures alone, analyses, and the tables that are made of runs directly."""
+        shown = set(chain.from_iterable(row["runs"].split() for row in self.every()))
+        others = [run for run in self.plan["runs"] if run["path"] not in shown]
+        others = [run for run in others if (self.root / run["path"] / RECORD).is_file()]
+        runs = [self.run_checks.audit(run["path"], "acc") for run in others]
+        labels = [
+            finding
+            for dataset in dict.fromkeys(run["dataset"] for run in others)
+            for finding in self.run_checks.check_labels(
+                dataset, [run for run, entry in zip(runs, others, strict=True) if entry["dataset"] == dataset]
+            )
+        ]
+        folder = f"{self.results}/analyses/"
+        found = {
+            "runs of figures alone": (runs, labels, [f"{run.folder}/" for run in runs]),
+            "analyses": ([], self._check_analyses(), [folder]),
+            "statistics and bounds": ([], self._check_remade(), [f"{self.results}/tables/statistics/"]),
+        }
+        return [
+            CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
+            for name, (runs, findings, prefixes) in found.items()
+            if runs or findings
+        ]
+
+    def _check_analyses(self) -> list[Finding]:
+        """Tell whether each stored analysis is of the predictions that its run has."""
+        findings = []
+        place = self.root / self.results / "analyses"
+        for path in sorted(place.rglob("*.npz")):
+            name = path.relative_to(place).as_posix()
+            record, faults = read_record(
+                self.root / self.results / "runs" / Path(*path.relative_to(place).parts[1:]).with_suffix("") / RECORD,
+                {"files": dict, "files.*": str},
+            )
+            try:
+                of = str(load_arrays(path)["of"])
+            except (UserError, KeyError, ValueError) as error:
+                findings.append(Finding(name, False, f"not usable: {error}"))
+                continue
+            if record is None:
+                findings.append(Finding(name, None, f"its run: {faults[0].what} {faults[0].detail}"))
+            elif record["files"].get("predictions.npz") != of:
+                findings.append(Finding(name, False, "is of other predictions than its run has"))
+            else:
+                findings.append(Finding(name, True, "is of its run's predictions, as it says"))
+        return findings
+
+    def _check_remade(self) -> list[Finding]:
+        """Make statistics and bounds again in a temporary folder and compare them with those that are stored."""
+        stored = self.root / self.results / "tables"
+        names = [name for name in REMADE if (stored / name).is_file()]
+        if not names:
+            return []
+        usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
+        with TemporaryDirectory() as made:
+            try:
+                remake(usable, self.root, self.results, Path(made))
+            except (UserError, KeyError, ValueError, TypeError, IndexError) as error:
+                return [Finding("statistics", False, f"cannot be made again: {error}")]
+            same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
+        wrong = f"differs from what the runs give; build it again: {self.light}"
+        return [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
+
     def _planned(self, plan: dict, row: dict) -> list[str]:
         """Return the folders of the runs that a plan holds for a cell."""
         artefact = self.artefacts.get((row["paper"], row["artefact"]))
@@ -331,6 +400,15 @@ class Auditor:
             more = f", likewise for {len(old) - 1} more" if len(old) > 1 else ""
             parts.append(f"{command} --out rebuilt/{name}  # no longer planned{more}")
         return "; ".join(parts)
+
+
+def remake(plan: dict, root: Path, results: str, out: Path) -> None:
+    """Write the tables that are made of runs and printed numbers without cells, `REMADE`, into a folder."""
+    from dica.consistency import COLUMNS, audit_published, write_csv
+    from dica.inference import write_statistics
+
+    write_statistics(plan, root, results, out / "statistics")
+    write_csv(audit_published(root, plan, results), COLUMNS, out / "consistency.csv")
 
 
 def cell_name(row: dict) -> str:

@@ -59,14 +59,16 @@ def audit(
 
 
 def _audit_all(auditor, as_json: bool) -> int:
-    """Audit every cell; those that rightly say that nothing was run count neither for nor against."""
+    """Audit every cell and what no cell shows; cells that rightly say that nothing was run do not count."""
     everything = [auditor.audit(row) for row in auditor.every()]
     results = [result for result in everything if not result.rightly_empty]
-    worst = max((result.code for result in results), key=(0, 4, 3).index, default=4)
+    beside = auditor.beside()
+    codes = [result.code for result in results] or [4]
+    worst = max([*codes, *(result.code for result in beside)], key=(0, 4, 3).index)
     if as_json:
-        print(json.dumps([result.as_dict() for result in results], indent=2))
+        print(json.dumps([result.as_dict() for result in [*results, *beside]], indent=2))
         return worst
-    for result in results:
+    for result in [*results, *beside]:
         if result.code:
             wrong = [f"{finding.what}: {finding.detail}" for finding in result.all_findings if finding.ok is False]
             console.print(f"{VERDICTS[result.code]}  {escape(result.address)}  {escape('; '.join(wrong))}")
@@ -76,20 +78,22 @@ def _audit_all(auditor, as_json: bool) -> int:
     console.print(f"{len(results)} cells over {len(runs)} runs: {summary}")
     if len(everything) > len(results):
         console.print(f"without a run, and rightly listed so: {len(everything) - len(results)} more")
+    for result in beside:
+        console.print(f"beside the cells, {escape(result.address)}: {VERDICTS[result.code]}")
     return worst
 
 
 def _print_audit(result) -> None:
     row = result.row
     console.print(f"[bold]{escape(result.address)}[/]  {escape(row['label'])} on {escape(row['dataset_label'])}")
-    if row["value"]:
-        spread = f" ± {_scaled(row['spread'], 1, 4)}" if row["spread"] else ""
-        published = row["published"] or "none"
+    if row["value"] or row["published"]:
+        ours = f" = [bold]{escape(_number(row, 'value', 1, 4))}[/]" if row["value"] else ""
+        spread = _spread(row, 1, 4)
+        runs = f" ({row['statistic']} of {row['n']} runs)" if row["runs"] else ""  # counts and p values rest on none
+        published = f"{';' if ours else ':'} published {row['published'] or 'none'};"
         reason = f" ({row['reason']})" if row["reason"] else ""
         console.print(
-            f"  {row['metric']} = [bold]{escape(_scaled(row['value'], 1, 4))}[/]"
-            + escape(f"{spread} ({row['statistic']} of {row['n']} runs); published {published};")
-            + escape(f" verdict: {row['verdict']}{reason}")
+            f"  {escape(row['metric'])}{ours}" + escape(f"{spread}{runs}{published} verdict: {row['verdict']}{reason}")
         )
     _print_findings(result.findings)
     for run in result.runs:
@@ -103,8 +107,19 @@ def _print_audit(result) -> None:
                 f" torch {escape(str(record['versions'].get('torch', '?')))}"
             )
         _print_findings(run.findings, indent="    ")
-    console.print(f"\n  rebuild: {escape(result.rebuild)}")
+    console.print(f"\n  rebuild: {escape(result.rebuild)}" if result.rebuild else "")
     console.print(f"  verdict of the audit: {VERDICTS[result.code]}")
+
+
+def _number(row: dict, name: str, factor: int, digits: int) -> str:
+    """Return one of our numbers as text; counts, which rest on no run, without a fraction."""
+    whole = not row["runs"] and not row[name].partition(".")[2].strip("0")
+    return _scaled(row[name], factor, 0 if whole else digits)
+
+
+def _spread(row: dict, factor: int, digits: int) -> str:
+    """Return the spread as it stands behind a mean, or an empty text: it is not that of a best run."""
+    return f" ± {_number(row, 'spread', factor, digits)}" if row["spread"] and row["statistic"] != "best" else ""
 
 
 def _scaled(text: str, factor: int, digits: int) -> str:
@@ -128,6 +143,7 @@ def show(
 ) -> None:
     """Print a table: our numbers beside the published ones."""
     from dica.audit import Auditor, cell_name
+    from dica.layout import PLAIN
     from dica.published import decimals
 
     auditor = Auditor(project_root(), profile.as_posix())
@@ -136,13 +152,13 @@ def show(
         raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', _tables(auditor))}")
     declared = auditor.artefacts.get((paper, artefact))
     percent = declared is not None and declared.scale == "percent"
-    factor, shift = (100, 2) if percent else (1, 0)
     table = Table(title=f"{paper} {artefact}" + (", in percent" if percent else ""), title_justify="left")
     for heading in ("cell", "ours", "runs", "published", "verdict"):
         table.add_column(heading, justify="right" if heading in ("ours", "runs", "published") else "left")
     for row in rows:
-        ours = _scaled(row["value"], factor, 3 - shift) if row["value"] else "–"
-        ours += f" ± {_scaled(row['spread'], factor, 3 - shift)}" if row["spread"] else ""
+        factor, shift = (100, 2) if percent and row["metric"] not in PLAIN else (1, 0)
+        ours = _number(row, "value", factor, 3 - shift) if row["value"] else "–"
+        ours += _spread(row, factor, 3 - shift)
         printed = row["published"] and _scaled(row["published"], factor, max(decimals(row["published"]) - shift, 0))
         table.add_row(*map(escape, (cell_name(row), ours, row["n"], printed or "–", row["verdict"])))
     console.print(table)

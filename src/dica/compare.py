@@ -243,4 +243,4 @@ def _checkout(name: str) -> Path | None:
 
 
 def _cell_name(row: dict[str, str]) -> str:
-    return f"{row['row']}/{row['dataset']}/{row['metric']}"
+    return f"{row['row']}/{row['column']}/{row['metric']}"  # a data set, with its setting where a table has several

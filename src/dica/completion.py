@@ -25,7 +25,7 @@ def cells(ctx: typer.Context, incomplete: str) -> list[str]:
     """Cells of the table that is already typed."""
     place = (ctx.params.get("paper"), ctx.params.get("artefact"))
     rows = (row for row in _cells(ctx) if (row["paper"], row["artefact"]) == place)
-    return _begin(incomplete, (f"{row['row']}/{row['dataset']}/{row['metric']}" for row in rows))
+    return _begin(incomplete, (f"{row['row']}/{row['column']}/{row['metric']}" for row in rows))
 
 
 def targets(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -38,7 +38,7 @@ def targets(ctx: typer.Context, incomplete: str) -> list[str]:
 def sides(ctx: typer.Context, incomplete: str) -> list[str]:
     """Cells and run folders."""
     rows = _cells(ctx)
-    names = [f"{row['paper']}/{row['artefact']}/{row['row']}/{row['dataset']}/{row['metric']}" for row in rows]
+    names = [f"{row['paper']}/{row['artefact']}/{row['row']}/{row['column']}/{row['metric']}" for row in rows]
     return _begin(incomplete, [*names, *(folder for row in rows for folder in row["runs"].split())])
 
 

@@ -179,7 +179,10 @@ def check(file: Path) -> list[str]:
     with unpacked(file) as folder:
         count = verify(folder)
         found = [f"{count} files are those of {MANIFEST}"]
-        (plan,) = folder.glob("results/**/plan.json")
+        plans = list(folder.glob("results/**/plan.json"))
+        if len(plans) != 1:
+            raise IntegrityError(f"{file}: has {len(plans)} files plan.json under results, one is expected")
+        (plan,) = plans
         results = plan.parent.relative_to(folder).as_posix()
         profile = f"params/{read_json(plan)['profile']}.yaml"
         for command in (["-c", REBUILD, results], ["-m", "dica.cli", "audit", "--all", "--profile", profile]):
@@ -206,8 +209,7 @@ def rebuild(root: Path, results: str) -> None:
     SystemExit
         If a table differs or is missing; the message names them.
     """
-    from dica.consistency import COLUMNS, audit_published, write_csv
-    from dica.inference import write_statistics
+    from dica.audit import remake
     from dica.layout import write_tables
     from dica.tables import artefacts_of, cells, load_plan, write_cells
 
@@ -218,8 +220,7 @@ def rebuild(root: Path, results: str) -> None:
         out = Path(place)
         write_cells(frame, out / "cells.csv")
         write_tables(declared, frame, plan, out)
-        write_statistics(plan, root, results, out / "statistics")
-        write_csv(audit_published(root, plan, results), COLUMNS, out / "consistency.csv")
+        remake(plan, root, results, out)
         made = sorted(path for path in out.rglob("*") if path.is_file())
         unlike = [
             path.relative_to(out).as_posix()

@@ -43,7 +43,7 @@ RUN_KEYS = {
 METRICS_KEYS = {
     **{"id": TEXT, "evaluated_on": TEXT, "headline": dict, "splits": dict},
     **{"predictions_sha256": TEXT, "labels_sha256": TEXT},
-    **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari"), NUMBER),
+    **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari", "headline.*"), NUMBER),
 }
 LABELS_KEYS = {
     **{"fingerprint": TEXT, "classes": list, "splits": dict, "splits.*": dict},
@@ -277,7 +277,7 @@ class Checkout:
     @cached_property
     def states(self) -> dict[str, str] | None:
         """Path -> changed, deleted or loose (not in Git) of what differs from the commit; None without Git."""
-        watched = (f"{self.results}/runs", f"{self.results}/tables", "data/labels")
+        watched = (*(f"{self.results}/{name}" for name in ("runs", "tables", "analyses")), "data/labels")
         options = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored")
         prefix, output = self._git("rev-parse", "--show-prefix"), self._git("status", *options, "--", *watched)
         if prefix is None or output is None:

@@ -369,22 +369,33 @@ def _split_words(facts: dict[str, Any]) -> str:
 def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     """Return one sentence a method: the images and epochs of our runs, beside the paper's epochs."""
     said: dict[str, list[str]] = {}  # what holds, and the rows it holds for
-    for row in artefact.rows:
+    for row, metric in [(line, name) for line in artefact.rows for name in (None, *line.runs)]:
         parts: dict[str, list[str]] = {}
         for column in artefact.columns:
-            for run in planned(plan, artefact, row, column.key)[:1]:  # seeds share their parameters
-                paper = artefact.protocol_of(row, column)
+            if metric and metric not in artefact.metrics_of(column):
+                continue
+            for run in planned(plan, artefact, row, column.key, metric)[:1]:  # seeds share their parameters
+                paper = artefact.protocol_of(row, column, metric)
                 label = f"{column.group} {column.label}".strip()
                 parts.setdefault(_used(run["params"], paper.get("epochs")), []).append(label)
         text = next(iter(parts), "")
         if len(parts) > 1:
             text = "; ".join(f"{each} ({', '.join(labels)})" for each, labels in parts.items())
-        said.setdefault(text, []).append(re.sub(r" \((mean|best)\)$", "", row.label, flags=re.IGNORECASE))
-    return [f"{', '.join(dict.fromkeys(names))} here: {text}." for text, names in said.items() if text]
+        name = re.sub(r" \((mean|best)\)$", "", row.label, flags=re.IGNORECASE)
+        said.setdefault(text, []).append(f"{name} ({METRIC_LABELS[metric]})" if metric and row.method else name)
+    return [f"{_listed(names)} here: {text}." for text, names in said.items() if text]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names once each, with semicolons between where they have commas of their own."""
+    return ("; " if any("," in name for name in names) else ", ").join(dict.fromkeys(names))
 
 
 def _used(params: dict[str, Any], paper_epochs: int | None) -> str:
     text = _split_words({"trained_on": params.get("train_split"), "evaluated_on": params.get("eval_split")})
+    if held_out := params.get("held_out"):
+        words = SPLIT_WORDS.get(params.get("train_split", ""), "the images")
+        text = f"trained on {1 - held_out:.0%} of {words}, evaluated on the other {held_out:.0%}"
     if params.get("epochs"):
         text += f", {params['epochs']} epochs"
         text += f" (paper: {paper_epochs})" if paper_epochs else ""
@@ -404,6 +415,8 @@ def _legend(artefact: Artefact, head: Header, lines: list[Line], verdicts: pd.Se
     parts = ["In percent." if artefact.scale == "percent" else "Fractions of 1."]
     if not head.metrics:
         parts.insert(0, f"Metric: {METRIC_LABELS[artefact.metrics_of(artefact.columns[0])[0]]}.")
+    if any("nmi_geometric" in artefact.metrics_of(column) for column in artefact.columns):
+        parts.append("NMI is normalised by the geometric mean of the entropies.")
     if not has_published:
         parts.append("There is no published number to compare with.")
     if any(cell.rank for cell in shown):

@@ -38,7 +38,7 @@ LISTINGS = {  # (file, value of its column `kind`): heading and what it says; ot
     ),
     ("consistency", "disagreement"): (
         "The same number printed differently",
-        "Numbers of one method on one data set that differ between papers, or between tables of one paper.",
+        "Numbers of one method on one data set that differ between two papers.",
     ),
     ("consistency", "remark"): (
         "Remarks on printed numbers and claims",
@@ -51,8 +51,8 @@ LISTINGS = {  # (file, value of its column `kind`): heading and what it says; ot
     ),
     ("pairs", ""): (
         "Paired tests between methods",
-        "Two methods on the same data set, paired by seed or by image. p holm is corrected for all comparisons of a "
-        "test on a data set; least p is the smallest that so few seeds can give.",
+        "Two methods on the same data set, paired by seed or by image. p holm is corrected for all comparisons by "
+        "one test and metric on a data set; least p is the smallest that so few seeds can give.",
     ),
     ("stability", ""): (
         "Stability between seeds",

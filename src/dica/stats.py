@@ -12,6 +12,7 @@ from scipy.special import stdtr, stdtrit, xlogy
 
 LEVEL = 0.95
 SEED_RESAMPLES = 9999
+SIGNS = 2**16  # changes of sign that a permutation test goes through: all of them up to 16 seeds
 VERDICTS = (
     *("agrees", "below", "above", "not comparable", "not run", "failed", "published only"),
     *("equal", "differs"),  # of numbers that rest on no run
@@ -249,7 +250,7 @@ PAIRED_RULE = (
     "With n seeds no such test can give less than p = 2 / 2^n: below 6 seeds (n = 3: p ≥ 0.25) it cannot reach "
     "5 %, which is said instead of a decision. McNemar's exact test compares two trained networks image by image, "
     "each under its own best map; it says that these two networks differ, not that the methods do. "
-    "Holm's correction is over all comparisons of one test on one data set."
+    "Holm's correction is over all comparisons of one test and metric on one data set."
 )
 
 
@@ -290,7 +291,7 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> list[Paired]:
         remark = "fewer than two common seeds" if n < 2 else "no difference in any seed"
         return [Paired(test, n, centre, None, min(least, 1.0), remark) for test in ("permutation", "wilcoxon")]
     rng = np.random.default_rng(0)
-    options = {"permutation_type": "samples", "n_resamples": SEED_RESAMPLES, "vectorized": True, "rng": rng}
+    options = {"permutation_type": "samples", "n_resamples": SIGNS, "vectorized": True, "rng": rng}
     permuted = permutation_test((np.array(differences),), lambda x, axis: np.mean(x, axis=axis), **options)
     ranked = wilcoxon(differences, method="auto")
     found = (("permutation", permuted.pvalue), ("wilcoxon", ranked.pvalue))

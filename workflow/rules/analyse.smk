@@ -8,6 +8,8 @@ ANALYSES = {
     for artefact in FIGURES
     for kind, run in analyses(PLAN, artefact)
 }
+# `tables` of dvc.yaml depends on the folder, whether or not anything is in it.
+(ROOT / RESULTS / "analyses").mkdir(parents=True, exist_ok=True)
 UNANALYSED = [path for path in ANALYSES if not (ROOT / path).is_file()]
 
 

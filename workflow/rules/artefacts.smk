@@ -1,6 +1,14 @@
 # From scored runs to cells, tables, figures and the report; none of it imports torch or needs the images.
 
 
+# What tables set beside the runs: printed numbers and facts of data sets and networks.
+FACTS = [
+    *(f"params/published/{name}.csv" for name in ("results", "datasets", "networks")),
+    "params/networks.csv",
+    "params/datasets.yaml",
+]
+
+
 localrules:
     cells,
     summary,
@@ -19,7 +27,7 @@ rule cells:
         losses=LOSSES_FILE,
         metrics=scores(),
         declared=expand("params/artefacts/{paper}.yaml", paper=PAPERS),
-        published="params/published/results.csv",
+        facts=FACTS,
     output:
         cells=report(
             f"{RESULTS}/tables/cells.csv",
@@ -58,7 +66,7 @@ rule table:
         losses=LOSSES_FILE,
         metrics=scores(needed_by),
         declared="params/artefacts/{paper}.yaml",
-        published="params/published/results.csv",
+        facts=FACTS,
     output:
         report(
             f"{RESULTS}/tables/{{paper}}/{{table}}.html",

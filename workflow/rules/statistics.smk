@@ -37,6 +37,7 @@ rule consistency:
         metrics=scores(),
         published="params/published/results.csv",
         remarks="params/published/discrepancies.csv",
+        datasets="params/datasets.yaml",  # numbers of classes and images
     output:
         table=report(
             f"{RESULTS}/tables/consistency.csv",
