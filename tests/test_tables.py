@@ -436,3 +436,13 @@ def test_labels_of_the_example_are_read_by_evaluation_only(example):
     project, plan, _ = example
     stored = metrics.load_arrays(project / plan["runs"][0]["path"] / "predictions.npz")
     assert not any("label" in name for name in stored)
+
+
+def test_a_table_of_whole_numbers_reads_the_same_alone_and_among_all(root):
+    declared = [artefact for artefact in load_artefacts(root, ["tcc"]) if artefact.kind == "table"]
+    plan = {"profile": "archive", "artefacts": [artefact.address for artefact in declared], "runs": []}
+    counts = next(artefact for artefact in declared if artefact.layout == "datasets")
+    alone = tables.cells_text(tables.cells(plan, root, "results", [counts])).splitlines()
+    together = tables.cells_text(tables.cells(plan, root, "results", declared)).splitlines()
+    assert len(alone) > 1
+    assert set(alone) <= set(together)

@@ -177,7 +177,9 @@ def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Ar
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     for name in CELL_COLUMNS:
         if name in NUMBERS:
-            frame[name] = pd.to_numeric(frame[name].replace("", None))
+            frame[name] = pd.to_numeric(frame[name].replace("", None)).astype(
+                float
+            )  # whole numbers read the same in every table
         elif name in ("n", "seeds_planned"):
             frame[name] = frame[name].astype(int)
         else:
