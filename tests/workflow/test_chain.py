@@ -58,7 +58,7 @@ def test_nothing_but_its_identity_retrains_a_finished_run(finished: Project, tmp
     """Neither an edited rule, nor other software, nor newer inputs."""
     project = finished.copy(tmp_path / "project")
     for name, old, new in [
-        ("workflow/rules/train.smk", "python -m dica.train", "python  -m dica.train"),
+        ("workflow/rules/train.smk", "--threads {threads}", "--threads  {threads}"),
         ("workflow/rules/data.smk", "python -m dica.data prepare", "python  -m dica.data prepare"),
         ("environment.yml", "python=3.11", "python=3.12"),
     ]:
