@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT / "src"))
 # (A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.)
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 
-from dica.artefacts import load_artefacts
+from dica.artefacts import analyses, analysis_path, load_artefacts
 from dica.config import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json
@@ -163,7 +163,7 @@ def source_files(wildcards):
     folder = source_folder(CONFIGS[wildcards.id], RESULTS)
     if not folder:
         return []
-    weights = f"{source_models(folder)}/weights.safetensors"
+    weights = f"{models_folder(folder)}/weights.safetensors"
     source = CONFIGS[wildcards.id]["params"]["source"]["id"]
     if source not in UNFINISHED and not (ROOT / weights).is_file():
         raise WorkflowError(
@@ -173,7 +173,7 @@ def source_files(wildcards):
     return [f"{folder}/run.json", weights]
 
 
-def source_models(folder):
+def models_folder(folder):
     """Return the folder of a run's weights."""
     return f"{RESULTS}/models/{Path(folder).relative_to(f'{RESULTS}/runs')}"
 
@@ -183,7 +183,7 @@ def source_options(wildcards):
     folder = source_folder(CONFIGS[wildcards.id], RESULTS)
     if not folder:
         return ""
-    return f"--source {shlex.quote(folder)} --source-models {shlex.quote(source_models(folder))}"
+    return f"--source {shlex.quote(folder)} --source-models {shlex.quote(models_folder(folder))}"
 
 
 def gpu_resource(name):
@@ -198,3 +198,37 @@ if "gpu" in workflow.global_resources:
     workflow.register_resource(
         "gpu_twelfths", TWELFTHS * workflow.global_resources["gpu"].value
     )
+
+
+ANALYSES = {
+    analysis_path(RESULTS, kind, run["path"]): (kind, run)
+    for artefact in FIGURES
+    for kind, run in analyses(PLAN, artefact)
+}
+# `tables` of dvc.yaml depends on the folder, whether or not anything is in it.
+(ROOT / RESULTS / "analyses").mkdir(parents=True, exist_ok=True)
+UNANALYSED = [path for path in ANALYSES if not (ROOT / path).is_file()]
+
+
+def analysed_run(wildcards):
+    """Return the planned run behind the analysis of these wildcards."""
+    return ANALYSES[f"{RESULTS}/analyses/{wildcards.analysis}.npz"][1]
+
+
+def figure_analyses(wildcards):
+    """Return what the figure of these wildcards needs and can have: what is there, or can be made of weights."""
+    artefact = next(
+        a for a in FIGURES if (a.paper, a.name) == (wildcards.paper, wildcards.figure)
+    )
+    light = "light" in workflow.dag_settings.targets
+    files = []
+    for kind, run in analyses(PLAN, artefact):
+        path = analysis_path(RESULTS, kind, run["path"])
+        weights = "stages.npz" if kind == "stages" else "weights.safetensors"
+        possible = not light and (
+            run["id"] in UNFINISHED
+            or (ROOT / models_folder(run["path"]) / weights).is_file()
+        )
+        if possible or (ROOT / path).is_file():
+            files.append(path)
+    return files
