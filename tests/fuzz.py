@@ -160,7 +160,7 @@ def fuzz(root: Path, name: str, texts: list[str], spoilings: int, seed: int) -> 
                 message = answer(root, name)
             except Exception as error:
                 raise AssertionError(f"{name}: {what}: {type(error).__name__}: {error}") from error
-            assert time.process_time() - begin < 5, f"{name}: {what}: slow"
+            assert time.process_time() - begin < 20, f"{name}: {what}: slow"  # measuring coverage takes most of it
             assert message or not hopeless, f"{name}: {what}: accepted"
             if message:
                 refused += 1

@@ -268,6 +268,10 @@ class Auditor:
         if not names:
             return []
         usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
+        scored = [run["path"] for run in usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
+            detail = f"cannot be made again without the predictions of {', '.join(absent)}"
+            return [Finding("statistics", False, detail, missing=True)]
         with TemporaryDirectory() as made:
             try:
                 remake(usable, self.root, self.results, Path(made))
