@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint archive light deposit readme faults bench clean
+.PHONY: help install demo test coverage lint archive light deposit readme faults bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: $(STAMP)  ## train, score, tabulate and audit on the digits (minutes, no G
 	@echo "Audit another cell: .venv/bin/dica audit dica table-1 drc/digits/nmi --profile params/demo.yaml"
 
 test: $(STAMP)  ## run the tests
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+
+coverage: $(STAMP)  ## run the tests and show which lines they do not reach
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --cov=dica --cov-report=term-missing:skip-covered
 
 lint: $(STAMP)  ## run the linters of Python and Snakemake code
