@@ -23,6 +23,7 @@ from dica import layout, pages
 from dica.artefacts import Artefact
 from dica.files import UserError, atomic_write_text, read_json
 from dica.report_runs import commit_of, device_of, duration, groups_of
+from dica.scoring import is_number
 from dica.stats import RULE, VERDICTS
 from dica.tables import Run, load_runs
 
@@ -373,7 +374,7 @@ def _listing(path: Path, tables: Path, kind: str, header: list[str], rows: list[
         "anchor": name.replace(" ", "-"),
         "heading": heading,
         "about": about,
-        "header": [(_words(header[k]), all(_is_number(row[k]) for row in rows if row[k])) for k in kept],
+        "header": [(_words(header[k]), all(is_number(row[k]) for row in rows if row[k])) for k in kept],
         "rows": [[_short(row[k]) for k in kept] for row in rows[:MOST_ROWS]],
         "count": len(rows),
         "file": f"../tables/{path.relative_to(tables).as_posix()}",
@@ -382,14 +383,6 @@ def _listing(path: Path, tables: Path, kind: str, header: list[str], rows: list[
 
 def _words(name: str) -> str:
     return name.replace("_", " ").replace("-", " ")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _short(text: str) -> str:

@@ -71,7 +71,7 @@ def _from_csv(path: Path) -> np.ndarray:
     if not rows:
         raise UserError(f"{path}: is empty")
     header, body = rows[0], rows[1:]
-    if _is_number(header[0]) and len(header) == 1:
+    if is_number(header[0]) and len(header) == 1:
         return _numbers(path, [row[0] for row in rows], 1)
     names = [name for name in COLUMNS if name in header] if len(header) > 1 else header
     if not names:
@@ -84,7 +84,8 @@ def _from_txt(path: Path) -> np.ndarray:
     return _numbers(path, path.read_text(encoding="utf-8-sig", errors="replace").split(), 1)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text reads as a number."""
     try:
         float(text)
     except ValueError:
@@ -94,7 +95,7 @@ def _is_number(text: str) -> bool:
 
 def _numbers(path: Path, texts: list[str], first_line: int) -> np.ndarray:
     for line, text in enumerate(texts, start=first_line):
-        if not _is_number(text):
+        if not is_number(text):
             raise UserError(f"{path}:{line}: {text!r} is no number")
     return np.array([float(text) for text in texts])
 
