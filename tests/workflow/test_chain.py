@@ -41,6 +41,14 @@ def test_the_chain_ends_in_tables_figures_and_a_report(finished: Project) -> Non
     assert row["runs"].split() == [str(run_folder(finished, "kmeans").relative_to(finished.folder))]
 
 
+def test_snakemake_writes_its_own_report_too(finished: Project, tmp_path) -> None:
+    page = tmp_path / "report.html"
+    finished.snakemake("--report", str(page))
+    text = page.read_text()
+    for part in ("table-1.html", "figure-2.svg", "index.html", "All numbers", "sample standard deviation"):
+        assert part in text, part
+
+
 def test_nothing_is_left_to_do(finished: Project) -> None:
     started = children_seconds()
     assert "Nothing to be done" in finished.snakemake()
