@@ -21,6 +21,7 @@ from dica.files import IntegrityError, UserError, sha256_file, write_json, write
 from dica.layout import write_tables
 
 CELL = ("dica", "table-1", "drc/digits/acc")
+CELL_DECLARED = "params/artefacts/dica.yaml"
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test")
 
 
@@ -364,6 +365,49 @@ def test_an_absent_file_is_missing_not_wrong(project: Path, name: str) -> None:
     result = audit(project)
     assert result.code == 4, said(result)
     assert "missing" in said(result)
+
+
+def show_metrics(root: Path, *names: str) -> None:
+    """Let the table of digits show other metrics, in Git's absence."""
+    shutil.rmtree(root / ".git", ignore_errors=True)
+    edit_yaml(root / CELL_DECLARED, lambda body: body["artefacts"][CELL[1]].update(metrics=list(names)))
+
+
+def test_a_metric_that_one_run_lacks_spoils_the_cells_of_that_run_only(editable: Path, capsys) -> None:
+    show_metrics(editable, "acc", "nmi_geometric")
+    build_tables(editable)
+    assert worst(editable) == 0
+    edit_json(run_folder(editable) / "metrics.json", lambda stored: stored["headline"].pop("nmi_geometric"))
+    capsys.readouterr()
+    assert worst(editable) == 3
+    printed = capsys.readouterr().out
+    assert "cannot be rebuilt: results/runs/drc/digits/" in printed
+    assert "/metrics.json: lacks headline.nmi_geometric" in printed
+    assert "4 cells over 4 runs: 2 matches, 2 does not match" in printed
+    assert audit(editable, "kmeans/digits/nmi_geometric").code == 0
+
+
+def test_a_metric_that_no_run_was_scored_with_is_missing(editable: Path) -> None:
+    show_metrics(editable, "acc")
+    build_tables(editable)
+    show_metrics(editable, "acc", "acc_top5")
+    assert worst(editable) == 4
+    assert audit(editable).code == 0
+    result = audit(editable, "drc/digits/acc_top5")
+    assert result.code == 4
+    assert "lacks headline.acc_top5" in said(result)
+
+
+def test_a_time_that_one_run_lacks_spoils_every_ratio(editable: Path) -> None:
+    show_metrics(editable, "acc", "time_ratio")
+    edit_yaml(editable / CELL_DECLARED, lambda body: body["artefacts"][CELL[1]].update(options={"reference": "kmeans"}))
+    build_tables(editable)
+    assert worst(editable) == 0
+    edit_json(run_folder(editable, "kmeans") / "run.json", lambda record: record.pop("seconds"))
+    result = audit(editable, "drc/digits/time_ratio")
+    assert (result.code, "run.json: lacks seconds" in said(result)) == (4, True)
+    assert audit(editable).code == 0
+    assert worst(editable) == 3
 
 
 def test_predictions_that_are_none_are_a_finding(bare: Path) -> None:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,18 @@ import pandas as pd
 from dica import layout
 from dica.artefacts import Artefact, Row, headline_name, planned
 from dica.config import load_profile
-from dica.evidence import METRICS_KEYS, PLAN_KEYS, Checkout, Finding, RunAudit, RunChecks, compare, faults, read_record
+from dica.evidence import (
+    METRICS_KEYS,
+    NUMBER,
+    PLAN_KEYS,
+    Checkout,
+    Finding,
+    RunAudit,
+    RunChecks,
+    compare,
+    faults,
+    read_record,
+)
 from dica.files import IntegrityError, UserError
 from dica.identity import make_plan, rebuild_command, run_folder
 from dica.metrics import load_arrays
@@ -161,10 +173,34 @@ class Auditor:
         return found
 
     @cached_property
+    def lacking(self) -> dict[tuple[str, str], Finding]:
+        """(Folder, metric) of runs whose record lacks a metric that a table shows, with the reason.
+
+        Only that metric's cells cannot be rebuilt.
+        """
+        scored = [run for run in self.plan["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        plan = {**self.plan, "runs": [run for run in scored if run["path"] not in self.unscored]}
+        wanted = {
+            (run["path"], metric)
+            for artefact in self.artefacts.values()
+            for line, column in product(artefact.rows, artefact.columns)
+            for metric in artefact.metrics_of(column)
+            for run in planned(plan, artefact, line, column.key, metric)
+        }
+        needed = {place: _needed(place[1]) for place in sorted(wanted)}
+        read = cache(lambda folder, name, key: read_record(self.root / folder / name, {key: NUMBER})[1])
+        found = {place: read(place[0], *key) for place, key in needed.items()}
+        return {
+            place: Finding(findings[0].what, False, findings[0].detail, missing=True)
+            for place, findings in found.items()
+            if findings
+        }
+
+    @cached_property
     def rebuilt(self) -> pd.DataFrame:
         """The cells that plan, params/ and metrics give now, with the stored verdict where its ground is not in Git."""
         usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
-        frame = cells(usable, self.root, self.results, list(self.artefacts.values()))
+        frame = cells(usable, self.root, self.results, list(self.artefacts.values()), self.lacking)
         stored = {_key(row): row for row in self.cells}
         for name, texts in _verdicts(_parse(cells_text(frame)), stored).items():
             frame[name] = texts
@@ -328,10 +364,10 @@ class Auditor:
         known = {run["path"] for plan in (self.today, self.plan) for run in plan["runs"]}
         if any(folder not in known for folder in stored):
             return []  # the parameters have changed, which is said
-        unusable = {folder: self.unscored[folder] for folder in [*shown, *stored] if folder in self.unscored}
+        unusable = self._unusable(row, dict.fromkeys([*shown, *stored]))
         if unusable:
             return [
-                Finding("cells.csv", False, f"cannot be rebuilt: {folder}/metrics.json: {why.detail}", why.missing)
+                Finding("cells.csv", False, f"cannot be rebuilt: {folder}/{why.what}: {why.detail}", why.missing)
                 for folder, why in unusable.items()
             ]
         count, expected = self._times[_key(row)], self.expected.get(_key(row))
@@ -343,6 +379,15 @@ class Auditor:
             detail = "; ".join(f"{name}: stored {row[name]!r}, rebuilt {expected[name]!r}" for name in unlike)
             return [Finding("cells.csv", False, detail)]
         return [Finding("cells.csv", True, "the row is what params/ and the metrics give")]
+
+    def _unusable(self, row: dict, folders: Iterable[str]) -> dict[str, Finding]:
+        """Return the runs of a cell that do not give its number, with the reason."""
+        metric = row["metric"]
+        if metric == "time_ratio":  # it also rests on the runs that it is relative to
+            address = f"{row['paper']} {row['artefact']}"
+            folders = [run["path"] for run in self.plan["runs"] if address in run["needed_by"]]
+        found = {folder: self.unscored.get(folder) or self.lacking.get((folder, metric)) for folder in folders}
+        return {folder: why for folder, why in found.items() if why}
 
     @cached_property
     def _times(self) -> Counter:
@@ -361,7 +406,7 @@ class Auditor:
             return Finding(
                 what, None, f"made for other parameters than plan.json has now; build it again: {self.light}"
             )
-        if unusable := sorted(shown & set(self.unscored)):
+        if unusable := sorted(shown & {*self.unscored, *(folder for folder, _ in self.lacking)}):
             return Finding(what, None, f"cannot be laid out again without the metrics of {', '.join(unusable)}")
         absent, unlike = self._printed(artefact)
         if unlike:
@@ -459,6 +504,11 @@ def _grounds(row: dict) -> tuple[str, str]:
     seeds = f"{row['n']} of {row['seeds_planned']} seeds"
     before, found, _ = row["reason"].partition(seeds)
     return row["verdict"], before + found
+
+
+def _needed(metric: str) -> tuple[str, str]:
+    """Return the file of a run and the key in it that a table's metric is read from."""
+    return (RECORD, "seconds") if metric == "time_ratio" else ("metrics.json", f"headline.{headline_name(metric)}")
 
 
 def _line(artefact: Artefact | None, row: dict) -> Row | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,13 @@ def _load_run(entry: dict[str, Any], root: Path, state: Path) -> Run:
     return Run(entry, None, failure_reason(state / entry["id"]))
 
 
-def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Artefact]) -> pd.DataFrame:
+def cells(
+    plan: dict[str, Any],
+    root: Path,
+    results: str,
+    artefacts: Sequence[Artefact],
+    without: Collection[tuple[str, str]] = (),
+) -> pd.DataFrame:
     """Return one row for each (table, row, data set, metric): our number, the published one and the verdict.
 
     Parameters
@@ -147,6 +153,8 @@ def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Ar
         Results root of the profile, relative to `root`; holds `state/<id>/failed.json` of failed runs.
     artefacts
         Declared artefacts; figures are skipped.
+    without
+        (Run folder, metric) where a run lacks a metric: the audit leaves it out of that metric's cells alone.
 
     Returns
     -------
@@ -161,7 +169,8 @@ def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Ar
     by_id = {run.plan["id"]: run for run in load_runs(plan, root, results)}
 
     def runs_of(artefact: Artefact, row: Row, column: Column, metric: str) -> list[Run]:
-        return [by_id[entry["id"]] for entry in planned(plan, artefact, row, column.key, metric)]
+        entries = planned(plan, artefact, row, column.key, metric)
+        return [by_id[entry["id"]] for entry in entries if (entry["path"], metric) not in without]
 
     rows = [
         _cell(artefact, row, column, metric, runs_of, root)
