@@ -43,7 +43,7 @@ from dica.metrics import load_arrays
 from dica.runfiles import RECORD
 from dica.runid import run_id
 from dica.stats import mean, spread
-from dica.tables import CELL_COLUMNS, artefacts_of, cells, cells_text, load_plan
+from dica.tables import CELL_COLUMNS, artefacts_of, best_of, cells, cells_text, load_plan
 from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
@@ -337,7 +337,7 @@ class Auditor:
         if len(values) < len(runs):
             return []
         best = line.statistic == "best" if line else row["statistic"] == "best"
-        findings = [compare("value", row["value"], max(values) if best else mean(values))]
+        findings = [compare("value", row["value"], best_of(values, row["metric"]) if best else mean(values))]
         if len(values) > 1:
             findings.append(compare("spread", row["spread"], spread(values)))
         return findings

@@ -223,7 +223,7 @@ def _from_runs(
     theirs = artefact.protocol_of(row, column, metric) if runs else {}
     ours = _own_protocol(runs)
     mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs)
-    best = (min if metric in LOWER_IS_BETTER else max)(values) if values else None
+    best = best_of(values, metric) if values else None
     shown = (best if row.statistic == "best" else mean(values)) if values else None
     return {
         "value": None if shown is None else round(shown, DIGITS),
@@ -255,6 +255,11 @@ def _values(artefact: Artefact, row: Row, column: Column, metric: str, runs_of: 
         raise UserError(f"{artefact.address}: options.reference: {name!r} is no row; time_ratio is relative to one")
     base = [run.seconds(root) for run in runs_of(artefact, reference, column, metric) if run.metrics is not None]
     return [run.seconds(root) / mean(base) for run in done] if base else []
+
+
+def best_of(values: Sequence[float], metric: str) -> float:
+    """Return the best of some numbers of a metric."""
+    return (min if metric in LOWER_IS_BETTER else max)(values)
 
 
 def published_number(artefact: Artefact, row: Row, column: Column, metric: str, root: Path) -> printed.Published | None:
@@ -340,6 +345,7 @@ def _verdict(
         printed.decimals(text),
         not difference,
         difference,
+        metric in LOWER_IS_BETTER,
     )
     reason = [result.reason]
     if len(values) < len(runs):
