@@ -98,11 +98,15 @@ class Trained:
     @cached_property
     def predicted(self) -> np.ndarray:
         """The class that each scored image's cluster stands for, or -1."""
-        assignment = self.stored[0].astype(np.int64)
-        if self.config["params"].get("supervised", False):
-            return assignment
-        clusters = int(self.config["params"]["num_clusters"])
-        return metrics.cluster_map(self.labels, assignment, num_clusters=clusters)[assignment]
+        params = self.config["params"]
+        scored = metrics.scored_partition(
+            metrics.load_arrays(self.folder / "predictions.npz"),
+            metrics.load_arrays(self.labels_file),
+            params["eval_split"],
+        )
+        supervised = params.get("supervised", False)
+        found = metrics.confusion(*scored, num_clusters=int(params["num_clusters"]), supervised=supervised)
+        return found.mapping[self.stored[0].astype(np.int64)]
 
     def take(self, rows: np.ndarray) -> Tensor:
         """Return scored images (n, C, H, W) uint8 by their position."""

@@ -20,9 +20,10 @@ VERDICTS = (
 
 RULE = (
     "Verdict: the 95 % Welch interval of (mean of our seeds − published number), widened by half a unit of the "
-    "last printed digit, contains 0: agrees; else ours is worse or better (lower is better for errors). Where the "
-    "paper prints no spread or no number of runs, our own spread stands in for it, with one run. A best of n is compared only with a best of as many "
-    "runs, as single draws. Not comparable: fewer than 2 seeds, unlike protocols, or no published number."
+    "last printed digit, contains 0: agrees; else ours is worse or better (of errors the lower one is better). Where "
+    "the paper prints no spread or no number of runs, our own spread stands in for it, with one run. A best of n is "
+    "compared only with a best of as many runs, as single draws. Not comparable: fewer than 2 seeds, unlike "
+    "protocols, or no published number."
 )
 
 
@@ -96,7 +97,8 @@ def verdict(
     Returns
     -------
     Verdict
-        `agrees`, `worse` or `better` (ours than the published one), `not comparable` or (without any value of ours) `not run`.
+        `agrees`, `worse` or `better` (ours than the published one), `not comparable` or (without any value of ours)
+        `not run`.
     """
     factor = {"fraction": 1.0, "percent": 100.0}[scale]
     values = [factor * value for value in ours]
