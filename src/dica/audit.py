@@ -3,9 +3,10 @@
 Offline, without GPU or DVC remote; nothing is written. What could not be checked is said, not passed over.
 
 What each check rests on: a row of cells.csv on the plan, params/ and the runs' metrics; a printed table on its rows; a
-run's files on run.json; its metrics on predictions and labels; the labels on the fingerprint in the run's id; and all
-of them together on Git, which alone notices files that were changed in agreement with each other. An analysis names the
-predictions that it is of; what it says of them takes weights and images to make again, and is Git's to vouch for.
+figure on its runs and analyses, from which it is drawn again; a run's files on run.json; its metrics on predictions and
+labels; the labels on the fingerprint in the run's id; and all of them together on Git, which alone notices files that
+were changed in agreement with each other. An analysis names the predictions that it is of; what it says of them takes
+weights and images to make again, and is Git's to vouch for.
 """
 
 from __future__ import annotations
@@ -128,14 +129,14 @@ class Auditor:
         return make_plan(self.profile, self.root)
 
     @cached_property
+    def declared(self) -> list[Artefact]:
+        """The tables and figures that are regenerated."""
+        return [artefact for artefact in artefacts_of(self.today, self.root) if artefact.regenerated]
+
+    @cached_property
     def artefacts(self) -> dict[tuple[str, str], Artefact]:
         """The declared tables by paper and name."""
-        declared = artefacts_of(self.today, self.root)
-        return {
-            (artefact.paper, artefact.name): artefact
-            for artefact in declared
-            if artefact.kind == "table" and artefact.regenerated
-        }
+        return {(artefact.paper, artefact.name): artefact for artefact in self.declared if artefact.kind == "table"}
 
     @cached_property
     def plan(self) -> dict:
@@ -173,13 +174,18 @@ class Auditor:
         return found
 
     @cached_property
+    def usable(self) -> dict:
+        """The plan without the runs whose metrics cannot be used."""
+        return {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
+
+    @cached_property
     def lacking(self) -> dict[tuple[str, str], Finding]:
         """(Folder, metric) of runs whose record lacks a metric that a table shows, with the reason.
 
         Only that metric's cells cannot be rebuilt.
         """
-        scored = [run for run in self.plan["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
-        plan = {**self.plan, "runs": [run for run in scored if run["path"] not in self.unscored]}
+        scored = [run for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        plan = {**self.plan, "runs": scored}
         wanted = {
             (run["path"], metric)
             for artefact in self.artefacts.values()
@@ -199,8 +205,7 @@ class Auditor:
     @cached_property
     def rebuilt(self) -> pd.DataFrame:
         """The cells that plan, params/ and metrics give now, with the stored verdict where its ground is not in Git."""
-        usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
-        frame = cells(usable, self.root, self.results, list(self.artefacts.values()), self.lacking)
+        frame = cells(self.usable, self.root, self.results, list(self.artefacts.values()), self.lacking)
         stored = {_key(row): row for row in self.cells}
         for name, texts in _verdicts(_parse(cells_text(frame)), stored).items():
             frame[name] = texts
@@ -250,7 +255,7 @@ class Auditor:
         return CellAudit(address, row, runs, findings, self._rebuild(folders or asked))
 
     def beside(self) -> list[CellAudit]:
-        """Check what no cell shows: runs of figures alone, analyses, and the tables that are made of runs directly."""
+        """Check what no cell shows: runs of figures alone, analyses, tables that are made of runs directly, figures."""
         shown = set(chain.from_iterable(row["runs"].split() for row in self.every()))
         others = [run for run in self.plan["runs"] if run["path"] not in shown]
         others = [run for run in others if (self.root / run["path"] / RECORD).is_file()]
@@ -267,6 +272,7 @@ class Auditor:
             "runs of figures alone": (runs, labels, [f"{run.folder}/" for run in runs]),
             "analyses": ([], self._check_analyses(), [folder]),
             "statistics and bounds": ([], self._check_remade(), [f"{self.results}/tables/statistics/"]),
+            "figures": ([], self._check_figures(), [f"{self.results}/figures/"]),
         }
         return [
             CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
@@ -303,19 +309,35 @@ class Auditor:
         names = [name for name in REMADE if (stored / name).is_file()]
         if not names:
             return []
-        usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
-        scored = [run["path"] for run in usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        scored = [run["path"] for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
         if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
             detail = f"cannot be made again without the predictions of {', '.join(absent)}"
             return [Finding("statistics", False, detail, missing=True)]
         with TemporaryDirectory() as made:
             try:
-                remake(usable, self.root, self.results, Path(made))
+                remake(self.usable, self.root, self.results, Path(made))
             except (UserError, KeyError, ValueError, TypeError, IndexError) as error:
                 return [Finding("statistics", False, f"cannot be made again: {error}")]
             same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
         wrong = f"differs from what the runs give; build it again: {self.light}"
         return [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
+
+    def _check_figures(self) -> list[Finding]:
+        """Draw the figures again and compare them with those that are stored."""
+        figures = [artefact for artefact in self.declared if artefact.kind == "figure"]
+        if not figures:
+            return []
+        from dica.figures.checks import check_figure  # heavy, and only this needs it
+
+        findings = []
+        for artefact in figures:
+            shown = {run["path"] for run in self.plan["runs"] if artefact.address in run["needed_by"]}
+            if unusable := sorted(shown & set(self.unscored)):
+                detail = f"cannot be drawn again without the metrics of {', '.join(unusable)}"
+                findings.append(Finding(artefact.address, None, detail))
+            else:
+                findings.append(check_figure(artefact, self.usable, self.root, self.results))
+        return findings
 
     def _planned(self, plan: dict, row: dict) -> list[str]:
         """Return the folders of the runs that a plan holds for a cell."""
