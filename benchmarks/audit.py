@@ -21,6 +21,7 @@ from common import ROOT, machine, write
 
 from dica.artefacts import load_artefacts
 from dica.config import load_profile
+from dica.figures import write_figures
 from dica.files import sha256_file, write_json
 from dica.identity import make_plan, write_plan
 from dica.layout import write_tables
@@ -28,20 +29,21 @@ from dica.metrics import evaluate_files
 from dica.tables import artefacts_of, cells, write_cells
 
 SEEDS = 17
-SHOWN = ["dica table-1", "dica table-2"]
+SHOWN = ["dica table-1", "dica table-2", "dica figure-1", "dica figure-2"]
 DONORS = {"digits": "crlc", "cifar10-jpeg": "kmeans"}
 
 
 def copy_project(root: Path, project: Path) -> dict:
-    """Copy what an audit reads, with profiles and tables that ask for 204 runs; return their plan."""
+    """Copy what an audit reads, with a profile, tables and figures that ask for 204 runs; return their plan."""
     for part in ("params", "workflow", "src", "data/labels"):
         shutil.copytree(root / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "Snakefile", project)
     declared = project / "params/artefacts/dica.yaml"
     body = yaml.safe_load(declared.read_text())
-    for name in ("table-1", "table-2"):
-        body["artefacts"][name]["seeds"] = SEEDS
-        for row in body["artefacts"][name]["rows"]:
+    for name in SHOWN:
+        artefact = body["artefacts"][name.split()[1]]
+        artefact["seeds"] = SEEDS
+        for row in artefact["rows"]:
             row.pop("seeds", None)
     declared.write_text(yaml.safe_dump(body, sort_keys=False))
     profile = project / "params/archive.yaml"
@@ -78,6 +80,7 @@ def main() -> None:
         frame = cells(plan, project, "results", declared)
         write_cells(frame, project / "results/tables/cells.csv")
         write_tables(declared, frame, plan, project / "results/tables")
+        write_figures(declared, plan, project, "results", project / "results/figures")
         identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark")
         for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "results")):
             subprocess.run(["git", *identity, *command], cwd=project, check=True)

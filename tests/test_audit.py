@@ -17,10 +17,13 @@ from dica import identity, metrics, tables
 from dica.audit import Auditor, CellAudit, remake
 from dica.config import load_profile
 from dica.data.prepared import fingerprint, labels_digest
+from dica.figures import write_figures
+from dica.figures.checks import DRAWN_WITH
 from dica.files import IntegrityError, UserError, sha256_file, write_json, write_npz
 from dica.layout import write_tables
 
 CELL = ("dica", "table-1", "drc/digits/acc")
+CELL_DECLARED = "params/artefacts/dica.yaml"
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test")
 
 
@@ -59,6 +62,11 @@ def build_tables(root: Path) -> None:
     frame = tables.cells(plan, root, "results", declared)
     tables.write_cells(frame, root / "results/tables/cells.csv")
     write_tables(declared, frame, plan, root / "results/tables")
+
+
+def draw_figures(root: Path) -> None:
+    plan = tables.load_plan(root / "results/plan.json")
+    write_figures(tables.artefacts_of(plan, root), plan, root, "results", root / "results/figures")
 
 
 def evaluate(root: Path, folder: Path) -> None:
@@ -366,6 +374,49 @@ def test_an_absent_file_is_missing_not_wrong(project: Path, name: str) -> None:
     assert "missing" in said(result)
 
 
+def show_metrics(root: Path, *names: str) -> None:
+    """Let the table of digits show other metrics, in Git's absence."""
+    shutil.rmtree(root / ".git", ignore_errors=True)
+    edit_yaml(root / CELL_DECLARED, lambda body: body["artefacts"][CELL[1]].update(metrics=list(names)))
+
+
+def test_a_metric_that_one_run_lacks_spoils_the_cells_of_that_run_only(editable: Path, capsys) -> None:
+    show_metrics(editable, "acc", "nmi_geometric")
+    build_tables(editable)
+    assert worst(editable) == 0
+    edit_json(run_folder(editable) / "metrics.json", lambda stored: stored["headline"].pop("nmi_geometric"))
+    capsys.readouterr()
+    assert worst(editable) == 3
+    printed = capsys.readouterr().out
+    assert "cannot be rebuilt: results/runs/drc/digits/" in printed
+    assert "/metrics.json: lacks headline.nmi_geometric" in printed
+    assert "4 cells over 4 runs: 2 matches, 2 does not match" in printed
+    assert audit(editable, "kmeans/digits/nmi_geometric").code == 0
+
+
+def test_a_metric_that_no_run_was_scored_with_is_missing(editable: Path) -> None:
+    show_metrics(editable, "acc")
+    build_tables(editable)
+    show_metrics(editable, "acc", "acc_top5")
+    assert worst(editable) == 4
+    assert audit(editable).code == 0
+    result = audit(editable, "drc/digits/acc_top5")
+    assert result.code == 4
+    assert "lacks headline.acc_top5" in said(result)
+
+
+def test_a_time_that_one_run_lacks_spoils_every_ratio(editable: Path) -> None:
+    show_metrics(editable, "acc", "time_ratio")
+    edit_yaml(editable / CELL_DECLARED, lambda body: body["artefacts"][CELL[1]].update(options={"reference": "kmeans"}))
+    build_tables(editable)
+    assert worst(editable) == 0
+    edit_json(run_folder(editable, "kmeans") / "run.json", lambda record: record.pop("seconds"))
+    result = audit(editable, "drc/digits/time_ratio")
+    assert (result.code, "run.json: lacks seconds" in said(result)) == (4, True)
+    assert audit(editable).code == 0
+    assert worst(editable) == 3
+
+
 def test_predictions_that_are_none_are_a_finding(bare: Path) -> None:
     for arrays in ({"num_clusters": np.array("ten")}, {"num_clusters": np.int64(10), "train_assignment": np.zeros(3)}):
         write_npz(run_folder(bare) / "predictions.npz", arrays)
@@ -460,7 +511,7 @@ def test_a_project_inside_another_repository_is_found(editable: Path, tmp_path: 
     shutil.rmtree(editable / ".git")
     for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "all")):
         subprocess.run(["git", *IDENTITY, *command], cwd=tmp_path, check=True)
-    assert "git: runs, labels and tables are as committed" in said(audit(editable), True)
+    assert "git: what it rests on is as committed" in said(audit(editable), True)
     edit_json(run_folder(editable) / "run.json", lambda record: record.update(commit="f" * 40))
     assert audit(editable).code == 3
 
@@ -560,8 +611,116 @@ def test_a_run_that_only_a_figure_shows_is_checked_with_all_cells(editable: Path
     plan = identity.make_plan(load_profile(editable / "params/archive.yaml", editable), editable)
     identity.write_plan(plan, editable / "results/plan.json")
     build_tables(editable)
+    assert worst(editable) == 4
+    assert "figures  dica figure-2: missing: figure-2.svg, figure-2.png" in capsys.readouterr().out
+    draw_figures(editable)
     auditor = Auditor(editable)
-    assert [(len(found.runs), found.code) for found in auditor.beside()] == [(4, 0)]
+    assert [(len(found.runs), found.code) for found in auditor.beside()] == [(4, 0), (0, 0)]
     (run_folder(editable) / "history.csv").write_text("epoch\n")
     assert worst(editable) == 3
     assert "history.csv: changed" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def drawn_once(committed: Path, tmp_path_factory) -> Path:
+    """The archive with a figure beside its table, without Git."""
+    root = Path(shutil.copytree(committed, tmp_path_factory.mktemp("drawn") / "project"))
+    shutil.rmtree(root / ".git")
+    shown = ["dica table-1", "dica figure-2"]
+    edit_yaml(root / "params/archive.yaml", lambda body: body.update(artefacts=shown))
+    edit_yaml(root / CELL_DECLARED, lambda body: body["artefacts"]["figure-2"].update(seeds=2))
+    plan = identity.make_plan(load_profile(root / "params/archive.yaml", root), root)
+    identity.write_plan(plan, root / "results/plan.json")
+    build_tables(root)
+    draw_figures(root)
+    return root
+
+
+@pytest.fixture
+def drawn(drawn_once: Path) -> Path:
+    """The same, put back afterwards."""
+    kept = drawn_once.with_name("kept")
+    shutil.copytree(drawn_once / "results", kept)
+    yield drawn_once
+    shutil.rmtree(drawn_once / "results")
+    shutil.move(kept, drawn_once / "results")
+
+
+def figures_say(root: Path) -> tuple[int, str]:
+    """Audit the figures; return their code and what is said of them."""
+    (found,) = [found for found in Auditor(root).beside() if found.address == "figures"]
+    return found.code, "; ".join(f"{finding.what}: {finding.detail}" for finding in found.findings)
+
+
+def edit_bytes(path: Path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+
+
+def test_a_figure_that_is_as_drawn_matches(drawn: Path) -> None:
+    assert worst(drawn) == 0
+    assert figures_say(drawn) == (0, "dica figure-2: is what the runs give; git: no Git checkout: changes that agree "
+                                     "with each other go unnoticed")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tamper", "code", "message"),
+    [
+        (lambda svg, png: edit_bytes(svg, b'<path d="M ', b'<path d="M 1'), 3, "differs from what the runs give"),
+        (lambda svg, png: edit_bytes(svg, b": 0.", b": 1."), 3, "says other numbers than the runs give"),
+        (lambda svg, png: edit_bytes(svg, b"dica with", b"paint"), 3, "does not say what drew it"),
+        (lambda svg, png: edit_bytes(png, b"IDAT", b"IDAt"), 3, "the PNG is not the one"),
+        (lambda svg, png: png.unlink(), 4, "missing: figure-2.png"),
+        (lambda svg, png: svg.unlink(), 4, "missing: figure-2.svg"),
+    ],
+)
+def test_a_changed_figure_is_noticed(drawn: Path, tamper, code: int, message: str) -> None:
+    folder = drawn / "results/figures/dica"
+    tamper(folder / "figure-2.svg", folder / "figure-2.png")
+    found, said_ = figures_say(drawn)
+    assert (found, message in said_) == (code, True), said_
+    assert worst(drawn) == code
+
+
+def test_a_figure_of_older_runs_is_noticed(drawn: Path) -> None:
+    """Predictions, record and tables are made anew, the figure is not."""
+    folder = run_folder(drawn)
+    arrays = metrics.load_arrays(folder / "predictions.npz")
+    arrays["train_assignment"][:60] = 0
+    write_npz(folder / "predictions.npz", arrays)
+    evaluate(drawn, folder)
+    files = {"predictions.npz": sha256_file(folder / "predictions.npz")}
+    edit_json(folder / "run.json", lambda record: record["files"].update(files))
+    build_tables(drawn)
+    assert audit(drawn).code == 0
+    assert "says other numbers" in figures_say(drawn)[1]
+    draw_figures(drawn)
+    assert worst(drawn) == 0
+
+
+def test_other_libraries_than_those_that_drew_a_figure_are_a_note(drawn: Path) -> None:
+    """A line may then lie elsewhere; the words and the PNG are checked all the same."""
+    svg, png = (drawn / f"results/figures/dica/figure-2.{kind}" for kind in ("svg", "png"))
+    (versions,) = DRAWN_WITH.findall(svg.read_bytes())
+    edit_bytes(svg, versions, b"matplotlib 1.0")
+    edit_bytes(svg, b'<path d="M ', b'<path d="M 1')
+    code, text = figures_say(drawn)
+    assert (code, "drawn with matplotlib 1.0, it was not drawn again" in text) == (0, True)
+    edit_bytes(svg, b": 0.", b": 1.")
+    assert figures_say(drawn)[0] == 3
+    edit_bytes(svg, b": 1.", b": 0.")
+    png.write_bytes(png.read_bytes() + b" ")
+    assert figures_say(drawn)[0] == 3
+
+
+def test_a_figure_whose_runs_are_damaged_is_told_from_a_changed_one(drawn: Path) -> None:
+    folder = run_folder(drawn)
+    metrics_file = (folder / "metrics.json").read_bytes()
+    (folder / "metrics.json").write_text("{}")
+    code, text = figures_say(drawn)
+    assert (code, "cannot be drawn again without the metrics of results/runs/drc" in text) == (0, True)
+    (folder / "metrics.json").write_bytes(metrics_file)
+    (folder / "history.csv").unlink()
+    code, text = figures_say(drawn)
+    assert (code, "cannot be drawn again without results/runs/drc" in text) == (4, True)

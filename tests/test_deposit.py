@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def project(tmp_path_factory, root: Path) -> Path:
     folder = make_archive(tmp_path_factory.mktemp("deposit") / "project", root)
     for part in ("src/dica", "workflow"):
         shutil.copytree(root / part, folder / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("LICENSE", "requirements.lock", "README.md", "CITATION.cff"):
+    shutil.copytree(root / "docs", folder / "docs")
+    for name in ("LICENSE", "requirements.lock", "README.md", "CONTRIBUTING.md", "CITATION.cff"):
         shutil.copy(root / name, folder)
     plan = load_plan(folder / "results/plan.json")
     write_statistics(plan, folder, "results", folder / "results/tables/statistics")
@@ -71,6 +73,13 @@ def test_two_builds_are_equal_bytes(project: Path, built: Path, tmp_path: Path) 
     (elsewhere / "results/models/weights").touch()
     deposit.build(elsewhere, "results", tmp_path / NAME)
     assert (tmp_path / NAME).read_bytes() == built.read_bytes()
+
+
+def test_every_page_that_the_readme_leads_to_is_inside(project: Path, built: Path) -> None:
+    inside = {name.partition("/")[2] for name in members(built)}
+    links = set(re.findall(r"\]\((?!http|results/)([^)#]+)", (project / "README.md").read_text()))
+    assert {"docs/engine.md", "docs/performance.md", "docs/reliability.md"} <= links
+    assert links <= inside
 
 
 def test_a_sound_deposit_passes(built: Path) -> None:

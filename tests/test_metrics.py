@@ -206,6 +206,34 @@ def test_labels_are_all_missing(stored):
         metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
 
 
+def test_confusion_counts_what_is_scored() -> None:
+    """Four clusters for two classes; an image without a label and one that is not judged count nowhere."""
+    labels = {"train": np.array([0, 0, 0, 1, 1, 1, 1, -1, 0]), "test": np.array([1])}
+    stored = {"train_assignment": np.array([3, 3, 0, 1, 1, 1, 3, 2, 2]), "test_assignment": np.array([1])}
+    stored["train_judged"] = np.arange(9) < 8
+    scored = metrics.scored_partition(stored, labels, "train")
+    found = metrics.confusion(*scored, 2, 4)
+    assert found.counts.tolist() == [[1, 0], [0, 3], [0, 0], [2, 1]]
+    assert (found.mapping.tolist(), found.order) == ([-1, 1, -1, 0], [3, 1, 0, 2])
+    assert found.right.tolist() == [2, 3]
+    score = metrics.evaluate(*scored, 4, 2)
+    assert found.right.sum() / found.counts.sum() == pytest.approx(score["acc"])
+    named = metrics.confusion(*scored, 2, 4, supervised=True)
+    assert (named.mapping.tolist(), named.right.tolist()) == ([0, 1, -1, -1], [1, 3])
+    both = metrics.confusion(*metrics.scored_partition(stored, labels, "all"), 2, 4)
+    assert both.counts.sum() == found.counts.sum() + 1
+
+
+def test_a_partition_of_other_images_is_refused() -> None:
+    labels = {"train": np.array([0, 1]), "test": np.array([1])}
+    with pytest.raises(UserError, match="lacks test_assignment"):
+        metrics.scored_partition({"train_assignment": np.array([0, 1])}, labels, "all")
+    with pytest.raises(UserError, match="train_assignment: 3 assignments, 2 labels"):
+        metrics.scored_partition({"train_assignment": np.array([0, 1, 1])}, labels, "train")
+    with pytest.raises(UserError, match="same images"):
+        metrics.confusion([0, 1], [0])
+
+
 def test_a_supervised_run_names_classes(tmp_path: Path) -> None:
     true, named = np.array([0, 1, 2, 0, -1]), np.array([1, 2, 0, 0, 1])
     write_npz(tmp_path / "labels.npz", {"train": true})

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from dica import analyse, metrics, train
+from dica import analyse, metrics, report_runs, scoring, train
 from dica.artefacts import PLOTS, analyses, analysis_path, load_artefacts
 from dica.config import load_method, method_names
 from dica.figures import clusters, draw, pictures, to_bytes
@@ -165,6 +165,40 @@ def test_axes_say_what_they_show_and_in_what_unit(project, plot: str, labels: se
     found = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel()) if text}
     assert found == labels
     plt.close(figure)
+
+
+def test_the_confusion_figure_counts_as_the_report_and_dica_evaluate(project, root: Path, tmp_path: Path) -> None:
+    """Unlabelled and unjudged images count in none of the three; a cluster without a class is shown in all."""
+    plan = project[1]
+    folder = Path(shutil.copytree(project[0], tmp_path / "project"))
+    labels = np.where(np.arange(48) % 5 == 0, -1, np.arange(48) % 3).astype(np.int16)
+    write_npz(folder / "data/labels/digits.npz", {"train": labels})
+    write_json(folder / "data/labels/digits.json", {"classes": ["a", "b", "c"]})
+    path = folder / plan["runs"][0]["path"] / "predictions.npz"
+    stored = metrics.load_arrays(path)
+    judged = np.arange(48) % 7 != 0
+    write_npz(path, {**stored, "train_judged": judged, "train_assignment": (np.arange(48) % 4).astype(np.int16)})
+    figure, words = figure_of((folder, plan), "confusion")
+    axes = figure.axes[0]
+    drawn = np.zeros((3, CLASSES), dtype=int)
+    for text in axes.texts:
+        drawn[int(text.get_position()[1]), int(text.get_position()[0])] = int(text.get_text())
+    counted = (labels >= 0) & judged
+    assert drawn.sum() == counted.sum()
+    headings = [label.get_text() for label in axes.get_xticklabels()]
+    assert headings[:3] == ["a", "b", "c"]
+    assert all(heading.startswith("none (") for heading in headings[3:])
+    assert f"of {counted.sum()} right" in words
+    plt.close(figure)
+    truth = report_runs.Truth({"train": labels}, ("a", "b", "c"))
+    shown = report_runs.confusion(path, truth, "train", by_identity=False)
+    assert [[count for count, _ in cells] for _, cells in shown["rows"]] == drawn.tolist()
+    np.save(tmp_path / "a.npy", np.where(judged, np.arange(48) % 4, 0))
+    write_npz(folder / "data/labels/digits.npz", {"train": np.where(judged, labels, -1)})
+    shutil.copytree(root / "params", folder / "params", dirs_exist_ok=True)
+    scored = scoring.score(tmp_path / "a.npy", "digits", folder, num_clusters=CLASSES)
+    order = metrics.Confusion(np.array(scored["confusion"]), np.array(scored["map"])).order
+    assert np.array(scored["confusion"])[order].T.tolist() == drawn.tolist()
 
 
 def test_curves_are_those_of_the_looks(project) -> None:

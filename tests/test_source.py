@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from dica import config, identity, train
+from dica.analyse import Trained, embedding
 from dica.data.resident import ResidentImages
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json
+from dica.methods.base import Method
 from dica.trained import Place, load_trained
 from dica.validation import load_yaml
 from test_config import edit, project  # noqa: F401 - a fixture
@@ -52,16 +55,32 @@ def test_a_source_that_cannot_be_is_refused(project: Path) -> None:  # noqa: F81
         body["variants"]["a"] = {"source": {"method": "kmeans", "variant": "b"}}
         body["variants"]["b"] = {"source": {"method": "kmeans", "variant": "a"}}
         body["variants"]["c"] = {"source": {"method": "drx", "variant": "full"}}
+        body["variants"]["e"] = {"source": {"method": "probe", "variant": "full"}}
+        body["variants"]["f"] = {"source": {"method": "kmeans", "variant": "on-drc"}}
+        body["variants"]["g"] = {"source": {"method": "kmeans", "variant": "full"}}
         body["variants"]["d"] = {"top5": True, "num_clusters": 4}
 
     edit(project, "kmeans", change)
     for variant, expected in [
         ("a", r"kmeans\.yaml: b: source: .*kmeans \(a\) <- kmeans \(b\) <- kmeans \(a\)"),
         ("c", r"kmeans\.yaml: c: source: unknown method 'drx'"),
+        ("e", r"kmeans\.yaml: e: source: a probe run .* cannot be loaded again, .*; use that run itself: imc-swav"),
+        ("f", r"kmeans\.yaml: f: source: a kmeans run .* use that run itself: drc \(full\)"),
         ("d", "top5: needs 5 clusters, there are 4"),
     ]:
         with pytest.raises(UserError, match=expected):
             config.resolve("kmeans", variant, "digits", archive_profile(), project)
+    assert config.resolve("kmeans", "g", "digits", archive_profile(), project)["source"]["method"] == "kmeans"
+
+
+def test_whoever_adopts_a_run_can_be_loaded_again_or_is_known_not_to_be() -> None:
+    """A new method that builds on another belongs to one of the two."""
+    adopting = set()
+    for name in config.method_names(ROOT):
+        module = importlib.import_module(f"dica.methods.{name.replace('-', '_')}")
+        classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Method)]
+        adopting |= {name for kind in classes if kind.__module__ == module.__name__ and "adopt" in vars(kind)}
+    assert adopting == {*config.MADE_OF_SOURCE, "dccm", "crlc-two-stage"}
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +162,14 @@ def test_a_source_is_proved_before_it_is_used(chain: Path, tmp_path: Path, capsy
         (tmp_path / "below" / name).write_bytes((chain / "below" / name).read_bytes())
     models.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     fails(3, "its SHA-256 is not the one in", *source_of(tmp_path))
+
+
+def test_a_run_that_weights_alone_do_not_make_is_not_analysed(chain: Path) -> None:
+    """Features may be as many as pixels: its weights could then be loaded, and it would look at pixels."""
+    assert train.main(arguments(chain, "above", "looked-at", *source_of(chain))) == 0
+    run = Trained(chain / "looked-at", chain / "looked-at-models", chain / "data", chain / "data/labels.npz")
+    with pytest.raises(UserError, match=r"looked-at: a kmeans run .* use that run itself: imc-swav \(full\)"):
+        embedding(run)
 
 
 def test_a_method_without_a_use_for_a_source_says_so(tmp_path: Path) -> None:

@@ -57,14 +57,14 @@ def test_without_a_published_spread_ours_stands_in_for_one_run():
     reach = half * s * np.sqrt(1 + 1 / 5) + 0.0005
     inside, outside = stats.mean(OURS) - reach + 1e-6, stats.mean(OURS) - reach - 1e-6
     assert judge(OURS, inside).mark == "agrees"
-    assert judge(OURS, outside).mark == "above"
-    assert judge(OURS, outside, published_n=5).mark == "above", "a count without a spread changes nothing"
+    assert judge(OURS, outside).mark == "better"
+    assert judge(OURS, outside, published_n=5).mark == "better", "a count without a spread changes nothing"
 
 
 def test_rounding_allows_half_a_unit():
     same = [0.5, 0.5, 0.5]
     assert judge(same, 0.5004, decimals=3).mark == "agrees"
-    assert judge(same, 0.5006, decimals=3).mark == "below"
+    assert judge(same, 0.5006, decimals=3).mark == "worse"
     assert judge(same, 0.54, decimals=1).mark == "agrees"
     assert judge(same, 0.5, published_std=0.0, published_n=5).mark == "agrees"
 
@@ -80,14 +80,23 @@ def test_shifting_ours_flips_the_verdict(statistic, scale):
         "decimals": 1 if scale == "percent" else 3,
     }
     assert judge(OURS, published, **options).mark == "agrees"
-    assert judge([value - 1 for value in OURS], published, **options).mark == "below"
-    assert judge([value + 1 for value in OURS], published, **options).mark == "above"
+    assert judge([value - 1 for value in OURS], published, **options).mark == "worse"
+    assert judge([value + 1 for value in OURS], published, **options).mark == "better"
 
 
 def test_verdict_is_symmetric_and_monotone():
     marks = [judge([value + shift for value in OURS], 0.71).mark for shift in np.linspace(-0.2, 0.2, 81)]
     changes = [mark for k, mark in enumerate(marks) if k == 0 or mark != marks[k - 1]]
-    assert changes == ["below", "agrees", "above"]
+    assert changes == ["worse", "agrees", "better"]
+
+
+def test_of_an_error_the_lower_one_is_better():
+    for shift, mark, sign in ((-0.3, "better", "-"), (0.3, "worse", "+")):
+        result = judge([value + shift for value in OURS], 0.71, lower_is_better=True)
+        assert result.mark == mark
+        assert result.reason.startswith(f"difference {sign}0."), "the difference keeps its sign"
+    best = judge(OURS, 0.7, statistic="best", published_n=5, lower_is_better=True)
+    assert best.reason.startswith("difference +0.0000"), "the best of errors is the least"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_no_runs():
 
 
 def test_every_mark_is_listed():
-    of_runs = {"agrees", "below", "above", "not comparable", "not run", "failed", "published only"}
+    of_runs = {"agrees", "worse", "better", "not comparable", "not run", "failed", "published only"}
     assert of_runs | {"equal", "differs"} == set(stats.VERDICTS)
     assert "95 %" in stats.RULE
 

@@ -153,7 +153,7 @@ def test_verdicts_of_the_example(frame):
     agreeing = cell(frame, "dica table-2 imc-swav/cifar10-jpeg/acc")
     assert (agreeing["verdict"], agreeing["published"], agreeing["published_std"]) == ("agrees", "0.891", "0.005")
     assert agreeing["protocol"].endswith("paper: trained on train, evaluated on test, 500 epochs")
-    assert cell(frame, "dica table-2 drc/cifar10-jpeg/acc")["verdict"] == "below"
+    assert cell(frame, "dica table-2 drc/cifar10-jpeg/acc")["verdict"] == "worse"
     assert cell(frame, "drc table-1 drc-best/cifar10/acc")["verdict"] == "agrees"
     assert cell(frame, "drc table-1 drc/cifar20/acc")["verdict"] == "not run"
     assert cell(frame, "drc table-1 sc/cifar10/acc")["verdict"] == "published only"
@@ -162,6 +162,25 @@ def test_verdicts_of_the_example(frame):
     single = cell(frame, "imc-swav table-2 imc-swav/cifar10/acc")
     assert single["verdict"] == "not comparable"
     assert single["reason"] == "only one seed: no spread, so no interval; 1 of 15 seeds"
+
+
+def test_an_error_is_better_where_it_is_lower(project):
+    (artefact,) = load_artefacts(project, ["crlc table-3"])
+    plan = factory.make_plan([artefact])
+    for variant, correct in (("per-class-1", 0.9), ("per-class-2", 0.1)):
+        for k, entry in enumerate(run for run in plan["runs"] if run["variant"] == variant):
+            write_run(project, entry, correct + 0.01 * k)
+    rows = tables.cells(plan, project, "results", [artefact])
+    found = {row.column: row for row in rows[rows["row"] == "crlc-semi"].itertuples()}
+    low, high = found["cifar10-labels-10"], found["cifar10-labels-20"]
+    assert low.value < float(low.published)
+    assert high.value > float(high.published)
+    assert (low.verdict, high.verdict) == ("better", "worse")
+    text = layout.render(artefact, rows, plan)
+    (ours,) = [line for line in text["md"].splitlines() if line.startswith("| ↳ here")]
+    assert " better |" in ours.split("±")[1]
+    assert " worse |" in ours.split("±")[2]
+    assert r"$\succ$" in text["tex"]
 
 
 def test_only_runs_of_the_plan_count(project):
@@ -291,12 +310,12 @@ def texts(example, frame):
     return {a.address: layout.render(a, frame, plan) for a in artefacts if a.kind == "table"}
 
 
-def test_ours_stand_below_the_published_line(texts):
+def test_ours_stand_under_the_published_line(texts):
     lines = texts["dica table-2"]["md"].splitlines()
     at = next(k for k, line in enumerate(lines) if line.startswith("| DRC"))
     assert "0.716" in lines[at]
     assert lines[at + 1].startswith("| ↳ here, mean of 3, 30 of 500 epochs |")
-    assert lines[at + 1].count("below") == 3
+    assert lines[at + 1].count(" worse") == 3
 
 
 def test_every_markdown_row_has_every_column(texts):

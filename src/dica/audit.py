@@ -3,9 +3,10 @@
 Offline, without GPU or DVC remote; nothing is written. What could not be checked is said, not passed over.
 
 What each check rests on: a row of cells.csv on the plan, params/ and the runs' metrics; a printed table on its rows; a
-run's files on run.json; its metrics on predictions and labels; the labels on the fingerprint in the run's id; and all
-of them together on Git, which alone notices files that were changed in agreement with each other. An analysis names the
-predictions that it is of; what it says of them takes weights and images to make again, and is Git's to vouch for.
+figure on its runs and analyses, from which it is drawn again; a run's files on run.json; its metrics on predictions and
+labels; the labels on the fingerprint in the run's id; and all of them together on Git, which alone notices files that
+were changed in agreement with each other. An analysis names the predictions that it is of; what it says of them takes
+weights and images to make again, and is Git's to vouch for.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,14 +26,25 @@ import pandas as pd
 from dica import layout
 from dica.artefacts import Artefact, Row, headline_name, planned
 from dica.config import load_profile
-from dica.evidence import METRICS_KEYS, PLAN_KEYS, Checkout, Finding, RunAudit, RunChecks, compare, faults, read_record
+from dica.evidence import (
+    METRICS_KEYS,
+    NUMBER,
+    PLAN_KEYS,
+    Checkout,
+    Finding,
+    RunAudit,
+    RunChecks,
+    compare,
+    faults,
+    read_record,
+)
 from dica.files import IntegrityError, UserError
 from dica.identity import make_plan, rebuild_command, run_folder
 from dica.metrics import load_arrays
 from dica.runfiles import RECORD
 from dica.runid import run_id
 from dica.stats import mean, spread
-from dica.tables import CELL_COLUMNS, artefacts_of, cells, cells_text, load_plan
+from dica.tables import CELL_COLUMNS, artefacts_of, best_of, cells, cells_text, load_plan
 from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
@@ -116,14 +129,14 @@ class Auditor:
         return make_plan(self.profile, self.root)
 
     @cached_property
+    def declared(self) -> list[Artefact]:
+        """The tables and figures that are regenerated."""
+        return [artefact for artefact in artefacts_of(self.today, self.root) if artefact.regenerated]
+
+    @cached_property
     def artefacts(self) -> dict[tuple[str, str], Artefact]:
         """The declared tables by paper and name."""
-        declared = artefacts_of(self.today, self.root)
-        return {
-            (artefact.paper, artefact.name): artefact
-            for artefact in declared
-            if artefact.kind == "table" and artefact.regenerated
-        }
+        return {(artefact.paper, artefact.name): artefact for artefact in self.declared if artefact.kind == "table"}
 
     @cached_property
     def plan(self) -> dict:
@@ -161,10 +174,38 @@ class Auditor:
         return found
 
     @cached_property
+    def usable(self) -> dict:
+        """The plan without the runs whose metrics cannot be used."""
+        return {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
+
+    @cached_property
+    def lacking(self) -> dict[tuple[str, str], Finding]:
+        """(Folder, metric) of runs whose record lacks a metric that a table shows, with the reason.
+
+        Only that metric's cells cannot be rebuilt.
+        """
+        scored = [run for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        plan = {**self.plan, "runs": scored}
+        wanted = {
+            (run["path"], metric)
+            for artefact in self.artefacts.values()
+            for line, column in product(artefact.rows, artefact.columns)
+            for metric in artefact.metrics_of(column)
+            for run in planned(plan, artefact, line, column.key, metric)
+        }
+        needed = {place: _needed(place[1]) for place in sorted(wanted)}
+        read = cache(lambda folder, name, key: read_record(self.root / folder / name, {key: NUMBER})[1])
+        found = {place: read(place[0], *key) for place, key in needed.items()}
+        return {
+            place: Finding(findings[0].what, False, findings[0].detail, missing=True)
+            for place, findings in found.items()
+            if findings
+        }
+
+    @cached_property
     def rebuilt(self) -> pd.DataFrame:
         """The cells that plan, params/ and metrics give now, with the stored verdict where its ground is not in Git."""
-        usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
-        frame = cells(usable, self.root, self.results, list(self.artefacts.values()))
+        frame = cells(self.usable, self.root, self.results, list(self.artefacts.values()), self.lacking)
         stored = {_key(row): row for row in self.cells}
         for name, texts in _verdicts(_parse(cells_text(frame)), stored).items():
             frame[name] = texts
@@ -214,7 +255,7 @@ class Auditor:
         return CellAudit(address, row, runs, findings, self._rebuild(folders or asked))
 
     def beside(self) -> list[CellAudit]:
-        """Check what no cell shows: runs of figures alone, analyses, and the tables that are made of runs directly."""
+        """Check what no cell shows: runs of figures alone, analyses, tables that are made of runs directly, figures."""
         shown = set(chain.from_iterable(row["runs"].split() for row in self.every()))
         others = [run for run in self.plan["runs"] if run["path"] not in shown]
         others = [run for run in others if (self.root / run["path"] / RECORD).is_file()]
@@ -231,6 +272,7 @@ class Auditor:
             "runs of figures alone": (runs, labels, [f"{run.folder}/" for run in runs]),
             "analyses": ([], self._check_analyses(), [folder]),
             "statistics and bounds": ([], self._check_remade(), [f"{self.results}/tables/statistics/"]),
+            "figures": ([], self._check_figures(), [f"{self.results}/figures/"]),
         }
         return [
             CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
@@ -267,19 +309,35 @@ class Auditor:
         names = [name for name in REMADE if (stored / name).is_file()]
         if not names:
             return []
-        usable = {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
-        scored = [run["path"] for run in usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        scored = [run["path"] for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
         if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
             detail = f"cannot be made again without the predictions of {', '.join(absent)}"
             return [Finding("statistics", False, detail, missing=True)]
         with TemporaryDirectory() as made:
             try:
-                remake(usable, self.root, self.results, Path(made))
+                remake(self.usable, self.root, self.results, Path(made))
             except (UserError, KeyError, ValueError, TypeError, IndexError) as error:
                 return [Finding("statistics", False, f"cannot be made again: {error}")]
             same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
         wrong = f"differs from what the runs give; build it again: {self.light}"
         return [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
+
+    def _check_figures(self) -> list[Finding]:
+        """Draw the figures again and compare them with those that are stored."""
+        figures = [artefact for artefact in self.declared if artefact.kind == "figure"]
+        if not figures:
+            return []
+        from dica.figures.checks import check_figure  # heavy, and only this needs it
+
+        findings = []
+        for artefact in figures:
+            shown = {run["path"] for run in self.plan["runs"] if artefact.address in run["needed_by"]}
+            if unusable := sorted(shown & set(self.unscored)):
+                detail = f"cannot be drawn again without the metrics of {', '.join(unusable)}"
+                findings.append(Finding(artefact.address, None, detail))
+            else:
+                findings.append(check_figure(artefact, self.usable, self.root, self.results))
+        return findings
 
     def _planned(self, plan: dict, row: dict) -> list[str]:
         """Return the folders of the runs that a plan holds for a cell."""
@@ -301,7 +359,7 @@ class Auditor:
         if len(values) < len(runs):
             return []
         best = line.statistic == "best" if line else row["statistic"] == "best"
-        findings = [compare("value", row["value"], max(values) if best else mean(values))]
+        findings = [compare("value", row["value"], best_of(values, row["metric"]) if best else mean(values))]
         if len(values) > 1:
             findings.append(compare("spread", row["spread"], spread(values)))
         return findings
@@ -328,10 +386,10 @@ class Auditor:
         known = {run["path"] for plan in (self.today, self.plan) for run in plan["runs"]}
         if any(folder not in known for folder in stored):
             return []  # the parameters have changed, which is said
-        unusable = {folder: self.unscored[folder] for folder in [*shown, *stored] if folder in self.unscored}
+        unusable = self._unusable(row, dict.fromkeys([*shown, *stored]))
         if unusable:
             return [
-                Finding("cells.csv", False, f"cannot be rebuilt: {folder}/metrics.json: {why.detail}", why.missing)
+                Finding("cells.csv", False, f"cannot be rebuilt: {folder}/{why.what}: {why.detail}", why.missing)
                 for folder, why in unusable.items()
             ]
         count, expected = self._times[_key(row)], self.expected.get(_key(row))
@@ -343,6 +401,15 @@ class Auditor:
             detail = "; ".join(f"{name}: stored {row[name]!r}, rebuilt {expected[name]!r}" for name in unlike)
             return [Finding("cells.csv", False, detail)]
         return [Finding("cells.csv", True, "the row is what params/ and the metrics give")]
+
+    def _unusable(self, row: dict, folders: Iterable[str]) -> dict[str, Finding]:
+        """Return the runs of a cell that do not give its number, with the reason."""
+        metric = row["metric"]
+        if metric == "time_ratio":  # it also rests on the runs that it is relative to
+            address = f"{row['paper']} {row['artefact']}"
+            folders = [run["path"] for run in self.plan["runs"] if address in run["needed_by"]]
+        found = {folder: self.unscored.get(folder) or self.lacking.get((folder, metric)) for folder in folders}
+        return {folder: why for folder, why in found.items() if why}
 
     @cached_property
     def _times(self) -> Counter:
@@ -361,7 +428,7 @@ class Auditor:
             return Finding(
                 what, None, f"made for other parameters than plan.json has now; build it again: {self.light}"
             )
-        if unusable := sorted(shown & set(self.unscored)):
+        if unusable := sorted(shown & {*self.unscored, *(folder for folder, _ in self.lacking)}):
             return Finding(what, None, f"cannot be laid out again without the metrics of {', '.join(unusable)}")
         absent, unlike = self._printed(artefact)
         if unlike:
@@ -459,6 +526,11 @@ def _grounds(row: dict) -> tuple[str, str]:
     seeds = f"{row['n']} of {row['seeds_planned']} seeds"
     before, found, _ = row["reason"].partition(seeds)
     return row["verdict"], before + found
+
+
+def _needed(metric: str) -> tuple[str, str]:
+    """Return the file of a run and the key in it that a table's metric is read from."""
+    return (RECORD, "seconds") if metric == "time_ratio" else ("metrics.json", f"headline.{headline_name(metric)}")
 
 
 def _line(artefact: Artefact | None, row: dict) -> Row | None:

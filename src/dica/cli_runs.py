@@ -236,12 +236,14 @@ def _class_names(root: Path, dataset: str, count: int) -> list[str]:
 
 def _confusion(result: dict, classes: list[str]) -> Table:
     """Return the counts with one row a cluster, in the order of the classes they are mapped to."""
+    import numpy as np
+
+    from dica.metrics import Confusion
+
     table = Table(title="clusters (with the class each is mapped to) against classes", title_justify="left")
     for heading in ("cluster", "class", *classes):
         table.add_column(heading, justify="right")
-    last = len(classes)
-    order = sorted(range(len(result["map"])), key=lambda k: (result["map"][k] if result["map"][k] >= 0 else last, k))
-    for cluster in order:
+    for cluster in Confusion(np.array(result["confusion"]), np.array(result["map"])).order:
         mapped, counts = result["map"][cluster], result["confusion"][cluster]
         cells = [f"[bold]{count}[/]" if index == mapped else str(count or "") for index, count in enumerate(counts)]
         table.add_row(str(cluster), escape(classes[mapped]) if mapped >= 0 else "–", *cells)

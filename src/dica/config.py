@@ -17,6 +17,9 @@ from dica.data import catalog
 from dica.files import UserError
 from dica.validation import load_yaml, validate
 
+# On another run these make layers or input of its features when they train, so that they cannot be loaded from weights.
+MADE_OF_SOURCE = ("kmeans", "probe")
+
 
 def merge(base: dict, *overrides: dict | None) -> dict:
     """Return `base` with `overrides` laid over it: mappings merge key by key, all else is replaced."""
@@ -135,6 +138,21 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
     return params
 
 
+def check_loadable(method: str, params: dict, where: str) -> None:
+    """Refuse a run that its weights alone do not make anew, as a source or for an analysis.
+
+    Raises
+    ------
+    UserError
+        If it is of `MADE_OF_SOURCE` and has a source; the message begins with `where`.
+    """
+    if method in MADE_OF_SOURCE and (below := params.get("source")):
+        raise UserError(
+            f"{where}: a {method} run with a source of its own cannot be loaded again, its layers are made of that "
+            f"run's features; use that run itself: {below['method']} ({below['variant']})"
+        )
+
+
 def _follow_source(
     params: dict, method: str, variant: str, dataset: str, profile: dict, root: Path, above: tuple
 ) -> None:
@@ -149,6 +167,7 @@ def _follow_source(
         theirs = resolve(*source, dataset, profile, root, chain)
     except UserError as error:
         raise UserError(str(error) if "source:" in str(error) else f"{where}: {error}") from None
+    check_loadable(source[0], theirs, where)
     for key in ("train_split", "eval_split"):
         if params[key] == "source":
             params[key] = theirs[key]

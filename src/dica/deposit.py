@@ -3,10 +3,10 @@
     dica deposit build dist/dica-archive.tar.gz
     dica deposit check dist/dica-archive.tar.gz
 
-Inside: sources, parameters, labels, results without weights, `manifest-sha256.txt` (as ``sha256sum -c`` reads it) and
-`ro-crate-metadata.json`, a Workflow Run RO-Crate with one action for each run. The check unpacks into an empty folder,
-verifies every hash, lets the deposit's own code make every table again, byte for byte, without torch and without
-network, and audits every cell.
+Inside: sources, documentation, parameters, labels, results without weights, `manifest-sha256.txt` (as ``sha256sum -c``
+reads it) and `ro-crate-metadata.json`, a Workflow Run RO-Crate with one action for each run. The check unpacks into an
+empty folder, verifies every hash, lets the deposit's own code make every table again, byte for byte, without torch and
+without network, audits every cell and draws every figure again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dica.files import (
 )
 
 MANIFEST, CRATE = "manifest-sha256.txt", "ro-crate-metadata.json"
-TREES = ("params", "workflow", "src", "data/labels")
+TREES = ("params", "workflow", "src", "docs", "data/labels")
 FILES = (
     *("Snakefile", "Makefile", "README.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff"),
     *("requirements.lock", "pyproject.toml", "environment.yml", "dvc.yaml", "dvc.lock"),

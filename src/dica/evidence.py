@@ -261,8 +261,8 @@ class Checkout:
             return Finding("git", None, "no Git checkout: changes that agree with each other go unnoticed")
         found: dict[str, list[str]] = {"changed": [], "deleted": [], "loose": []}
         for path, state in self.states.items():
-            if path.startswith(f"{self.results}/tables/") and state == "changed":
-                state = "loose"  # tables are derived and were checked against their runs; runs and labels never change
+            if path.startswith((f"{self.results}/tables/", f"{self.results}/figures/")) and state == "changed":
+                state = "loose"  # these are derived and were checked against their runs; runs and labels never change
             if any(path.startswith(prefix) or (path.endswith("/") and prefix.startswith(path)) for prefix in prefixes):
                 found[state].append(path)
         if found["changed"]:
@@ -272,12 +272,12 @@ class Checkout:
         if loose := found["loose"]:
             more = f" and {len(loose) - 2} more" if len(loose) > 2 else ""
             return Finding("git", None, f"not committed: Git cannot vouch for {', '.join(loose[:2])}{more}")
-        return Finding("git", True, "runs, labels and tables are as committed")
+        return Finding("git", True, "what it rests on is as committed")
 
     @cached_property
     def states(self) -> dict[str, str] | None:
         """Path -> changed, deleted or loose (not in Git) of what differs from the commit; None without Git."""
-        watched = (*(f"{self.results}/{name}" for name in ("runs", "tables", "analyses")), "data/labels")
+        watched = (*(f"{self.results}/{name}" for name in ("runs", "tables", "figures", "analyses")), "data/labels")
         options = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored")
         prefix, output = self._git("rev-parse", "--show-prefix"), self._git("status", *options, "--", *watched)
         if prefix is None or output is None:

@@ -17,7 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 from dica import stats
 from dica.consistency import write_csv
 from dica.files import UserError
-from dica.metrics import SPLITS, cluster_map, contingency, judged_labels, load_arrays
+from dica.metrics import cluster_map, contingency, load_arrays, scored_partition
 from dica.tables import Run, load_runs
 
 METRICS = ("acc", "nmi", "ari")
@@ -56,15 +56,10 @@ class Partitions:
             If predictions and labels are not of the same images.
         """
         stored, labels = load_arrays(self.root / run.path / "predictions.npz"), self.labels(run.plan["dataset"])
-        evaluated = run.metrics["evaluated_on"]
-        splits = [name for name in SPLITS if evaluated in ("all", name) and len(labels.get(name, ()))]
         try:
-            pred = np.concatenate([stored[f"{name}_assignment"] for name in splits])
-        except KeyError as error:
-            raise UserError(f"{run.path}/predictions.npz: lacks {error}") from None
-        if (size := sum(len(labels[name]) for name in splits)) != pred.size:
-            raise UserError(f"{run.path}/predictions.npz: {pred.size} assignments, {size} labels")
-        return np.concatenate([judged_labels(name, labels[name], stored) for name in splits]), pred
+            return scored_partition(stored, labels, run.metrics["evaluated_on"])
+        except UserError as error:
+            raise UserError(f"{run.path}/predictions.npz: {error}") from None
 
     def scored(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
         """Return classes and clusters of the samples that a run is scored on."""

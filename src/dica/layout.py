@@ -30,8 +30,8 @@ METRIC_LABELS = {
 PLAIN = ("time_ratio", "p_value")  # never in percent
 MARKS = {  # how a verdict is written beside a number: words for people, signs where room is short (LaTeX)
     "agrees": ("agrees", r"$\approx$"),
-    "below": ("below", r"$\downarrow$"),
-    "above": ("above", r"$\uparrow$"),
+    "worse": ("worse", r"$\prec$"),
+    "better": ("better", r"$\succ$"),
     "not comparable": ("n/c", "n/c"),
     "equal": ("equal", "$=$"),
     "differs": ("differs", r"$\neq$"),
@@ -136,7 +136,7 @@ def build(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict
         "footnotes": footnotes.texts,
         "notes": _notes(artefact, plan),
         "legend": _legend(artefact, head, lines, mine["verdict"]),
-        "rule": RULE if marks & {"agrees", "below", "above"} else "",
+        "rule": RULE if marks & {"agrees", "worse", "better"} else "",
         "example": _example(artefact, by_place, plan),
         "marks": MARKS,
     }

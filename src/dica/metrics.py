@@ -11,6 +11,7 @@ Top-5 accuracy counts an image whose class is that of one of its five most proba
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,53 @@ def cluster_map(y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: in
     mapping = np.full(table.shape[0], -1, dtype=np.int64)
     mapping[clusters] = classes
     return mapping
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images with a label by cluster and class: `counts` (clusters, classes); `mapping`: each cluster's class or -1."""
+
+    counts: np.ndarray
+    mapping: np.ndarray
+
+    @property
+    def order(self) -> list[int]:
+        """The clusters in the order of the classes they stand for, surplus ones last."""
+        place = np.where(self.mapping < 0, self.counts.shape[1], self.mapping)
+        return np.argsort(place, kind="stable").tolist()
+
+    @property
+    def right(self) -> np.ndarray:
+        """The images of each class (classes,) that are in the cluster which stands for it."""
+        return (self.counts * (self.mapping[:, None] == np.arange(self.counts.shape[1]))).sum(axis=0)
+
+
+def confusion(
+    y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: int = 0, supervised: bool = False
+) -> Confusion:
+    """Count clusters against classes under the map of ACC; samples with label -1 are left out.
+
+    Parameters
+    ----------
+    num_classes, num_clusters
+        Lower bounds, so that empty ones are kept.
+    supervised
+        Clusters are classes: cluster k stands for class k.
+
+    Raises
+    ------
+    UserError
+        See `as_pair`; no sample with a label is empty input.
+    """
+    true, pred = np.asarray(y_true), np.asarray(y_pred)
+    if true.shape != pred.shape:
+        raise UserError(f"labels have shape {true.shape}, assignments {pred.shape}: they must be the same images")
+    true, pred = true[true != -1], pred[true != -1]
+    counts = contingency(true, pred, num_classes, num_clusters)
+    if not supervised:
+        return Confusion(counts, cluster_map(true, pred, *counts.shape[::-1]))
+    clusters = np.arange(len(counts))
+    return Confusion(counts, np.where(clusters < counts.shape[1], clusters, -1))
 
 
 def accuracy(y_true: Any, y_pred: Any) -> float:
@@ -256,6 +304,33 @@ def judged_labels(split: str, labels: np.ndarray, stored: dict[str, np.ndarray])
     """Return the labels (n,) of a split, -1 for the images on which a run is not to be scored (`<split>_judged`)."""
     judged = stored.get(f"{split}_judged")
     return labels if judged is None else np.where(judged, labels, -1)
+
+
+def scored_partition(
+    stored: dict[str, np.ndarray], labels: dict[str, np.ndarray], evaluated_on: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return classes and clusters of the splits that a run is scored on, class -1 for an image that does not count.
+
+    Parameters
+    ----------
+    stored, labels
+        Arrays of predictions.npz and of the data set's label file.
+    evaluated_on
+        `all`, `train` or `test`.
+
+    Raises
+    ------
+    UserError
+        If predictions and labels are not of the same images.
+    """
+    splits = [split for split in SPLITS if evaluated_on in ("all", split) and len(labels.get(split, ()))]
+    for split in splits:
+        if (name := f"{split}_assignment") not in stored:
+            raise UserError(f"lacks {name}")
+        if stored[name].shape != labels[split].shape:
+            raise UserError(f"{name}: {stored[name].size} assignments, {labels[split].size} labels")
+    true = np.concatenate([judged_labels(split, labels[split], stored) for split in splits])
+    return true, np.concatenate([stored[f"{split}_assignment"] for split in splits])
 
 
 def recompute(predictions: Path | str, labels: Path | str, eval_split: str, supervised: bool = False) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
 from dica import layout, metrics
 from dica.files import canonical_json, read_json
@@ -263,7 +262,7 @@ def trace_accuracy(path: Path, truth: Truth, by_identity: bool) -> tuple[list[fl
 def confusion(predictions: Path, truth: Truth, evaluated_on: str, by_identity: bool) -> dict[str, Any] | None:
     """Return the confusion matrix of a run: classes in rows, clusters in the order of their classes in columns.
 
-    Surplus clusters come last. None where the predictions are not here.
+    Surplus clusters come last (see `metrics.confusion`). None where the predictions are not here.
 
     Returns
     -------
@@ -274,17 +273,10 @@ def confusion(predictions: Path, truth: Truth, evaluated_on: str, by_identity: b
     if not predictions.is_file():
         return None
     stored = metrics.load_arrays(predictions)
-    wanted = metrics.SPLITS if evaluated_on == "all" else (evaluated_on,)
-    splits = [split for split in wanted if split in truth.labels and f"{split}_assignment" in stored]
-    true = np.concatenate([metrics.judged_labels(split, truth.labels[split], stored) for split in splits])
-    assigned = np.concatenate([stored[f"{split}_assignment"] for split in splits])
-    known = true >= 0
-    counts = metrics.contingency(true[known], assigned[known], len(truth.classes), int(stored["num_clusters"].item())).T
-    order = list(range(counts.shape[1]))
-    if not by_identity:
-        _, matched = linear_sum_assignment(counts, maximize=True)
-        order = [*map(int, matched), *sorted(set(order) - set(map(int, matched)))]
-    counts = counts[:, order]
+    scored = metrics.scored_partition(stored, truth.labels, evaluated_on)
+    found = metrics.confusion(*scored, len(truth.classes), int(stored["num_clusters"].item()), by_identity)
+    order = found.order
+    counts = found.counts[order].T
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if max(counts.shape) > TABLE_CLASSES:
         return {"shape": counts.shape, "image": _heat_image(shares), "clusters": order, "rows": []}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dica.files import UserError
-from dica.metrics import SPLITS, cluster_map, contingency, evaluate, load_arrays
+from dica.metrics import SPLITS, confusion, evaluate, load_arrays
 from dica.validation import hint
 
 KINDS = (".npz", ".npy", ".csv", ".txt")
@@ -135,10 +135,9 @@ def score(path: Path, dataset: str, root: Path, split: str = "", num_clusters: i
     classes = int(max(part.max() for part in splits.values())) + 1
     clusters = num_clusters or max(classes, int(values.max()) + 1)
     found = evaluate(true, values, clusters, classes)
-    known = true >= 0
-    table = contingency(true[known], values[known], classes, clusters)
-    mapping = cluster_map(true[known], values[known], classes, clusters)
-    return {"dataset": dataset, "split": fitting[0], **found, "confusion": table.tolist(), "map": mapping.tolist()}
+    matrix = confusion(true, values, classes, clusters)
+    counted = {"confusion": matrix.counts.tolist(), "map": matrix.mapping.tolist()}
+    return {"dataset": dataset, "split": fitting[0], **found, **counted}
 
 
 def load_labels(dataset: str, root: Path) -> dict[str, np.ndarray]:

@@ -14,15 +14,16 @@ LEVEL = 0.95
 SEED_RESAMPLES = 9999
 SIGNS = 2**16  # changes of sign that a permutation test goes through: all of them up to 16 seeds
 VERDICTS = (
-    *("agrees", "below", "above", "not comparable", "not run", "failed", "published only"),
+    *("agrees", "worse", "better", "not comparable", "not run", "failed", "published only"),
     *("equal", "differs"),  # of numbers that rest on no run
 )
 
 RULE = (
     "Verdict: the 95 % Welch interval of (mean of our seeds − published number), widened by half a unit of the "
-    "last printed digit, contains 0: agrees; else below or above. Where the paper prints no spread or no number "
-    "of runs, our own spread stands in for it, with one run. A best of n is compared only with a best of as many "
-    "runs, as single draws. Not comparable: fewer than 2 seeds, unlike protocols, or no published number."
+    "last printed digit, contains 0: agrees; else ours is worse or better (of errors the lower one is better). Where "
+    "the paper prints no spread or no number of runs, our own spread stands in for it, with one run. A best of n is "
+    "compared only with a best of as many runs, as single draws. Not comparable: fewer than 2 seeds, unlike "
+    "protocols, or no published number."
 )
 
 
@@ -70,6 +71,7 @@ def verdict(
     decimals: int,
     comparable: bool,
     reason: str,
+    lower_is_better: bool = False,
 ) -> Verdict:
     """Judge our seeds against one published number by the rule in `RULE`.
 
@@ -89,11 +91,14 @@ def verdict(
         Digits after the point of the printed number.
     comparable, reason
         False with the reason where the protocols differ.
+    lower_is_better
+        Whether the smaller of two numbers is the better one, as for an error.
 
     Returns
     -------
     Verdict
-        `agrees`, `below`, `above`, `not comparable` or (without any value of ours) `not run`.
+        `agrees`, `worse` or `better` (ours than the published one), `not comparable` or (without any value of ours)
+        `not run`.
     """
     factor = {"fraction": 1.0, "percent": 100.0}[scale]
     values = [factor * value for value in ours]
@@ -104,12 +109,13 @@ def verdict(
         return Verdict("not comparable", refusal)
     half_unit = 0.5 * 10.0**-decimals
     if statistic == "best":
-        difference, error, df = max(values) - published, *_error_of_best(values, published_std)
+        best = min(values) if lower_is_better else max(values)
+        difference, error, df = best - published, *_error_of_best(values, published_std)
     else:
         difference, error, df = mean(values) - published, *_error_of_mean(values, published_std, published_n)
     half = t_quantile(df) * error + half_unit
     low, high = difference - half, difference + half
-    mark = "agrees" if low <= 0 <= high else "below" if high < 0 else "above"
+    mark = "agrees" if low <= 0 <= high else "better" if (high < 0) == lower_is_better else "worse"
     digits = decimals + 1
     text = f"difference {difference:+.{digits}f}, interval {low:+.{digits}f} to {high:+.{digits}f}"
     return Verdict(mark, text, low, high)
@@ -143,9 +149,9 @@ def _error_of_mean(values: list[float], std: float | None, n: int | None) -> tup
 
 
 def _error_of_best(values: list[float], std: float | None) -> tuple[float, float]:
-    """Standard error of a difference of two maxima of equally many runs.
+    """Standard error of a difference of two best runs among equally many.
 
-    The largest of n normal draws varies less than one draw does, so that this errs on the side of `agrees`.
+    The best of n normal draws varies less than one draw does, so that this errs on the side of `agrees`.
     """
     own = spread(values)
     return math.hypot(own, own if std is None else std), len(values) - 1

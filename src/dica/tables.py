@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,13 @@ def _load_run(entry: dict[str, Any], root: Path, state: Path) -> Run:
     return Run(entry, None, failure_reason(state / entry["id"]))
 
 
-def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Artefact]) -> pd.DataFrame:
+def cells(
+    plan: dict[str, Any],
+    root: Path,
+    results: str,
+    artefacts: Sequence[Artefact],
+    without: Collection[tuple[str, str]] = (),
+) -> pd.DataFrame:
     """Return one row for each (table, row, data set, metric): our number, the published one and the verdict.
 
     Parameters
@@ -147,6 +153,8 @@ def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Ar
         Results root of the profile, relative to `root`; holds `state/<id>/failed.json` of failed runs.
     artefacts
         Declared artefacts; figures are skipped.
+    without
+        (Run folder, metric) where a run lacks a metric: the audit leaves it out of that metric's cells alone.
 
     Returns
     -------
@@ -161,7 +169,8 @@ def cells(plan: dict[str, Any], root: Path, results: str, artefacts: Sequence[Ar
     by_id = {run.plan["id"]: run for run in load_runs(plan, root, results)}
 
     def runs_of(artefact: Artefact, row: Row, column: Column, metric: str) -> list[Run]:
-        return [by_id[entry["id"]] for entry in planned(plan, artefact, row, column.key, metric)]
+        entries = planned(plan, artefact, row, column.key, metric)
+        return [by_id[entry["id"]] for entry in entries if (entry["path"], metric) not in without]
 
     rows = [
         _cell(artefact, row, column, metric, runs_of, root)
@@ -214,7 +223,7 @@ def _from_runs(
     theirs = artefact.protocol_of(row, column, metric) if runs else {}
     ours = _own_protocol(runs)
     mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs)
-    best = (min if metric in LOWER_IS_BETTER else max)(values) if values else None
+    best = best_of(values, metric) if values else None
     shown = (best if row.statistic == "best" else mean(values)) if values else None
     return {
         "value": None if shown is None else round(shown, DIGITS),
@@ -246,6 +255,11 @@ def _values(artefact: Artefact, row: Row, column: Column, metric: str, runs_of: 
         raise UserError(f"{artefact.address}: options.reference: {name!r} is no row; time_ratio is relative to one")
     base = [run.seconds(root) for run in runs_of(artefact, reference, column, metric) if run.metrics is not None]
     return [run.seconds(root) / mean(base) for run in done] if base else []
+
+
+def best_of(values: Sequence[float], metric: str) -> float:
+    """Return the best of some numbers of a metric."""
+    return (min if metric in LOWER_IS_BETTER else max)(values)
 
 
 def published_number(artefact: Artefact, row: Row, column: Column, metric: str, root: Path) -> printed.Published | None:
@@ -331,6 +345,7 @@ def _verdict(
         printed.decimals(text),
         not difference,
         difference,
+        metric in LOWER_IS_BETTER,
     )
     reason = [result.reason]
     if len(values) < len(runs):

@@ -12,7 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
+import PIL
+from matplotlib import ft2font
 from matplotlib.figure import Figure
 
 from dica.artefacts import PLOTS, Artefact
@@ -20,10 +24,13 @@ from dica.figures import clusters, curves, numbers, pictures
 from dica.figures.curves import loss_parts, read_history
 from dica.figures.panel import Panel
 from dica.figures.style import STYLE, Canvas, resize, say
-from dica.files import UserError, atomic_write_bytes
+from dica.files import UserError, atomic_write_bytes, sha256_bytes
 from dica.tables import load_runs
 
-__all__ = ["draw", "loss_parts", "read_history", "to_bytes", "write_figures"]
+__all__ = ["draw", "drawn_with", "loss_parts", "read_history", "sealed", "to_bytes", "write_figures"]
+
+KINDS = ("svg", "png")  # drawn in this order: a second drawing may lay out a little differently
+NO_SEAL = f"sha256:{'0' * 64}"
 
 
 def panels(panel: Panel, figure: Canvas) -> str:
@@ -125,11 +132,24 @@ def _with_footnote(text: str, width: float, height: float, fill: Callable[[Canva
 def to_bytes(figure: Figure, kind: str, text: str = "") -> bytes:
     """Return the file of a figure (`svg` or `png`) with what it shows in words; equal figures give equal bytes."""
     out = io.BytesIO()
-    own = {"svg": {"Date": None, "Creator": "dica"}, "png": {"Software": "dica"}}[kind]
+    drawn = {"Creator": f"dica with {drawn_with()}", "Relation": NO_SEAL}
+    own = {"svg": {"Date": None, **drawn}, "png": {"Software": "dica"}}[kind]
     metadata = own | ({"Description": text} if text else {})
     with plt.rc_context(STYLE):
         figure.savefig(out, format=kind, metadata=metadata)
     return out.getvalue()
+
+
+def drawn_with() -> str:
+    """Return the libraries on whose versions the bytes of a figure depend."""
+    found = {"matplotlib": matplotlib.__version__, "FreeType": ft2font.__freetype_version__}
+    found |= {"numpy": np.__version__, "Pillow": PIL.__version__}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def sealed(svg: bytes, png: bytes) -> bytes:
+    """Return an SVG that names the PNG beside it by its SHA-256, so that one of them alone cannot change unnoticed."""
+    return svg.replace(NO_SEAL.encode(), f"sha256:{sha256_bytes(png)}".encode(), 1)
 
 
 def write_figures(
@@ -141,9 +161,11 @@ def write_figures(
         if artefact.kind != "figure" or not artefact.regenerated:
             continue
         figure, text = draw(artefact, plan, root, results)
-        for kind in ("svg", "png"):
-            path = Path(folder) / artefact.paper / f"{artefact.name}.{kind}"
-            atomic_write_bytes(path, to_bytes(figure, kind, text))
-            written.append(path)
+        files = {kind: to_bytes(figure, kind, text) for kind in KINDS}
         plt.close(figure)
+        files["svg"] = sealed(files["svg"], files["png"])
+        for kind, data in files.items():
+            path = Path(folder) / artefact.paper / f"{artefact.name}.{kind}"
+            atomic_write_bytes(path, data)
+            written.append(path)
     return written

@@ -201,25 +201,23 @@ def assignments(panel: Panel, figure: Canvas) -> str:
 
 
 def confusion(panel: Panel, figure: Canvas) -> str:
-    """Images by true class and by the class that their cluster stands for, of the first seed."""
+    """Scored images by true class and by the class that their cluster stands for, of the first seed.
+
+    A cluster that stands for no class is a column of its own, called by its number.
+    """
     place = next(place for place in panel.places if place.runs)
     run = place.runs[0]
-    arrays, labels = panel.file("predictions.npz", run), panel.labels(place.column.dataset)
-    on = run.metrics["evaluated_on"]
-    splits = [split for split in ("train", "test") if f"{split}_assignment" in arrays and on in ("all", split)]
-    guess = np.concatenate([arrays[f"{split}_assignment"] for split in splits])
-    true = np.concatenate([labels[split] for split in splits]).astype(np.int64)
+    arrays, on = panel.file("predictions.npz", run), run.metrics["evaluated_on"]
     names = panel.classes(place.column.dataset)
-    if run.plan["params"].get("supervised"):
-        mapped = guess.astype(np.int64)
-    else:
-        mapped = metrics.cluster_map(true, guess, len(names), int(arrays["num_clusters"]))[guess]
-    table = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(table, (true[mapped >= 0], mapped[mapped >= 0]), 1)
+    scored = metrics.scored_partition(arrays, panel.labels(place.column.dataset), on)
+    supervised = bool(run.plan["params"].get("supervised"))
+    found = metrics.confusion(*scored, len(names), int(arrays["num_clusters"]), supervised)
+    table = found.counts[found.order].T
+    clusters = [names[found.mapping[k]] if found.mapping[k] >= 0 else f"none ({k})" for k in found.order]
     resize(figure, 5.6, 5.0)
     axes = figure.subplots()
     picture = axes.imshow(table, cmap="Blues", vmin=0)
-    if len(names) <= 20:
+    if max(table.shape) <= 20:
         for (i, j), count in np.ndenumerate(table):
             axes.text(
                 j,
@@ -230,16 +228,16 @@ def confusion(panel: Panel, figure: Canvas) -> str:
                 fontsize=7,
                 color="white" if count > table.max() / 2 else "#222222",
             )
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_xticks(range(len(clusters)), clusters, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="class of the predicted cluster", ylabel="true class")
     axes.grid(False)
     figure.colorbar(picture, ax=axes, label="images (number)", shrink=0.8)
-    share = np.diag(table) / np.maximum(1, np.bincount(true, minlength=len(names)))
+    share = found.right / np.maximum(1, table.sum(axis=1))
     worst = int(share.argmin())
     which = "test" if on == "test" else "scored"
     return (
-        f"{place.label}, {which} images, seed {run.plan['seed']}: {int(np.trace(table)):,} of {true.size:,} right; "
+        f"{place.label}, {which} images, seed {run.plan['seed']}: {int(found.right.sum()):,} of {table.sum():,} right; "
         f"fewest in class {names[worst]} ({share[worst]:.1%})."
     )
 

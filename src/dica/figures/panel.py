@@ -155,7 +155,9 @@ class Panel:
 
         true = np.concatenate([labels[split][found[f"{split}_index"]] for split in splits])
         supervised = bool(run.plan["params"].get("supervised", False))
-        return Looks(found["epoch"], found["seconds"], joined("assignment"), joined("confidence"), true, supervised)
+        known = true >= 0  # images without a label are watched, too, and say nothing here
+        assignment, confidence = (joined(what)[:, known] for what in ("assignment", "confidence"))
+        return Looks(found["epoch"], found["seconds"], assignment, confidence, true[known], supervised)
 
     def published(
         self, place: Place | None, row: Row, column: Column, metric: str
