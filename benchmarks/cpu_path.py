@@ -30,6 +30,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dica import augment, config, methods
+from dica.memory import keep_memory
 from dica.methods.base import Batch, DataInfo
 from dica.optim import build_optimizer
 from dica.rng import generator
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # of both sides, the loader's worker among them; a training does so by itself
     tasks = [partial(data_path, args.images, 256, args.repeats)]
     tasks += [partial(method_step, name, args.batch, args.repeats) for name in SMALL]
     if args.epochs:
