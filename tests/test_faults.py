@@ -120,8 +120,13 @@ def test_a_collapsed_run_is_called_that(tmp_path: Path) -> None:
         np.savez(tmp_path / "predictions.npz", train_assignment=assignment, num_clusters=np.int32(10))
         found = evaluate_files(tmp_path / "predictions.npz", tmp_path / "labels.npz", tmp_path / "m.json", "all")
         note = record.collapse_note(found["headline"])
-        assert note.startswith("collapsed: 100.0% of the images are in one cluster") == collapsed
-        assert bool(note) == collapsed
+        assert note == ("collapsed: all images in 1 of 10 clusters" if collapsed else "")
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.9499, ""), (0.95, "95.0 %"), (0.9999, "99.9 %"), (1.0, "all images")])
+def test_from_which_share_on_a_run_counts_as_collapsed(share: float, said: str) -> None:
+    note = record.collapse_note({"largest_cluster_share": share, "num_clusters": 10})
+    assert note.startswith(f"collapsed: {said}") if said else not note
 
 
 @pytest.mark.parametrize(
