@@ -53,11 +53,13 @@ def test_a_source_that_cannot_be_is_refused(project: Path) -> None:  # noqa: F81
         body["variants"]["b"] = {"source": {"method": "kmeans", "variant": "a"}}
         body["variants"]["c"] = {"source": {"method": "drx", "variant": "full"}}
         body["variants"]["d"] = {"top5": True, "num_clusters": 4}
+        body["variants"]["e"] = {"source": {"method": "drc"}}
 
     edit(project, "kmeans", change)
     for variant, expected in [
         ("a", r"kmeans\.yaml: b: source: .*kmeans \(a\) <- kmeans \(b\) <- kmeans \(a\)"),
         ("c", r"kmeans\.yaml: c: source: unknown method 'drx'"),
+        ("e", r"kmeans \(e\) on digits: source: .*variant"),
         ("d", "top5: needs 5 clusters, there are 4"),
     ]:
         with pytest.raises(UserError, match=expected):
