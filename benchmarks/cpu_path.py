@@ -4,8 +4,13 @@ All in one run and in turns, one core each, as ratios. The usual loop: PIL image
 a time, a DataLoader with a worker, and one forward pass a crop where the method allows to join them.
 
 - data path: load and augment, 32 px, two views with crop, flip, colour jitter and greyscale;
-- step: one whole gradient step of a method with a small network, ours against the same code fed image by image;
+- step: one whole gradient step of a method with a small network, ours against the same code fed image by image (of
+  DCCM an outer batch: its targets and the steps under them);
 - side by side: two training processes at once against one alone, images a second of both.
+
+A step's ratio says as much of the network as of the feeding: with resnet8 of 8 channels on full 28 px crops four
+fifths of our IMC-SwAV step are convolutions, batch norms and ReLUs that both sides share. So IMC-SwAV has a second row,
+whose stem halves the resolution twice: there feeding decides.
 
 Uses data/prepared/cifar10-jpeg where it is, else generated images. Writes results/cpu_path.csv and cpu_path.svg.
 """
@@ -30,6 +35,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dica import augment, config, methods
+from dica.memory import keep_memory
 from dica.methods.base import Batch, DataInfo
 from dica.optim import build_optimizer
 from dica.rng import generator
@@ -43,13 +49,32 @@ VIEWS = [
     {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
     {"op": "grayscale", "p": 0.2},
 ]
-NETWORK = {"name": "resnet8", "stem": "cifar", "width": 8}  # so small that feeding it decides
-SMALL = {
-    "imc-swav": {"joint_views": True, "backbone": NETWORK, "num_prototypes": 100, "classifier_hidden": 128},
-    "drc": {"backbone": NETWORK},
-    "crlc": {"backbone": NETWORK},
-    "tcc": {"backbone": NETWORK},
+NETWORK = {"name": "resnet8", "stem": "cifar", "width": 8}
+SWAV = {"joint_views": True, "num_prototypes": 100, "classifier_hidden": 128}
+TO_8_PX = {"op": "resize", "size": 8}
+DCCM_VIEWS = {
+    "original": [TO_8_PX],
+    "augmented": [
+        TO_8_PX,
+        {"op": "keras_affine", "rotation": 20, "shift": 0.18, "zoom": [0.85, 1.15]},
+        {"op": "horizontal_flip", "p": 0.5},
+        {"op": "channel_shift", "amount": 0.1},
+        {"op": "rescale", "factor": 0.95},
+    ],
 }
+# (method, network in words, parameters): so small that feeding it matters.
+STEPS = [
+    ("imc-swav", "resnet8 of 8 channels", {**SWAV, "backbone": NETWORK}),
+    ("imc-swav", "the same after a stem of stride 4", {**SWAV, "backbone": {**NETWORK, "stem": "std"}}),
+    ("drc", "resnet8 of 8 channels", {"backbone": NETWORK}),
+    ("crlc", "resnet8 of 8 channels", {"backbone": NETWORK}),
+    ("tcc", "resnet8 of 8 channels", {"backbone": NETWORK}),
+    (
+        "dccm",
+        "conv-8 at 8 px",
+        {"network": "conv-8", "discriminator_width": 32, "inner_passes": 1, "views": DCCM_VIEWS},
+    ),
+]
 
 
 def load_images(count: int) -> np.ndarray:
@@ -61,12 +86,11 @@ def load_images(count: int) -> np.ndarray:
 
 
 def usual_transform(pipeline: augment.Pipeline) -> transforms.Compose:
-    """Return torchvision's transforms for the steps of one of our pipelines."""
-    steps = [_usual_step(step) for step in pipeline.steps if not isinstance(step, augment.Normalize)]
-    after = [
-        transforms.Normalize(step.mean, step.std) for step in pipeline.steps if isinstance(step, augment.Normalize)
-    ]
-    return transforms.Compose([*steps, transforms.ToTensor(), *after])
+    """Return torchvision's transforms for the steps of one of our pipelines: those of PIL images, then of tensors."""
+    on_tensors = (augment.ChannelShift, augment.Rescale, augment.Normalize)
+    first = [_usual_step(step) for step in pipeline.steps if not isinstance(step, on_tensors)]
+    then = [_usual_step(step) for step in pipeline.steps if isinstance(step, on_tensors)]
+    return transforms.Compose([*first, transforms.ToTensor(), *then])
 
 
 def _usual_step(step: object) -> object:
@@ -87,7 +111,21 @@ def _usual_step(step: object) -> object:
         return transforms.CenterCrop(step.size)
     if isinstance(step, augment.GaussianBlur):
         return transforms.RandomApply([transforms.GaussianBlur(step.kernel_size, step.sigma)], step.p)
+    if isinstance(step, augment.KerasAffine):
+        scale = (1 / step.zoom[1], 1 / step.zoom[0])
+        return transforms.RandomAffine(step.rotation, translate=(step.shift, step.shift), scale=scale, fill=128)
+    if isinstance(step, augment.ChannelShift):
+        return transforms.Lambda(partial(_shift_channels, step.amount))
+    if isinstance(step, augment.Rescale):
+        return transforms.Lambda(partial(torch.mul, step.factor))
+    if isinstance(step, augment.Normalize):
+        return transforms.Normalize(step.mean, step.std)
     raise SystemExit(f"no usual form of {step}")
+
+
+def _shift_channels(amount: float, image: torch.Tensor) -> torch.Tensor:
+    added = (2 * torch.rand(len(image), 1, 1) - 1) * amount
+    return torch.clamp(image + added, image.min(), image.max())
 
 
 class UsualImages(Dataset):
@@ -141,10 +179,10 @@ def data_path(count: int, batch: int, repeats: int) -> dict:
     return _row("data path, two 32 px views", seconds, 2 * count, "views/s")
 
 
-def method_step(name: str, batch_size: int, repeats: int) -> dict:
-    """Return the ratio of a gradient step of both ways to feed a method, with a small network."""
+def method_step(name: str, network: str, changes: dict, batch_size: int, repeats: int) -> dict:
+    """Return the ratio of a gradient step of both ways to feed a method; `changes` give it a small `network`."""
     params = config.resolve(name, "full", "cifar10", {"overrides": {}}, ROOT)
-    params = config.merge(params, {"batch_size": batch_size}, SMALL[name])
+    params = config.merge(params, {"batch_size": batch_size}, changes)
     images = torch.from_numpy(load_images(batch_size)).permute(0, 3, 1, 2)
     info = DataInfo(3, 32, {"train": 50_000, "test": 10_000})
     ours = partial(_step, *_build(name, params, info), images)
@@ -155,7 +193,8 @@ def method_step(name: str, batch_size: int, repeats: int) -> dict:
         if isinstance(value, augment.Pipeline):
             setattr(usual_method, key, UsualPipeline(value))
     usual = partial(_step, usual_method, optimizer, images)
-    return _row(f"step, {name}", interleaved({"usual": usual, "ours": ours}, repeats), batch_size, "images/s")
+    seconds = interleaved({"usual": usual, "ours": ours}, repeats)
+    return _row(f"step of {name}, {network}", seconds, batch_size, "images/s")
 
 
 def _build(name: str, params: dict, info: DataInfo) -> tuple:
@@ -257,8 +296,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # of both sides, the loader's worker among them; a training does so by itself
     tasks = [partial(data_path, args.images, 256, args.repeats)]
-    tasks += [partial(method_step, name, args.batch, args.repeats) for name in SMALL]
+    tasks += [partial(method_step, *step, args.batch, args.repeats) for step in STEPS]
     if args.epochs:
         tasks.append(partial(side_by_side, args.epochs, min(args.repeats, 3)))
     rows = []

@@ -61,19 +61,38 @@ def test_the_gpu_benchmark_measures_the_parameters_of_the_archive() -> None:
         assert canonical_json(params) == canonical_json(now), "python benchmarks/gpu.py --write-params"
 
 
-def test_the_usual_loop_sees_what_ours_sees() -> None:
+@pytest.mark.parametrize("method", ["", "dccm"])
+def test_the_usual_loop_sees_what_ours_sees(method: str) -> None:
     """A comparison of speeds is one of equals: same shapes and, over many draws, like brightness."""
     import cpu_path
 
     from dica import augment
     from dica.rng import generator
 
-    ours = augment.build_pipeline(cpu_path.VIEWS)
+    ours = augment.build_pipeline(cpu_path.DCCM_VIEWS["augmented"] if method else cpu_path.VIEWS)
     images = torch.from_numpy(cpu_path.load_images(64)).permute(0, 3, 1, 2)
     one, other = ours(images, generator(0, "x")), cpu_path.UsualPipeline(ours)(images, generator(0, "x"))
     assert one.shape == other.shape
     assert one.dtype == other.dtype
     assert abs(float(one.mean() - other.mean())) < 0.05
+
+
+def test_a_step_of_the_cpu_benchmark_goes_through_every_inner_step(monkeypatch) -> None:
+    import cpu_path
+
+    def once(tasks: dict, repeats: int) -> dict:
+        for task in tasks.values():
+            task()
+        return {name: [1.0] for name in tasks}
+
+    monkeypatch.setattr(cpu_path, "interleaved", once)
+    steps = []
+    plain = torch.optim.RMSprop.step
+    monkeypatch.setattr(torch.optim.RMSprop, "step", lambda *args, **kw: steps.append(1) or plain(*args, **kw))
+    (dccm,) = [step for step in cpu_path.STEPS if step[0] == "dccm"]
+    row = cpu_path.method_step(*dccm, batch_size=64, repeats=1)
+    assert row["what"] == "step of dccm, conv-8 at 8 px"
+    assert len(steps) == 2 * 2 * 2, "two sides, two inner batches of 32, two augmentations"
 
 
 def test_scoring_and_planning_can_be_measured(monkeypatch, tmp_path: Path) -> None:

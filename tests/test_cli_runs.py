@@ -78,6 +78,14 @@ def test_metrics_of_older_conventions_are_stale(dica, project: Path) -> None:
     assert "lacks headline.ari" in row["detail"]
 
 
+def test_collapsed_runs_are_done_and_named(dica, project: Path) -> None:
+    edit_json(run_folder(project) / "metrics.json", lambda found: found["headline"].update(largest_cluster_share=0.99))
+    code, output = dica("status")
+    (line,) = [line for line in output.splitlines() if "collapsed:" in line]
+    assert (code, line.startswith("done results/runs/")) == (0, True)
+    assert line.endswith("collapsed: 99.0 % of the images in 1 of 10 clusters")
+
+
 def test_compare_names_what_differs_and_nothing_else(dica, project: Path) -> None:
     folder = run_folder(project).relative_to(project).as_posix()
     assert answer(dica, "compare", folder, folder)["differences"] == {}

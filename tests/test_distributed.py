@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from dica import distributed, speed, train
-from dica.files import UserError, read_json, sha256_file
+from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json
+from dica.state import NEWEST
 from tiny import make_prepared, make_trainer, tiny_config
 from two_processes import METHODS, settings_of
 
@@ -68,6 +70,34 @@ def test_the_command_reads_its_config_once_and_writes_one_run(two: Path) -> None
     assert record["speed"]["processes"] == 2
     for name, digest in record["files"].items():
         assert sha256_file(two / "command" / name) == digest
+
+
+def start_two(folder: Path, settings: dict) -> subprocess.Popen:
+    write_json(folder / "config.json", settings)
+    command = [sys.executable, "-m", "dica.torchrun", "--standalone", "--nproc-per-node", "2", "-m", "dica.train"]
+    paths = ("--config", folder / "config.json", "--data", folder / "data", "--out", folder / "out")
+    command += [*map(str, paths), "--device", "cpu", "--save-batches", "1"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_that_are_asked_to_stop_leave_with_their_own_code(tmp_path: Path) -> None:
+    make_prepared(tmp_path / "data")
+    process = start_two(tmp_path, tiny_config("drc", epochs=100_000))
+    while process.poll() is None and not (tmp_path / "out.state" / NEWEST).is_file():
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said.count("interrupted; run the same command")) == (train.INTERRUPTED, 2)
+    assert "Traceback" not in said
+
+
+def test_two_processes_with_wrong_data_leave_with_their_own_code(tmp_path: Path) -> None:
+    make_prepared(tmp_path / "data")
+    body = {key: value for key, value in tiny_config("drc").items() if key != "id"}
+    process = start_two(tmp_path, {**body, "data_id": "other"})
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == IntegrityError.exit_code
+    assert "prepare digits again" in said
 
 
 def test_a_method_without_a_residual_network_is_refused(tmp_path: Path, monkeypatch) -> None:

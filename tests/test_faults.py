@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from dica import record, train
 from dica.data.folder import read
 from dica.files import UserError, atomic_write_text, sha256_file, write_json
-from dica.loop import SaveEvery
+from dica.loop import SaveEvery, Trainer
 from dica.metrics import evaluate_files
 from dica.scripting import run_script
 from faults import slots_under_load
@@ -93,6 +96,67 @@ def train_in_quietly(tmp_path: Path, full_disk) -> int:
     return train.main([*map(str, paths), "--device", "cpu"])
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """A file system of 8 MiB that really can be full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip() if done else 'no mount'}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+    assert shutil.disk_usage(disk).free == 0
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "file"), [(Trainer, "save", "checkpoint"), (train, "predict", "config.json")]
+)
+def test_a_disk_that_is_really_full_is_one_line_and_the_same_command_finishes_the_run(
+    owner, name: str, file: str, small_disk: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    data, settings = make_prepared(tmp_path / "data"), tiny_config("drc")
+    assert train_in(tmp_path / "whole", settings, data) == 0
+    original = getattr(owner, name)
+
+    def on_a_full_disk(*arguments):
+        if not (small_disk / "filler").exists():
+            fill(small_disk)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, on_a_full_disk)
+    assert train_in(small_disk / "run", settings, data) == 1
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    last = message.splitlines()[-1]
+    assert "No space left on device; mend that and run the same command again" in last
+    assert file in last, "the first one that is written then"
+    assert not list(small_disk.rglob("*.tmp")), "nothing half written"
+    assert not (small_disk / "run/out/run.json").exists()
+    monkeypatch.undo()
+    (small_disk / "filler").unlink()
+    assert train_in(small_disk / "run", settings, data) == 0
+    for result in RESULT:
+        assert sha256_file(small_disk / "run/out" / result) == sha256_file(tmp_path / "whole/out" / result), result
+
+
+def test_a_disk_that_is_really_full_leaves_the_old_table(small_disk: Path, capsys) -> None:
+    table = small_disk / "table-1.md"
+    atomic_write_text(table, "old")
+    fill(small_disk)
+    assert run_script(lambda: atomic_write_text(table, "new")) == 1
+    assert capsys.readouterr().err.startswith(f"error: {table}: No space left on device")
+    assert sorted(path.name for path in small_disk.iterdir()) == ["filler", "table-1.md"]
+    assert table.read_text() == "old"
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys) -> None:
     """Also for root, whom no permission stops: nobody can make a folder in /proc."""
     data = make_prepared(tmp_path / "data")
@@ -120,8 +184,13 @@ def test_a_collapsed_run_is_called_that(tmp_path: Path) -> None:
         np.savez(tmp_path / "predictions.npz", train_assignment=assignment, num_clusters=np.int32(10))
         found = evaluate_files(tmp_path / "predictions.npz", tmp_path / "labels.npz", tmp_path / "m.json", "all")
         note = record.collapse_note(found["headline"])
-        assert note.startswith("collapsed: 100.0% of the images are in one cluster") == collapsed
-        assert bool(note) == collapsed
+        assert note == ("collapsed: all images in 1 of 10 clusters" if collapsed else "")
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.9499, ""), (0.95, "95.0 %"), (0.9999, "99.9 %"), (1.0, "all images")])
+def test_from_which_share_on_a_run_counts_as_collapsed(share: float, said: str) -> None:
+    note = record.collapse_note({"largest_cluster_share": share, "num_clusters": 10})
+    assert note.startswith(f"collapsed: {said}") if said else not note
 
 
 @pytest.mark.parametrize(

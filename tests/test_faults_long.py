@@ -65,11 +65,11 @@ def test_kill_9_of_training_processes(tmp_path: Path, note_figures) -> None:
         folder = tmp_path / method
         folder.mkdir()
         data, settings = make_prepared(folder / "data", {"train": 160}), tiny_config(method, epochs=10)
-        done = subprocess.run(command(settings, folder, "whole", data), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        arguments = command(settings, folder, "killed", data, "--save-batches", "3")
+        inputs = ["--labels", str(data / "labels.npz"), *source_of(settings, folder, data)]
+        finish(command(settings, folder, "whole", data, *inputs))
+        arguments = command(settings, folder, "killed", data, *inputs, "--save-batches", "3")
         state = folder / "killed.state" / NEWEST
-        for _ in range(5):
+        for _ in range(3):
             process = start(arguments)
             before = state.stat().st_mtime_ns if state.is_file() else 0
             while process.poll() is None and (not state.is_file() or state.stat().st_mtime_ns == before):
@@ -78,11 +78,24 @@ def test_kill_9_of_training_processes(tmp_path: Path, note_figures) -> None:
             process.send_signal(signal.SIGKILL)
             process.communicate()
             tried += process.returncode == -signal.SIGKILL
-        done = subprocess.run(arguments, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        finish(arguments)
         for name in ("predictions.npz", "weights.safetensors", "history.csv"):
             assert sha256_file(folder / "killed" / name) == sha256_file(folder / "whole" / name), (method, name)
     note_figures("kill -9 of training processes: predictions, weights, history", "kills", tried, tried)
+
+
+def source_of(settings: dict, folder: Path, data: Path) -> list[str]:
+    """Train the run that this one builds on, if it does, and return the options that name it."""
+    source = settings["params"].get("source")
+    if not source:
+        return []
+    finish(command(tiny_config(source["method"], source["variant"]), folder, "below", data))
+    return ["--source", str(folder / "below")]
+
+
+def finish(arguments: list[str]) -> None:
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_parameter_files_spoilt_in_many_ways(tmp_path: Path, note_figures) -> None:

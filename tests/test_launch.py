@@ -41,5 +41,5 @@ def test_a_method_that_asks_for_no_gpu_takes_none() -> None:
 
 
 def test_several_gpus_are_several_processes() -> None:
-    start = "python -m torch.distributed.run --standalone --nproc-per-node 4 -m dica.train"
+    start = "python -m dica.torchrun --standalone --nproc-per-node 4 -m dica.train"
     assert command(method(gpu=4), "strict") == start

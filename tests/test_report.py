@@ -16,7 +16,7 @@ import browser
 import factory
 from dica import figures, layout, metrics, pages, report, report_runs, rulegraph, tables
 from dica.artefacts import load_artefacts
-from dica.files import UserError, write_json, write_npz
+from dica.files import UserError, read_json, write_json, write_npz
 
 ARROWS = [
     *(("fetch", "prepare"), ("prepare", "train"), ("train", "train"), ("train", "page")),
@@ -72,6 +72,9 @@ def made(tmp_path_factory, root):
     wrong = (labels[index] + (index % 2)) % factory.CLASSES  # half of the images are right at first, all at the end
     trace = {"epoch": np.array([0, 12]), "train_index": index, "train_assignment": np.stack([wrong, labels[index]])}
     write_npz(project / traced["path"] / "trace.npz", trace)
+    scored = read_json(project / traced["path"] / "metrics.json")
+    scored["headline"]["largest_cluster_share"] = 1.0
+    write_json(project / traced["path"] / "metrics.json", scored)
     artefacts.append(replace(artefacts[0], paper="drc", name="figure-9", kind="figure", reason="schematic <drawing>"))
     frame = tables.cells(plan, project, "results", artefacts)
     shown = [artefact for artefact in artefacts if artefact.regenerated]
@@ -206,6 +209,13 @@ def test_the_contents_of_a_paper_say_what_has_been_run(made, site):
     done = sum((made[0] / run["path"] / "metrics.json").is_file() for run in shown)
     assert done > 0
     assert f"({done} of {len(shown)} runs)" in site["dica.html"].text
+
+
+def test_a_collapsed_run_is_named_on_its_page_and_below_its_table(made, site):
+    clusters = factory.CLASSES
+    assert f"Seed 0 collapsed: all images in 1 of {clusters} clusters." in site["runs-drc.html"].text
+    assert f"seed 0 collapsed: all images in 1 of {clusters} clusters" in site["dica.html"].text
+    assert "collapsed:" not in site["runs-kmeans.html"].text
 
 
 def test_what_is_not_regenerated_says_why(site):

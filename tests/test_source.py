@@ -59,6 +59,7 @@ def test_a_source_that_cannot_be_is_refused(project: Path) -> None:  # noqa: F81
         body["variants"]["f"] = {"source": {"method": "kmeans", "variant": "on-drc"}}
         body["variants"]["g"] = {"source": {"method": "kmeans", "variant": "full"}}
         body["variants"]["d"] = {"top5": True, "num_clusters": 4}
+        body["variants"]["h"] = {"source": {"method": "drc"}}
 
     edit(project, "kmeans", change)
     for variant, expected in [
@@ -66,6 +67,7 @@ def test_a_source_that_cannot_be_is_refused(project: Path) -> None:  # noqa: F81
         ("c", r"kmeans\.yaml: c: source: unknown method 'drx'"),
         ("e", r"kmeans\.yaml: e: source: a probe run .* cannot be loaded again, .*; use that run itself: imc-swav"),
         ("f", r"kmeans\.yaml: f: source: a kmeans run .* use that run itself: drc \(full\)"),
+        ("h", r"kmeans \(h\) on digits: source: .*variant"),
         ("d", "top5: needs 5 clusters, there are 4"),
     ]:
         with pytest.raises(UserError, match=expected):

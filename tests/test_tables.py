@@ -226,6 +226,24 @@ def test_partly_failed_cells_say_so(project):
     assert "<sup>1</sup> 2 of 3 seeds; out of memory" in text
 
 
+def test_collapsed_runs_are_named_below_the_table(project):
+    (artefact,) = load_artefacts(project, ["dica table-2"])
+    plan = factory.make_plan([artefact])
+    runs = select(plan, "kmeans", "cifar10-jpeg")
+    for entry in runs[:2]:
+        write_run(project, entry, 0.13)
+    path = project / runs[1]["path"] / "metrics.json"
+    found = read_json(path)
+    found["headline"]["largest_cluster_share"] = 1.0
+    write_json(path, found)
+    cells = tables.cells(plan, project, "results", [artefact])
+    note = f"seed 1 collapsed: all images in 1 of {found['headline']['num_clusters']} clusters"
+    assert cell(cells, "dica table-2 kmeans/cifar10-jpeg/acc")["reason"].endswith(f"; {note}; 2 of 3 seeds")
+    text = layout.render(artefact, cells, plan)["md"]
+    assert f"</sup> {note}" in text
+    assert text.count("collapsed") == 1, "the cells of a run share the footnote"
+
+
 def test_unlike_protocols_are_not_compared(project):
     (artefact,) = load_artefacts(project, ["dica table-2"])
     plan = factory.make_plan([artefact])

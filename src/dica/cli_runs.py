@@ -37,6 +37,7 @@ def status(
     """Tell which planned runs are done, stale, running, failed or missing.
 
     Stale: done, but by code that has changed since, or scored by older conventions; `dica audit` says what it means.
+    Collapsed runs, with all images in one cluster, are done but named.
     """
     from dica.config import load_profile
     from dica.identity import make_plan
@@ -63,7 +64,7 @@ def status(
     console.print(table)
     told = {"failed": "red", "running": "cyan", **({"stale": "yellow"} if changed else {})}
     for state in found:
-        if state.name in told or state.detail.startswith("interrupted"):
+        if state.name in told or state.detail.startswith(("interrupted", "collapsed")):
             colour = told.get(state.name, "yellow")
             console.print(f"[{colour}]{state.name}[/] {escape(state.run['path'])}: {escape(state.detail)}")
 

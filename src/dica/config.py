@@ -125,6 +125,8 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
         params["num_clusters"] = entry["num_classes"]
     if params.get("normalisation") == "dataset":
         params["normalisation"] = entry["normalisation"]
+    params["revision"] = body["revision"]
+    validate(params, method, f"{method} ({variant}) on {dataset}", root)  # from here on every key is there
     if params.get("source"):
         _follow_source(params, method, variant, dataset, profile, root, above)
     if params.get("eval_split") == "test" and "test" not in entry["splits"]:
@@ -133,8 +135,6 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
         raise UserError(
             f"{method} ({variant}) on {dataset}: top5: needs 5 clusters, there are {params['num_clusters']}"
         )
-    params["revision"] = body["revision"]
-    validate(params, method, f"{method} ({variant}) on {dataset}", root)
     return params
 
 

@@ -1,4 +1,4 @@
-"""One run on several devices: ``python -m torch.distributed.run --nproc-per-node N -m dica.train …``.
+"""One run on several devices: ``python -m dica.torchrun --nproc-per-node N -m dica.train …``.
 
 Every process holds the whole run and does all of each step, with the same random numbers, but for the residual
 networks, which take nearly all of the time: of those it computes its part of the rows, and the outputs of all parts are

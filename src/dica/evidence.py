@@ -44,6 +44,7 @@ METRICS_KEYS = {
     **{"id": TEXT, "evaluated_on": TEXT, "headline": dict, "splits": dict},
     **{"predictions_sha256": TEXT, "labels_sha256": TEXT},
     **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari", "headline.*"), NUMBER),
+    **dict.fromkeys(("headline.largest_cluster_share", "headline.num_clusters"), NUMBER),
 }
 LABELS_KEYS = {
     **{"fingerprint": TEXT, "classes": list, "splits": dict, "splits.*": dict},

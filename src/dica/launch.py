@@ -36,7 +36,7 @@ def command(method: dict, determinism: str) -> str:
     resources = method["resources"]
     words = ["python"]
     if resources["gpu"] > 1:
-        words.append(f"-m torch.distributed.run --standalone --nproc-per-node {resources['gpu']}")
+        words.append(f"-m dica.torchrun --standalone --nproc-per-node {resources['gpu']}")
     words.append("-m dica.train")
     if resources["gpu"] == 0:
         words.append("--device cpu")  # it was counted as using none: it must not hold one that others wait for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -65,17 +66,18 @@ def code_changes(before: dict, now: dict) -> list[str]:
 
 
 def collapse_note(headline: dict) -> str:
-    """Return a warning if (nearly) all images of a scored run are in one cluster, else nothing.
+    """Return that a scored run collapsed if (nearly) all of its images are in one cluster, else nothing.
 
     Parameters
     ----------
     headline
         The block of that name in ``metrics.json``.
     """
-    share = headline["largest_cluster_share"]
+    share = headline.get("largest_cluster_share", 0.0)  # where it is lacking, status and audit say so
     if share < COLLAPSED:
         return ""
-    return f"collapsed: {share:.1%} of the images are in one cluster ({headline['used_clusters']} used)"
+    images = "all images" if share == 1 else f"{math.floor(1000 * share) / 10} % of the images"
+    return f"collapsed: {images} in 1 of {headline['num_clusters']} clusters"
 
 
 def source_digests() -> dict[str, str]:

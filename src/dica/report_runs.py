@@ -17,6 +17,7 @@ from dica import layout, metrics
 from dica.files import canonical_json, read_json
 from dica.identity import rebuild_command
 from dica.pages import runs_page
+from dica.record import collapse_note
 from dica.tables import Run
 
 POINTS = 120  # of a curve; more cannot be seen at its size
@@ -101,6 +102,7 @@ def _run(run: Run, plan: dict[str, Any], root: Path, truth: Truth | None, finish
         "path": run.path,
         "metrics": run.metrics,
         "headline": run.metrics["headline"],
+        "collapsed": collapse_note(run.metrics["headline"]),
         "device": device_of(record),
         "seconds": record.get("seconds"),
         "time": duration(record.get("seconds")),

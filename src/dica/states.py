@@ -10,6 +10,7 @@ from typing import Any
 
 from dica.evidence import METRICS_KEYS, read_record
 from dica.files import read_json, sha256_file
+from dica.record import collapse_note
 
 STATES = ("done", "stale", "running", "failed", "missing")
 
@@ -31,8 +32,8 @@ def states(plan: dict[str, Any], root: Path, results: str) -> list[State]:
 
 def _state(run: dict[str, Any], root: Path, state: Path, digest: Any) -> tuple[str, str]:
     if (root / run["path"] / "run.json").is_file():
-        why = _outdated(root / run["path"], digest)
-        return ("stale" if why else "done"), why
+        why, collapsed = _outdated(root / run["path"], digest)
+        return ("stale" if why else "done"), "; ".join(filter(None, (collapsed, why)))
     if holder := lock_holder(state):
         return "running", holder
     if (state / "failed.json").is_file():
@@ -40,16 +41,16 @@ def _state(run: dict[str, Any], root: Path, state: Path, digest: Any) -> tuple[s
     return "missing", "interrupted, has a checkpoint" if (state / "checkpoint.pt").is_file() else ""
 
 
-def _outdated(folder: Path, digest: Any) -> str:
-    """Return what has changed since a run was trained or scored, or nothing."""
+def _outdated(folder: Path, digest: Any) -> tuple[str, str]:
+    """Return what has changed since a run was trained or scored, or nothing, and whether it collapsed."""
     record, faults = read_record(folder / "run.json", {"sources": dict})
     reasons = [f"run.json: {fault.detail}" for fault in faults]
     changed = [name for name, found in record["sources"].items() if digest(name) != found] if record else []
     if changed:
         reasons.append(f"code changed since: {', '.join(changed)}")
-    _, faults = read_record(folder / "metrics.json", METRICS_KEYS)
+    metrics, faults = read_record(folder / "metrics.json", METRICS_KEYS)
     reasons += [f"metrics.json: {fault.detail}" for fault in faults]
-    return "; ".join(reasons)
+    return "; ".join(reasons), collapse_note(metrics["headline"]) if metrics and not faults else ""
 
 
 def lock_holder(state: Path) -> str:

@@ -27,6 +27,7 @@ from dica.artefacts import (
     source,
 )
 from dica.files import IntegrityError, UserError, atomic_write_text, read_json
+from dica.record import collapse_note
 from dica.runfiles import failure_reason
 from dica.stats import mean, spread, verdict
 
@@ -347,7 +348,9 @@ def _verdict(
         difference,
         metric in LOWER_IS_BETTER,
     )
-    reason = [result.reason]
+    # The audit takes what follows the count of seeds for a fact of this machine alone: collapses come before it.
+    notes = [(run.plan["seed"], collapse_note(run.metrics["headline"])) for run in runs if run.metrics]
+    reason = [result.reason, *(f"seed {seed} {note}" for seed, note in notes if note)]
     if len(values) < len(runs):
         reason += [f"{len(values)} of {len(runs)} seeds", *failures]
     return result.mark, "; ".join(part for part in reason if part)

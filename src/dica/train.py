@@ -47,6 +47,7 @@ from dica.files import (
     write_npz,
 )
 from dica.loop import SaveEvery, Trainer, on_signals
+from dica.memory import keep_memory
 from dica.methods.base import Method
 from dica.observe import Observer
 from dica.rng import Rng, derive_seed, generator
@@ -219,6 +220,7 @@ def _device(options: Options) -> Iterator[torch.device]:
     if options.device == "cuda" and not devices:
         raise UserError("--device cuda: torch sees no CUDA device here")
     if not devices:
+        keep_memory()
         yield torch.device("cpu")
     elif scheduler_assigned(devices):
         yield torch.device("cuda", 0)

@@ -79,6 +79,20 @@ def test_an_odd_path_results_on_another_file_system_a_second_start_and_a_kill(
         assert sha256_file(project.folder / run["path"] / name) == sha256_file(tmp_path / "alone" / name)
 
 
+def test_a_second_dvc_repro_is_refused_and_the_first_one_goes_on(small: Project, tmp_path: Path) -> None:
+    project = small.copy(tmp_path / "project")
+    command = ["dvc", "repro", "runs@drc"]
+    with open(tmp_path / "first.txt", "w") as output:
+        first = subprocess.Popen(command, cwd=project.folder, env=environment(), stdout=output, stderr=output)
+    while first.poll() is None and not list(project.folder.glob("results/state/*/lock")):
+        time.sleep(0.02)
+    second = project.run(*command, code=255)
+    assert f"is busy, it is being blocked by:\n  (PID {first.pid}): " in second
+    assert "Traceback" not in second
+    assert first.wait() == 0, (tmp_path / "first.txt").read_text()
+    assert "up to date" in project.run("dvc", "status", "runs@drc"), "what dvc.lock says of the files is true"
+
+
 @pytest.mark.slow
 def test_the_whole_group_killed_ten_times(small: Project, finished: Project, tmp_path: Path, note_figures) -> None:
     project = small.copy(tmp_path / "project")

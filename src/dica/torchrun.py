@@ -1,0 +1,30 @@
+"""torchrun with the exit codes of what it runs: ``python -m dica.torchrun --nproc-per-node N -m dica.train …``.
+
+torchrun itself leaves with 1 and a traceback whatever its processes say, also when it was only asked to stop.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from dica.train import INTERRUPTED
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run torchrun's command line; return the code of the first process that failed, 75 after SIGTERM or SIGINT."""
+    try:
+        run.main(arguments)
+    except (SignalException, KeyboardInterrupt):
+        return INTERRUPTED  # it has handed the signal on and waited until the processes had saved their state
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return max(failure.exitcode, 1)  # negative: killed by a signal
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
