@@ -16,7 +16,7 @@ from torch import nn
 from dica import analyse, metrics, report_runs, scoring, train
 from dica.artefacts import PLOTS, analyses, analysis_path, load_artefacts
 from dica.config import load_method, method_names
-from dica.figures import clusters, draw, pictures, to_bytes
+from dica.figures import clusters, draw, pictures, style, to_bytes
 from dica.files import UserError, read_json, write_json, write_npz
 from dica.losses.crlc import critic_scores
 from tiny import make_prepared, tiny_config
@@ -164,6 +164,16 @@ def test_axes_say_what_they_show_and_in_what_unit(project, plot: str, labels: se
     figure, _ = figure_of(project, plot)
     found = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel()) if text}
     assert found == labels
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("width", [1.5, 3.0, 12.0])
+def test_a_legend_takes_as_many_columns_as_fit(width: float) -> None:
+    figure = plt.figure(figsize=(width, 3), layout="constrained")
+    style.legend_below(figure, [style.line(k, f"setting {k}") for k in range(10)], columns=8)
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    assert legend._ncols == {1.5: 1, 3.0: 2, 12.0: 8}[width]
     plt.close(figure)
 
 

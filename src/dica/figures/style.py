@@ -37,6 +37,8 @@ STYLE = {
     "legend.fontsize": 8,
     "figure.dpi": 100,
     "savefig.dpi": 160,
+    "savefig.bbox": "tight",  # the layout does not see how far pictures of fixed aspect push their labels
+    "savefig.pad_inches": 0.08,
     "lines.linewidth": 1.6,
 }
 FRACTION = "fraction of 1"
@@ -88,10 +90,12 @@ def integer_axis(axes: Axes, which: str = "x") -> None:
 
 
 def legend_below(figure: Canvas, handles: Sequence, columns: int = 4, **options: object) -> None:
-    """Put a legend under everything, where it covers no data."""
-    figure.legend(
-        handles=list(handles), loc="outside lower center", ncols=max(1, min(columns, len(handles))), **options
-    )
+    """Put a legend under everything, where it covers no data, in at most `columns` and as many as are wide enough."""
+    for ncols in range(max(1, min(columns, len(handles))), 0, -1):
+        legend = figure.legend(handles=list(handles), loc="outside lower center", ncols=ncols, **options)
+        if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def line(k: int, label: str, **options: object) -> plt.Line2D:
