@@ -144,7 +144,7 @@ def test_every_variant_takes_a_step(root: Path, variant: str) -> None:
 
 
 def test_loss_is_that_of_the_loss_functions(root: Path) -> None:
-    method = make(root, thres2=0.3)
+    method = make(root, "paper", thres2=0.3)
     batch = next(iter(method.split(outer_batch())))
     found = method.loss(batch)
     given = losses.Targets(**batch.extra)

@@ -15,7 +15,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from itertools import chain, product
 from pathlib import Path
@@ -271,7 +271,7 @@ class Auditor:
         found = {
             "runs of figures alone": (runs, labels, [f"{run.folder}/" for run in runs]),
             "analyses": ([], self._check_analyses(), [folder]),
-            "statistics and bounds": ([], self._check_remade(), [f"{self.results}/tables/statistics/"]),
+            "statistics and bounds": ([], self._check_remade(), [f"{self.results}/tables/{name}" for name in REMADE]),
             "figures": ([], self._check_figures(), [f"{self.results}/figures/"]),
         }
         return [
@@ -307,12 +307,15 @@ class Auditor:
         """Make statistics and bounds again in a temporary folder and compare them with those that are stored."""
         stored = self.root / self.results / "tables"
         names = [name for name in REMADE if (stored / name).is_file()]
+        states = self.checkout.states or {}
+        gone = [name for name in REMADE if states.get(f"{self.results}/tables/{name}") == "deleted"]
+        findings = [Finding(name, False, f"missing; build it again: {self.light}", missing=True) for name in gone]
         if not names:
-            return []
+            return findings
         scored = [run["path"] for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
         if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
             detail = f"cannot be made again without the predictions of {', '.join(absent)}"
-            return [Finding("statistics", False, detail, missing=True)]
+            return [*findings, Finding("statistics", False, detail, missing=True)]
         with TemporaryDirectory() as made:
             try:
                 remake(self.usable, self.root, self.results, Path(made))
@@ -320,7 +323,7 @@ class Auditor:
                 return [Finding("statistics", False, f"cannot be made again: {error}")]
             same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
         wrong = f"differs from what the runs give; build it again: {self.light}"
-        return [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
+        return findings + [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
 
     def _check_figures(self) -> list[Finding]:
         """Draw the figures again and compare them with those that are stored."""
@@ -331,13 +334,28 @@ class Auditor:
 
         findings = []
         for artefact in figures:
-            shown = {run["path"] for run in self.plan["runs"] if artefact.address in run["needed_by"]}
-            if unusable := sorted(shown & set(self.unscored)):
+            asked, shown = (self._behind(artefact.address, plan) for plan in (self.today, self.plan))
+            if asked != shown:
+                detail = "the parameters in params/ now ask for other runs than plan.json has; build it again"
+                findings.append(Finding(artefact.address, False, f"{detail}: {self.light}"))
+            elif unusable := sorted(shown & set(self.unscored)):
                 detail = f"cannot be drawn again without the metrics of {', '.join(unusable)}"
                 findings.append(Finding(artefact.address, None, detail))
             else:
-                findings.append(check_figure(artefact, self.usable, self.root, self.results))
+                finding = check_figure(artefact, self.usable, self.root, self.results)
+                if finding.ok is None and self._figure_changed(artefact):  # then nothing vouches for it
+                    finding = replace(finding, ok=False, detail=f"changed since the commit; {finding.detail}")
+                findings.append(finding)
         return findings
+
+    @staticmethod
+    def _behind(address: str, plan: dict) -> set[str]:
+        """Return the folders of the runs that an artefact needs."""
+        return {run["path"] for run in plan["runs"] if address in run["needed_by"]}
+
+    def _figure_changed(self, artefact: Artefact) -> bool:
+        prefix = f"{self.results}/figures/{artefact.paper}/{artefact.name}."
+        return any(path.startswith(prefix) and s == "changed" for path, s in (self.checkout.states or {}).items())
 
     def _planned(self, plan: dict, row: dict) -> list[str]:
         """Return the folders of the runs that a plan holds for a cell."""

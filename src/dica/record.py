@@ -77,7 +77,7 @@ def collapse_note(headline: dict) -> str:
     if share < COLLAPSED:
         return ""
     images = "all images" if share == 1 else f"{math.floor(1000 * share) / 10} % of the images"
-    return f"collapsed: {images} in 1 of {headline['num_clusters']} clusters"
+    return f"collapsed: {images} in 1 of {headline.get('num_clusters', '?')} clusters"
 
 
 def source_digests() -> dict[str, str]:

@@ -20,10 +20,10 @@ VERDICTS = (
 
 RULE = (
     "Verdict: the 95 % Welch interval of (mean of our seeds − published number), widened by half a unit of the "
-    "last printed digit, contains 0: agrees; else ours is worse or better (of errors the lower one is better). Where "
-    "the paper prints no spread or no number of runs, our own spread stands in for it, with one run. A best of n is "
-    "compared only with a best of as many runs, as single draws. Not comparable: fewer than 2 seeds, unlike "
-    "protocols, or no published number."
+    "last printed digit, contains 0: agrees; else ours is worse or better (of errors and times the lower one is "
+    "better). Where the paper prints no spread or no number of runs, our own spread stands in for it, with one run. A "
+    "best of n is compared only with a best of as many runs, as single draws. Not comparable: fewer than 2 seeds, "
+    "unlike protocols, or no published number."
 )
 
 

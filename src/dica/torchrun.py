@@ -5,6 +5,7 @@ torchrun itself leaves with 1 and a traceback whatever its processes say, also w
 
 from __future__ import annotations
 
+import os
 import sys
 
 from torch.distributed import run
@@ -16,6 +17,9 @@ from dica.train import INTERRUPTED
 
 def main(arguments: list[str] | None = None) -> int:
     """Run torchrun's command line; return the code of the first process that failed, 75 after SIGTERM or SIGINT."""
+    # It would also pass on SIGHUP and SIGQUIT, for which nothing is saved, and kill after 30 seconds.
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT")
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "300")
     try:
         run.main(arguments)
     except (SignalException, KeyboardInterrupt):

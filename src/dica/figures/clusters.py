@@ -37,8 +37,8 @@ def tsne(panel: Panel, figure: Canvas) -> str:
     """t-SNE of what a trained model gives, coloured by true class. Option `layers`: which outputs, one axes each."""
     layers = panel.option("layers", ["backbone"])
     shown = [(place, layer) for place in panel.done for layer in layers]
-    across = min(len(shown), 4)
-    down = -(-len(shown) // across)
+    down = -(-len(shown) // 4)
+    across = -(-len(shown) // down)
     resize(figure, 3.1 * across, 0.7 + 2.9 * down)
     all_axes = grid(figure, down, across)
     for axes, (place, layer) in zip(all_axes.flat, shown, strict=False):
@@ -233,7 +233,8 @@ def confusion(panel: Panel, figure: Canvas) -> str:
     axes.set(xlabel="class of the predicted cluster", ylabel="true class")
     axes.grid(False)
     figure.colorbar(picture, ax=axes, label="images (number)", shrink=0.8)
-    share = found.right / np.maximum(1, table.sum(axis=1))
+    total = table.sum(axis=1)
+    share = np.where(total, found.right / np.maximum(1, total), 1.0)
     worst = int(share.argmin())
     which = "test" if on == "test" else "scored"
     return (
