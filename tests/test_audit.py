@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import factory
 from dica import identity, metrics, tables
@@ -19,7 +20,7 @@ from dica.config import load_profile
 from dica.data.prepared import fingerprint, labels_digest
 from dica.figures import write_figures
 from dica.figures.checks import DRAWN_WITH
-from dica.files import IntegrityError, UserError, sha256_file, write_json, write_npz
+from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json, write_npz
 from dica.layout import write_tables
 
 CELL = ("dica", "table-1", "drc/digits/acc")
@@ -658,6 +659,15 @@ def edit_bytes(path: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(data.replace(old, new, 1))
 
 
+def swap_picture(svg: Path, png: Path) -> None:
+    """Put another picture in a PNG's place and let the SVG vouch for it."""
+    old = sha256_file(png).encode()
+    picture = np.array(Image.open(png))
+    picture[:9] = 0
+    Image.fromarray(picture).save(png)
+    edit_bytes(svg, old, sha256_file(png).encode())
+
+
 def test_a_figure_that_is_as_drawn_matches(drawn: Path) -> None:
     assert worst(drawn) == 0
     assert figures_say(drawn) == (0, "dica figure-2: is what the runs give; git: no Git checkout: changes that agree "
@@ -671,6 +681,7 @@ def test_a_figure_that_is_as_drawn_matches(drawn: Path) -> None:
         (lambda svg, png: edit_bytes(svg, b": 0.", b": 1."), 3, "says other numbers than the runs give"),
         (lambda svg, png: edit_bytes(svg, b"dica with", b"paint"), 3, "does not say what drew it"),
         (lambda svg, png: edit_bytes(png, b"IDAT", b"IDAt"), 3, "the PNG is not the one"),
+        (lambda svg, png: swap_picture(svg, png), 3, "differs from what the runs give"),
         (lambda svg, png: png.unlink(), 4, "missing: figure-2.png"),
         (lambda svg, png: svg.unlink(), 4, "missing: figure-2.svg"),
     ],
@@ -712,6 +723,46 @@ def test_other_libraries_than_those_that_drew_a_figure_are_a_note(drawn: Path) -
     edit_bytes(svg, b": 1.", b": 0.")
     png.write_bytes(png.read_bytes() + b" ")
     assert figures_say(drawn)[0] == 3
+
+
+def commit_all(root: Path) -> None:
+    for command in (["init", "-q"], ["add", "-Af"], ["commit", "-qm", "all"]):
+        subprocess.run(["git", *IDENTITY, *command], cwd=root, check=True)
+
+
+def test_a_changed_figure_of_other_libraries_is_for_git_to_vouch_for(drawn: Path) -> None:
+    svg = drawn / "results/figures/dica/figure-2.svg"
+    (versions,) = DRAWN_WITH.findall(svg.read_bytes())
+    commit_all(drawn)
+    try:
+        edit_bytes(svg, versions, b"matplotlib 1.0")
+        code, text = figures_say(drawn)
+    finally:
+        shutil.rmtree(drawn / ".git")
+    assert (code, "changed since the commit" in text) == (3, True)
+
+
+def test_a_figure_without_a_run_that_the_parameters_ask_for_is_noticed(drawn: Path) -> None:
+    plan = read_json(drawn / "results/plan.json")
+    hidden = next(run for run in plan["runs"] if "dica figure-2" in run["needed_by"])
+    hidden["needed_by"].remove("dica figure-2")
+    write_json(drawn / "results/plan.json", plan)
+    draw_figures(drawn)
+    code, text = figures_say(drawn)
+    assert (code, "ask for other runs" in text) == (3, True)
+
+
+def test_deleted_bounds_are_missing(drawn: Path) -> None:
+    bounds = drawn / "results/tables/consistency.csv"
+    bounds.write_text("paper\n")
+    commit_all(drawn)
+    try:
+        bounds.unlink()
+        (found,) = [each for each in Auditor(drawn).beside() if each.address == "statistics and bounds"]
+    finally:
+        shutil.rmtree(drawn / ".git")
+    assert found.code == 4
+    assert "missing; build it again" in found.findings[0].detail
 
 
 def test_a_figure_whose_runs_are_damaged_is_told_from_a_changed_one(drawn: Path) -> None:
