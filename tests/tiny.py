@@ -64,6 +64,8 @@ def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: 
     """The config of a run on the tiny data set: the digits' parameters, two epochs, small batches."""
     params = config.resolve(method, variant, "digits", archive_profile(), ROOT)
     params = config.merge(params, {key: value for key, value in TINY.items() if key in params}, overrides)
+    if params.get("backbone", {}).get("name") == "resnet18":
+        params["backbone"] |= {"name": "resnet8", "width": 16}  # of the variants that are for CIFAR-10
     if params.get("supervised"):
         params["num_clusters"] = 8  # as many as there are classes
     if source := params.get("source"):
