@@ -109,16 +109,23 @@ wildcard_constraints:
     figure="|".join({artefact.name for artefact in FIGURES}) or "none",
 
 
+def as_it_is():
+    """Tell whether nothing is to be trained, for the targets `light` and `deposit`.
+
+    The targets are known when inputs are resolved, not yet when this file is read.
+    """
+    return bool({"light", "deposit"} & set(workflow.dag_settings.targets))
+
+
 def scores(keep=lambda run, wildcards: True):
     """Return an input function: metrics.json of every planned run that `keep(run, wildcards)` accepts.
 
-    With the targets `light` and `deposit` only of runs that are trained, so that nothing else is. (The targets are known when inputs
-    are resolved, not yet when this file is read.)
+    With the targets of `as_it_is` only of runs that are trained, so that nothing else is.
     """
 
     def files(wildcards):
         runs = [run for run in PLAN["runs"] if keep(run, wildcards)]
-        if {"light", "deposit"} & set(workflow.dag_settings.targets):
+        if as_it_is():
             runs = [
                 run
                 for run in runs
@@ -220,12 +227,11 @@ def figure_analyses(wildcards):
     artefact = next(
         a for a in FIGURES if (a.paper, a.name) == (wildcards.paper, wildcards.figure)
     )
-    light = "light" in workflow.dag_settings.targets
     files = []
     for kind, run in analyses(PLAN, artefact):
         path = analysis_path(RESULTS, kind, run["path"])
         weights = "stages.npz" if kind == "stages" else "weights.safetensors"
-        possible = not light and (
+        possible = not as_it_is() and (
             run["id"] in UNFINISHED
             or (ROOT / models_folder(run["path"]) / weights).is_file()
         )
