@@ -334,7 +334,7 @@ class Auditor:
 
         findings = []
         for artefact in figures:
-            asked, shown = (self._behind(artefact.address, plan) for plan in (self.today, self.plan))
+            asked, shown = (set(_behind(artefact.address, plan)) for plan in (self.today, self.plan))
             if asked != shown:
                 detail = "the parameters in params/ now ask for other runs than plan.json has; build it again"
                 findings.append(Finding(artefact.address, False, f"{detail}: {self.light}"))
@@ -347,11 +347,6 @@ class Auditor:
                     finding = replace(finding, ok=False, detail=f"changed since the commit; {finding.detail}")
                 findings.append(finding)
         return findings
-
-    @staticmethod
-    def _behind(address: str, plan: dict) -> set[str]:
-        """Return the folders of the runs that an artefact needs."""
-        return {run["path"] for run in plan["runs"] if address in run["needed_by"]}
 
     def _figure_changed(self, artefact: Artefact) -> bool:
         prefix = f"{self.results}/figures/{artefact.paper}/{artefact.name}."
@@ -424,8 +419,7 @@ class Auditor:
         """Return the runs of a cell that do not give its number, with the reason."""
         metric = row["metric"]
         if metric == "time_ratio":  # it also rests on the runs that it is relative to
-            address = f"{row['paper']} {row['artefact']}"
-            folders = [run["path"] for run in self.plan["runs"] if address in run["needed_by"]]
+            folders = _behind(f"{row['paper']} {row['artefact']}", self.plan)
         found = {folder: self.unscored.get(folder) or self.lacking.get((folder, metric)) for folder in folders}
         return {folder: why for folder, why in found.items() if why}
 
@@ -439,7 +433,7 @@ class Auditor:
         if place not in self.artefacts:
             return Finding(what, False, f"params/artefacts declares no table {' '.join(place)}")
         artefact = self.artefacts[place]
-        shown = {run["path"] for run in self.plan["runs"] if artefact.address in run["needed_by"]}
+        shown = set(_behind(artefact.address, self.plan))
         known = {run["path"] for run in self.plan["runs"]}
         rows = [row for row in self.cells if (row["paper"], row["artefact"]) == place]
         if any(folder not in known for row in rows for folder in row["runs"].split()):
@@ -544,6 +538,11 @@ def _grounds(row: dict) -> tuple[str, str]:
     seeds = f"{row['n']} of {row['seeds_planned']} seeds"
     before, found, _ = row["reason"].partition(seeds)
     return row["verdict"], before + found
+
+
+def _behind(address: str, plan: dict) -> list[str]:
+    """Return the folders of the runs that an artefact needs."""
+    return [run["path"] for run in plan["runs"] if address in run["needed_by"]]
 
 
 def _needed(metric: str) -> tuple[str, str]:

@@ -187,9 +187,8 @@ def cells(
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     for name in CELL_COLUMNS:
         if name in NUMBERS:
-            frame[name] = pd.to_numeric(frame[name].replace("", None)).astype(
-                float
-            )  # whole numbers read the same in every table
+            # floats also where all are whole: they read the same in every table
+            frame[name] = pd.to_numeric(frame[name].replace("", None)).astype(float)
         elif name in ("n", "seeds_planned"):
             frame[name] = frame[name].astype(int)
         else:
