@@ -19,14 +19,15 @@ from pathlib import Path
 import yaml
 from common import ROOT, machine, write
 
-from dica.artefacts import load_artefacts
-from dica.config import load_profile
 from dica.figures import write_figures
 from dica.files import sha256_file, write_json
-from dica.identity import make_plan, write_plan
-from dica.layout import write_tables
-from dica.metrics import evaluate_files
-from dica.tables import artefacts_of, cells, write_cells
+from dica.plan.artefacts import load_artefacts
+from dica.plan.parameters import load_profile
+from dica.plan.plan import make_plan, write_plan
+from dica.scores.metrics import evaluate_files
+from dica.tables import cells
+from dica.tables.cells import artefacts_of, write_cells
+from dica.tables.layout import write_tables
 
 SEEDS = 17
 SHOWN = ["dica table-1", "dica table-2", "dica figure-1", "dica figure-2"]

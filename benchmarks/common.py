@@ -20,7 +20,7 @@ def machine() -> dict[str, str]:
     """Return what a figure has to be read with: CPU, threads, versions, day, and how busy the machine was."""
     import torch
 
-    from dica.record import device_facts
+    from dica.runs.record import device_facts
 
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return {

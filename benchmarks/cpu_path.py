@@ -34,12 +34,14 @@ from common import RESULTS, ROOT, interleaved, machine, plot, ratio, write
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from dica import augment, config, methods
-from dica.memory import keep_memory
+from dica import methods
+from dica.engine.memory import keep_memory
+from dica.engine.optim import build_optimizer
 from dica.methods.base import Batch, DataInfo
-from dica.optim import build_optimizer
+from dica.networks.torchvision import torchvision
+from dica.plan import parameters as config
 from dica.rng import generator
-from dica.vision import torchvision
+from dica.views import pipeline as augment
 
 transforms = importlib.import_module(f"{torchvision.__name__}.transforms")
 
@@ -220,7 +222,7 @@ def _step(method, optimizer, images: torch.Tensor) -> None:
 
 def side_by_side(epochs: int, repeats: int) -> dict:
     """Return how much more two training processes on the digits do at once than one alone."""
-    from dica import identity
+    from dica.plan import plan as identity
 
     profile = config.load_profile(ROOT / "params/archive.yaml", ROOT)
     profile |= {"overrides": {"imc-swav": {"epochs": epochs}}}

@@ -23,10 +23,11 @@ from pathlib import Path
 import torch
 from common import RESULTS, ROOT, machine, write
 
-from dica import augment, methods
+from dica import methods
+from dica.engine.optim import build_optimizer
 from dica.methods.base import Batch, DataInfo
-from dica.optim import build_optimizer
 from dica.rng import generator
+from dica.views import pipeline as augment
 
 PARAMS = Path(__file__).with_name("gpu_params.json")
 METHODS = ("imc-swav", "tcc", "drc", "crlc", "dccm")
@@ -212,8 +213,8 @@ def _shrunk(params: dict) -> dict:
 
 def write_params() -> None:
     """Write gpu_params.json from params/ (needs YAML, so not on the machine that measures)."""
-    from dica import config
     from dica.files import write_json
+    from dica.plan import parameters as config
 
     resolved = {name: config.resolve(name, "full", "cifar10", {"overrides": {}}, ROOT) for name in METHODS}
     write_json(PARAMS, resolved)

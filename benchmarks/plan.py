@@ -28,7 +28,8 @@ DATASETS = ("cifar10", "cifar20", "cifar100", "stl10", "imagenet10", "imagenet-d
 
 def make_project(folder: Path, runs: int) -> int:
     """Copy what planning reads to `folder`, declare a table that needs about `runs` runs, and return how many it is."""
-    from dica import config, identity
+    from dica.plan import parameters as config
+    from dica.plan import plan as identity
 
     for name in ("params", "workflow", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -55,7 +56,8 @@ def make_project(folder: Path, runs: int) -> int:
 
 def pretend_done(folder: Path) -> None:
     """Leave behind what a finished archive has: the files of every run, its score, tables, report; all of it empty."""
-    from dica import config, identity
+    from dica.plan import parameters as config
+    from dica.plan import plan as identity
 
     plan = identity.make_plan(config.load_profile(folder / "params/archive.yaml", folder), folder)
     names = ("config.json", "history.csv", "predictions.npz", "run.json", "trace.npz")

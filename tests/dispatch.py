@@ -62,7 +62,7 @@ class _NoReading(TorchFunctionMode):
 
 
 class TapeRecording:
-    """Does on a CPU what `dica.speed.CudaRecording` does on a GPU: repeats the operations of one step.
+    """Does on a CPU what `dica.engine.speed.CudaRecording` does on a GPU: repeats the operations of one step.
 
     The same operations run on the same memory with the same numbers, whatever Python would now decide.
     """

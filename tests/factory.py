@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from dica import metrics
-from dica.artefacts import Artefact, load_artefacts, needs, paper_names
-from dica.config import resolve
 from dica.files import atomic_write_text, sha256_file, write_json, write_npz
+from dica.plan.artefacts import Artefact, load_artefacts, needs, paper_names
+from dica.plan.parameters import resolve
+from dica.scores import metrics
 
 PARAMS = {
     "kmeans": {"train_split": "all", "eval_split": "all", "restarts": 10, "revision": 1},

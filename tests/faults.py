@@ -10,7 +10,7 @@ from pathlib import Path
 SLOTS = """
 import fcntl, json, os, random, signal, sys, time
 from pathlib import Path
-from dica.slots import gpu_slot
+from dica.engine.slots import gpu_slot
 folder, count, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 devices, share = ["a", "b", "c", "d"], 2
 draw = random.Random(seed)

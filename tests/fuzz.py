@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
-from dica import artefacts, config, validation
+from dica import validation
 from dica.files import UserError, canonical_json
+from dica.plan import artefacts
+from dica.plan import parameters as config
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,10 +13,14 @@ import yaml
 from scipy.stats import ttest_rel
 
 import factory
-from dica import computed, layout, published, stats, tables
-from dica.artefacts import PRINTED_NAMES, load_artefacts, needs, planned, source
-from dica.config import load_profile
 from dica.files import UserError
+from dica.plan import published
+from dica.plan.artefacts import PRINTED_NAMES, load_artefacts, needs, planned, source
+from dica.plan.parameters import load_profile
+from dica.scores import stats
+from dica.tables import cells as tables
+from dica.tables import facts as computed
+from dica.tables import layout
 
 PAPERS = ("drc", "dccm", "crlc", "tcc", "imc-swav")
 # Rows of params/published/results.csv that no table shows, by their column `table`.
@@ -274,8 +278,8 @@ def test_a_number_is_compared_at_the_digits_printed():
 
 
 def test_listed_layers_are_those_of_the_networks(root):
-    """`python -m dica.networks > params/networks.csv` after a change of the networks."""
-    command = [sys.executable, "-m", "dica.networks"]
+    """`python workflow/scripts/networks.py > params/networks.csv` after a change of the networks."""
+    command = [sys.executable, "workflow/scripts/networks.py"]
     done = subprocess.run(command, cwd=root, text=True, capture_output=True, check=True)
     assert done.stdout == (root / "params/networks.csv").read_text()
 

@@ -14,14 +14,16 @@ import yaml
 from PIL import Image
 
 import factory
-from dica import identity, metrics, tables
-from dica.audit import Auditor, CellAudit, remake
-from dica.config import load_profile
+from dica.audit.auditor import Auditor, CellAudit, remake
+from dica.audit.figures import DRAWN_WITH
 from dica.data.prepared import fingerprint, labels_digest
 from dica.figures import write_figures
-from dica.figures.checks import DRAWN_WITH
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json, write_npz
-from dica.layout import write_tables
+from dica.plan import plan as identity
+from dica.plan.parameters import load_profile
+from dica.scores import metrics
+from dica.tables import cells as tables
+from dica.tables.layout import write_tables
 
 CELL = ("dica", "table-1", "drc/digits/acc")
 CELL_DECLARED = "params/artefacts/dica.yaml"
@@ -176,7 +178,7 @@ def said(result: CellAudit, ok: bool | None = False) -> str:
 
 def worst(root: Path) -> int:
     """The code that `dica audit --all` ends with."""
-    from dica.cli import _audit_all
+    from dica.cli.__main__ import _audit_all
 
     return _audit_all(Auditor(root), as_json=False)
 
@@ -208,7 +210,7 @@ def test_nothing_is_written(project: Path) -> None:
 
 
 def test_each_file_is_hashed_once_and_git_asked_once_for_all_cells(project: Path, monkeypatch) -> None:
-    from dica import evidence as module
+    from dica.audit import runs as module
 
     hashed, asked, run = [], [], subprocess.run
     monkeypatch.setattr(module, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))

@@ -13,10 +13,10 @@ import torch
 from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dica import augment
-from dica.augment import OPS, ColorJitter, RandomResizedCrop, build_pipeline
 from dica.files import UserError
-from dica.vision import torchvision
+from dica.networks.torchvision import torchvision
+from dica.views import pipeline as augment
+from dica.views.pipeline import OPS, ColorJitter, RandomResizedCrop, build_pipeline
 
 functional = torchvision.transforms.functional
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dica.backbones import Sobel, build_backbone, init_weights
 from dica.files import UserError
-from dica.heads import ClusterHead, ClusterSubHeads, ProjectionHead, Prototypes, mlp
+from dica.networks.backbones import Sobel, build_backbone, init_weights
+from dica.networks.heads import ClusterHead, ClusterSubHeads, ProjectionHead, Prototypes, mlp
 
 
 def generator(seed=0):
@@ -160,8 +160,8 @@ def refuse(path):
         raise OSError("no extension")
     load(path)
 torch.ops.load_library = refuse
-from dica.vision import torchvision
-from dica.backbones import build_backbone
+from dica.networks.torchvision import torchvision
+from dica.networks.backbones import build_backbone
 import torchvision.transforms.v2
 print(build_backbone("resnet8", "cifar")(torch.zeros(2, 3, 8, 8)).shape)
 """
@@ -173,7 +173,7 @@ class Broken:
         if name == "torchvision.models":
             raise RuntimeError("a fault of another kind")
 sys.meta_path.insert(0, Broken())
-import dica.vision
+import dica.networks.torchvision
 """
 
 

@@ -54,7 +54,7 @@ def test_every_part_of_the_gpu_benchmark_runs_dry(monkeypatch, tmp_path: Path) -
 def test_the_gpu_benchmark_measures_the_parameters_of_the_archive() -> None:
     import gpu
 
-    from dica import config
+    from dica.plan import parameters as config
 
     for name, params in read_json(gpu.PARAMS).items():
         now = config.resolve(name, "full", "cifar10", {"overrides": {}}, ROOT)
@@ -66,8 +66,8 @@ def test_the_usual_loop_sees_what_ours_sees(method: str) -> None:
     """A comparison of speeds is one of equals: same shapes and, over many draws, like brightness."""
     import cpu_path
 
-    from dica import augment
     from dica.rng import generator
+    from dica.views import pipeline as augment
 
     ours = augment.build_pipeline(cpu_path.DCCM_VIEWS["augmented"] if method else cpu_path.VIEWS)
     images = torch.from_numpy(cpu_path.load_images(64)).permute(0, 3, 1, 2)

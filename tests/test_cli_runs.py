@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dica import cli, compare, completion, estimate, scoring
+from dica.audit import compare
+from dica.cli import __main__ as cli
+from dica.cli import completion
 from dica.files import UserError, write_json, write_npz
+from dica.plan import estimate
+from dica.scores import outside as scoring
 from test_audit import CELL, edit_json, edit_yaml, make_archive, run_folder
 
 DRC = "/".join(CELL)
@@ -162,7 +166,7 @@ def test_estimates_rest_on_finished_runs_only(dica, project: Path) -> None:
 
 
 def test_a_device_without_runs_gives_no_hours(dica, monkeypatch) -> None:
-    monkeypatch.setattr("dica.cli_runs.this_device", lambda: "a device that nobody has")
+    monkeypatch.setattr("dica.cli.runs.this_device", lambda: "a device that nobody has")
     total = answer(dica, "estimate", "all")["total"]
     assert (total["timed"], total["unknown"]) == (0, total["runs"] - total["finished"])
     code, output = dica("estimate", "all", "--device", "x87")
@@ -255,7 +259,11 @@ def test_the_shell_completes(project: Path, root: Path, words: str, offered: set
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - 1),
     }
-    command = [sys.executable, "-c", "import sys; sys.argv = ['dica']; from dica.cli import main; main()"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv = ['dica']; from dica.cli.__main__ import main; main()",
+    ]
     done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True)
     assert set(done.stdout.split()) == offered, done.stderr
 

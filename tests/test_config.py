@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dica import config, validation
+from dica import validation
 from dica.files import UserError
+from dica.plan import parameters as config
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from scipy.special import xlogy
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from dica import consistency
-from dica.consistency import certify
+from dica.scores import consistency
+from dica.scores.consistency import certify
 
 SMALL = [(2, 12), (3, 9), (3, 12), (3, 18), (4, 8)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import archives
-from dica.data.members import archive_members, archive_names
+from dica.data.archives import archive_members, archive_names
 from dica.files import UserError
 
 

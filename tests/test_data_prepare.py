@@ -18,7 +18,7 @@ import archives
 from archives import entry, images, project, source
 from dica.data import catalog
 from dica.data.__main__ import main
-from dica.data.content import Block, Content, first_per_class, whole
+from dica.data.decoded import Block, Content, first_per_class, whole
 from dica.data.prepare import READERS, prepare, verify
 from dica.data.prepared import fingerprint, labels_digest, load_manifest, open_split
 from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes

@@ -12,8 +12,8 @@ import pytest
 import archives
 from archives import encode, entry, images, project, source
 from dica.data import cifar, folder
+from dica.data.archives import archive_members
 from dica.data.images import Recipe, decode
-from dica.data.members import archive_members
 from dica.data.prepare import prepare
 from dica.data.prepared import open_split
 from dica.files import UserError

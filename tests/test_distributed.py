@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dica import distributed, speed, train
+from dica import train
+from dica.engine import distributed, speed
+from dica.engine.checkpoints import NEWEST
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json
-from dica.state import NEWEST
 from tiny import make_prepared, make_trainer, tiny_config
 from two_processes import METHODS, settings_of
 

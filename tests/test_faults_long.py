@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from dica import train
+from dica.engine.checkpoints import NEWEST
+from dica.engine.loop import SaveEvery
 from dica.files import sha256_file
-from dica.loop import SaveEvery
-from dica.state import NEWEST
 from dica.train import history_csv
 from faults import slots_under_load
 from fuzz import TEXTS, fuzz, make_project, parameter_files

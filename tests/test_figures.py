@@ -9,8 +9,8 @@ from matplotlib import pyplot as plt
 
 import factory
 from dica import figures
-from dica.artefacts import load_artefacts
 from dica.files import UserError
+from dica.plan.artefacts import load_artefacts
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-import dica.loop
+import dica.engine.loop
 from dica import train
+from dica.engine.loop import SaveEvery
+from dica.engine.speed import Speed
 from dica.files import read_json, write_json
-from dica.loop import SaveEvery
 from dica.rng import generator
-from dica.speed import Speed
 from tiny import all_variants, gradient_methods, make_prepared, make_trainer, tiny_config
 
 IN_BFLOAT16 = [name for name in gradient_methods() if name != "dccm"]  # which takes float32 alone
@@ -69,7 +69,7 @@ def test_the_losses_are_those_of_a_cpu(method: str, device: str, tmp_path: Path,
     data, settings = make_prepared(tmp_path / "data"), tiny_config(method, **short(method))
     expected = make_trainer(settings, data, tmp_path / "cpu")
     expected.run()
-    monkeypatch.setattr(dica.loop, "generator", lambda *address, device="cpu": generator(*address))
+    monkeypatch.setattr(dica.engine.loop, "generator", lambda *address, device="cpu": generator(*address))
     found = make_trainer(settings, data, tmp_path / "found", device=device)
     with HostDraws():
         found.run()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dica import config, identity
 from dica.files import read_json
+from dica.plan import parameters as config
+from dica.plan import plan as identity
 
 
 @pytest.fixture

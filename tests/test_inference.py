@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import factory
-from dica import inference
-from dica.artefacts import load_artefacts
 from dica.files import UserError, write_npz
-from dica.metrics import load_arrays
+from dica.plan.artefacts import load_artefacts
+from dica.scores import significance as inference
+from dica.scores.metrics import load_arrays
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dica.engine.launch import command, gpu_request
 from dica.files import UserError
-from dica.launch import command, gpu_request
 
 
 def method(speed: dict | None = None, **resources: int) -> dict:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dica import memory, train
+from dica import train
+from dica.engine import memory
 from dica.files import write_json
 from tiny import make_prepared, tiny_config
 
@@ -16,7 +17,7 @@ from tiny import make_prepared, tiny_config
 # would tell as well, but not every kernel counts them.
 HELD = """
 import sys, torch
-from dica.memory import keep_memory
+from dica.engine.memory import keep_memory
 kept = sys.argv[1] == "kept" and keep_memory()
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) // 256

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dica import config
 from dica.files import UserError
 from dica.losses import dccm as losses
 from dica.methods.base import Batch, DataInfo
 from dica.methods.dccm import DCCM, LAYOUTS, Discriminator, Network, build
+from dica.plan import parameters as config
 from dica.rng import generator
 
 OUTER, INNER = 80, 32

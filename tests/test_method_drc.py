@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dica import config, methods
+from dica import methods
 from dica.files import UserError
 from dica.losses.drc import drc_loss
 from dica.methods.base import Batch, DataInfo
+from dica.plan import parameters as config
 from dica.rng import generator
 
 

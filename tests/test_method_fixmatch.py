@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dica import config, distributed, methods
-from dica.backbones import build_backbone
+from dica import methods
+from dica.engine import distributed
+from dica.engine.optim import learning_rate
 from dica.files import UserError
 from dica.losses.fixmatch import fixmatch_loss
 from dica.methods.base import Batch, DataInfo
-from dica.optim import learning_rate
+from dica.networks.backbones import build_backbone
+from dica.plan import parameters as config
 from dica.rng import generator
 from tiny import archive_profile
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dica import config, methods
+from dica import methods
 from dica.files import UserError
 from dica.losses.imc_swav import imc_swav_loss
 from dica.methods.base import Batch, DataInfo
+from dica.plan import parameters as config
 from dica.rng import generator
 from dica.train import predict
 from tiny import make_prepared, make_trainer, tiny_config

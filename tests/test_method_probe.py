@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from dica import metrics, train
+from dica import train
 from dica.files import UserError, write_npz
 from dica.losses.dccm import targets
 from dica.methods.base import Batch
 from dica.rng import generator
+from dica.scores import metrics
 from tiny import make_prepared, make_trainer, tiny_config
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from dica import metrics
 from dica.files import UserError, sha256_file, write_npz
+from dica.scores import metrics
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "metrics.json").read_text())
 TOLERANCE = VECTORS["tolerance"]["float64"]["value"]

@@ -13,12 +13,15 @@ import torch
 import yaml
 from torch import nn
 
-from dica import analyse, metrics, report_runs, scoring, train
-from dica.artefacts import PLOTS, analyses, analysis_path, load_artefacts
-from dica.config import load_method, method_names
+from dica import analyse, train
 from dica.figures import clusters, draw, pictures, style, to_bytes
 from dica.files import UserError, read_json, write_json, write_npz
 from dica.losses.crlc import critic_scores
+from dica.plan.artefacts import PLOTS, analyses, analysis_path, load_artefacts
+from dica.plan.parameters import load_method, method_names
+from dica.report import runs as report_runs
+from dica.scores import metrics
+from dica.scores import outside as scoring
 from tiny import make_prepared, tiny_config
 
 PAPERS = ("drc", "dccm", "crlc", "tcc", "imc-swav")

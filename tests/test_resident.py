@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dica import train
-from dica.data.resident import ResidentImages
+from dica.engine.images import ResidentImages
 from dica.files import read_json, sha256_file, write_json
 from tiny import make_prepared, make_trainer, tiny_config
 

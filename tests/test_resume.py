@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dica.engine.checkpoints import NEWEST, PREVIOUS, StateFolder
+from dica.engine.loop import Interrupted, SaveEvery
 from dica.files import UserError, read_json, sha256_file, write_json
-from dica.loop import Interrupted, SaveEvery
-from dica.state import NEWEST, PREVIOUS, StateFolder
 from dica.train import INTERRUPTED, history_csv
 from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
@@ -171,7 +171,7 @@ def test_a_checkpoint_with_code_in_it_is_not_executed(tmp_path: Path) -> None:
     import io
     import pickle
 
-    from dica.state import MAGIC
+    from dica.engine.checkpoints import MAGIC
 
     class Evil:
         def __reduce__(self):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dica.engine.slots import gpu_slot, scheduler_assigned, twelfths
 from dica.files import UserError
-from dica.slots import gpu_slot, scheduler_assigned, twelfths
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dica.slots import gpu_slot
+from dica.engine.slots import gpu_slot
 with gpu_slot(sys.argv[2].split(","), int(sys.argv[3]), Path(sys.argv[1]), poll_s=0.02) as index:
     print(index, flush=True)
     time.sleep(60)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from dica import config, identity, train
+from dica import train
 from dica.analyse import Trained, embedding
-from dica.data.resident import ResidentImages
+from dica.engine.images import ResidentImages
+from dica.engine.load import Place, load_trained
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json
 from dica.methods.base import Method
-from dica.trained import Place, load_trained
+from dica.plan import parameters as config
+from dica.plan import plan as identity
 from dica.validation import load_yaml
 from test_config import edit, project  # noqa: F401 - a fixture
 from tiny import ROOT, archive_profile, make_prepared, make_trainer, tiny_config

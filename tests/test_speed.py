@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from dica import train
+from dica.engine.loop import Trainer
+from dica.engine.optim import build_optimizer
+from dica.engine.speed import ReplayedUpdate, Speed, choose
 from dica.files import UserError, read_json, write_json
-from dica.loop import Trainer
-from dica.optim import build_optimizer
-from dica.speed import ReplayedUpdate, Speed, choose
 from dispatch import TapeRecording
 from tiny import gradient_methods, make_prepared, make_trainer, tiny_config
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from dica import metrics, stats
+from dica.scores import metrics, stats
 
 OURS = [0.70, 0.71, 0.72, 0.71, 0.70]
 

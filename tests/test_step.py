@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dica.optim import build_optimizer
+from dica.engine.optim import build_optimizer
 from dispatch import NoWaiting, Operations, WaitError
 from tiny import all_variants, make_prepared, make_trainer, tiny_config
 

@@ -14,12 +14,16 @@ import pytest
 import yaml
 
 import factory
-from dica import layout, metrics, published, rulegraph, tables
-from dica.artefacts import load_artefacts, needs, planned, source
-from dica.config import load_profile
 from dica.files import IntegrityError, UserError, read_json, write_json
-from dica.identity import make_plan
-from dica.stats import VERDICTS
+from dica.plan import published
+from dica.plan.artefacts import load_artefacts, needs, planned, source
+from dica.plan.parameters import load_profile
+from dica.plan.plan import make_plan
+from dica.report import rulegraph
+from dica.scores import metrics
+from dica.scores.stats import VERDICTS
+from dica.tables import cells as tables
+from dica.tables import layout
 from factory import select, write_failure, write_run
 
 
@@ -64,7 +68,7 @@ def test_needs_are_the_rows_that_are_run(root):
 
 def test_declarations_import_nothing_heavy(root):
     """Snakemake imports them at each parse."""
-    code = "import sys, dica.artefacts; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    code = "import sys, dica.plan.artefacts; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
 

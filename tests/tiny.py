@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dica import config, identity, methods
+from dica import methods
 from dica.data.prepared import labels_digest
-from dica.data.resident import ResidentImages
+from dica.engine.checkpoints import StateFolder
+from dica.engine.images import ResidentImages
+from dica.engine.loop import SaveEvery, Trainer
+from dica.engine.speed import Speed
 from dica.files import canonical_json, sha256_file, write_json, write_npz
-from dica.loop import SaveEvery, Trainer
 from dica.methods.base import DataInfo, Method
+from dica.plan import parameters as config
+from dica.plan import plan as identity
 from dica.rng import derive_seed
-from dica.speed import Speed
-from dica.state import StateFolder
 from dica.train import Inputs, give_labels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +113,7 @@ _TRAINED: dict[tuple, Method] = {}
 
 
 def trained(settings: dict, info: DataInfo, data: Path) -> Method:
-    """The method of a tiny run after training, as `dica.trained` hands it out; each is trained once."""
+    """The method of a tiny run after training, as `dica.engine.load` hands it out; each is trained once."""
     key = (settings["id"], canonical_json(info.counts), torch.get_default_dtype())
     if key not in _TRAINED:
         with tempfile.TemporaryDirectory() as state, torch.random.fork_rng():

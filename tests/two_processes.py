@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from dica import distributed, methods, train
-from dica.data.resident import ResidentImages
+from dica import methods, train
+from dica.engine import distributed
+from dica.engine.checkpoints import StateFolder
+from dica.engine.images import ResidentImages
+from dica.engine.loop import Interrupted, SaveEvery, Trainer
 from dica.files import write_json
-from dica.loop import Interrupted, SaveEvery, Trainer
 from dica.rng import derive_seed
-from dica.state import StateFolder
 from tiny import tiny_config
 
 METHODS = {

@@ -30,14 +30,14 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
-from dica import metrics
-from dica.config import check_loadable
-from dica.data.resident import ResidentImages
+from dica.engine.images import ResidentImages
+from dica.engine.load import Place, load_trained
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_npz
 from dica.losses.imc_swav import jensen_shannon
 from dica.methods.base import Method, splits_of
+from dica.plan.parameters import check_loadable
 from dica.rng import generator
-from dica.trained import Place, load_trained
+from dica.scores import metrics
 
 IMAGES = 6000  # of an embedding, as in DRC's Figures 4 and 6
 GALLERY = 20_000  # among so many images neighbours are looked for

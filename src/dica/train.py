@@ -1,6 +1,6 @@
 """Train one run, exactly resumable: ``python -m dica.train --config CONFIG.json --data FOLDER --out FOLDER``.
 
-This file is what surrounds the loop (`dica.loop`): config, device, data, prediction, record and command line.
+This file is what surrounds the loop (`dica.engine.loop`): config, device, data, prediction, record and command line.
 
 Needs torch, torchvision, numpy, safetensors and tqdm; neither Snakemake nor DVC. Exit codes: 0 done, 1 failed, 2 wrong
 input, 3 data are not what they should be, 75 interrupted (run the same command again).
@@ -31,9 +31,17 @@ import numpy as np
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from dica import distributed, methods, record
+from dica import methods
 from dica.data.prepared import train_labels
-from dica.data.resident import PLACES, ResidentImages
+from dica.engine import distributed
+from dica.engine.checkpoints import StateFolder
+from dica.engine.images import PLACES, ResidentImages
+from dica.engine.load import Place, load_trained
+from dica.engine.loop import SaveEvery, Trainer, on_signals
+from dica.engine.memory import keep_memory
+from dica.engine.observer import Observer
+from dica.engine.slots import gpu_slot, scheduler_assigned, visible_devices
+from dica.engine.speed import Speed, choose
 from dica.files import (
     IntegrityError,
     UserError,
@@ -46,17 +54,11 @@ from dica.files import (
     write_json,
     write_npz,
 )
-from dica.loop import SaveEvery, Trainer, on_signals
-from dica.memory import keep_memory
 from dica.methods.base import Method
-from dica.observe import Observer
 from dica.rng import Rng, derive_seed, generator
-from dica.runfiles import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
-from dica.runid import IDENTITY_KEYS, run_id
-from dica.slots import gpu_slot, scheduler_assigned, visible_devices
-from dica.speed import Speed, choose
-from dica.state import StateFolder
-from dica.trained import Place, load_trained
+from dica.runs import record
+from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
+from dica.runs.ids import IDENTITY_KEYS, run_id
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
@@ -401,7 +403,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--source-models", type=Path, help="folder of that run's weights (default: --source)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--gpu-share", type=int, default=1, help="runs that may share one GPU")
-    parser.add_argument("--images", choices=PLACES, default="auto", help="where they are: see dica.data.resident")
+    parser.add_argument("--images", choices=PLACES, default="auto", help="where they are: see dica.engine.images")
     parser.add_argument("--compile", action="store_true", help="compile the networks (GPU, determinism: fast)")
     parser.add_argument("--cuda-graph", action="store_true", help="replay whole steps (GPU, determinism: fast)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")

@@ -10,11 +10,11 @@ sys.path.insert(0, str(ROOT / "src"))
 # (A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.)
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 
-from dica.artefacts import analyses, analysis_path, load_artefacts
-from dica.config import load_datasets, load_method, load_profile
+from dica.plan.artefacts import analyses, analysis_path, load_artefacts
+from dica.plan.parameters import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json
-from dica.identity import (
+from dica.plan.plan import (
     id_pattern,
     make_plan,
     note_losses,
@@ -23,10 +23,10 @@ from dica.identity import (
     write_plan,
     write_recorded,
 )
-from dica.launch import command, gpu_request
-from dica.pages import all_pages
-from dica.runfiles import RECORD, RESULT_FILES
-from dica.slots import TWELFTHS
+from dica.engine.launch import command, gpu_request
+from dica.tables.links import all_pages
+from dica.runs.files import RECORD, RESULT_FILES
+from dica.engine.slots import TWELFTHS
 
 if workflow.config_settings.config:
     raise WorkflowError(
@@ -194,7 +194,7 @@ def source_options(wildcards):
 
 
 def gpu_resource(name):
-    """Return an input function for `gpu` or `gpu_twelfths`, see `dica.launch.gpu_request`."""
+    """Return an input function for `gpu` or `gpu_twelfths`, see `dica.engine.launch.gpu_request`."""
     return lambda wildcards: gpu_request(
         load_method(wildcards.method, ROOT), remote=not workflow.local_exec
     )[name]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dica.files import project_root, write_json
 from dica.scripting import run_script
-from dica.tables import artefacts_of, cells, load_plan, results_of, summarise, write_cells
+from dica.tables import cells
+from dica.tables.cells import artefacts_of, load_plan, results_of, summarise, write_cells
 
 
 def main() -> str:

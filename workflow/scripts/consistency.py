@@ -10,10 +10,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from dica.consistency import COLUMNS, audit_published, write_csv
 from dica.files import project_root
+from dica.scores.consistency import COLUMNS, audit_published, write_csv
 from dica.scripting import run_script
-from dica.tables import load_plan, results_of
+from dica.tables.cells import load_plan, results_of
 
 
 def main() -> str:

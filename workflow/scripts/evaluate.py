@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from dica.files import read_json
-from dica.metrics import evaluate_files
-from dica.record import collapse_note
+from dica.runs.record import collapse_note
+from dica.scores.metrics import evaluate_files
 from dica.scripting import run_script
 
 

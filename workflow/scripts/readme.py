@@ -10,9 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-from dica import rulegraph
-from dica.audit import Auditor
+from dica.audit.auditor import Auditor
 from dica.files import UserError, atomic_write_text, project_root, read_json
+from dica.report import rulegraph
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
 UNSAID = ("code", "dvc.lock", "weights.safetensors", "stages.npz")  # they differ between checkouts

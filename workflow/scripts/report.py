@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
-from dica.report import write_report
+from dica.report.pages import write_report
 from dica.scripting import run_script
-from dica.tables import artefacts_of, load_plan, read_cells, results_of
+from dica.tables.cells import artefacts_of, load_plan, read_cells, results_of
 
 
 def main() -> str:

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dica import rulegraph
 from dica.files import atomic_write_text, project_root
+from dica.report import rulegraph
 from dica.scripting import run_script
 
 

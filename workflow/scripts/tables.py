@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
-from dica.layout import write_tables
 from dica.scripting import run_script
-from dica.tables import artefacts_of, cells, load_plan, results_of
+from dica.tables import cells
+from dica.tables.cells import artefacts_of, load_plan, results_of
+from dica.tables.layout import write_tables
 
 
 def main() -> str:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dica.data.content import Content, whole
-from dica.data.members import tar_members
+from dica.data.archives import tar_members
+from dica.data.decoded import Content, whole
 from dica.files import UserError
 
 PIXELS = 3 * 32 * 32

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dica.data.content import Content, whole
+from dica.data.decoded import Content, whole
 
 
 def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:

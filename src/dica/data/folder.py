@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dica.data.content import Block, Content
+from dica.data.archives import IMAGE_LIMIT, archive_members, archive_names
+from dica.data.decoded import Block, Content
 from dica.data.images import Encoded, Recipe, decode_all
-from dica.data.members import IMAGE_LIMIT, archive_members, archive_names
 from dica.files import UserError
 
 SPLITS = ("train", "test", "unlabeled")

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from dica.data.content import Block, Content
+from dica.data.archives import Member, tar_members
+from dica.data.decoded import Block, Content
 from dica.data.images import Encoded, Recipe, decode_all
-from dica.data.members import Member, tar_members
 from dica.files import UserError
 
 IMAGE = re.compile(r"[\w-]+\.JPEG")

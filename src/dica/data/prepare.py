@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
-from dica.data.content import Block, Content, first_per_class
+from dica.data.decoded import Block, Content, first_per_class
 from dica.data.fetch import fetch_dataset
 from dica.data.prepared import MANIFEST, check_length, fingerprint, labels_digest, load_manifest
 from dica.files import IntegrityError, UserError, sync_folder, write_json, write_npz

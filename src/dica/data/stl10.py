@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dica.data.content import Block, Content, whole
-from dica.data.members import Member, tar_members
+from dica.data.archives import Member, tar_members
+from dica.data.decoded import Block, Content, whole
 from dica.files import UserError
 
 SIDE = 96

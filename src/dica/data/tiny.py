@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dica.data.content import Block, Content
+from dica.data.archives import archive_names, zip_members
+from dica.data.decoded import Block, Content
 from dica.data.images import Encoded, Recipe, decode_all
-from dica.data.members import archive_names, zip_members
 from dica.files import UserError
 
 TOP = "tiny-imagenet-200"

@@ -19,13 +19,13 @@ import PIL
 from matplotlib import ft2font
 from matplotlib.figure import Figure
 
-from dica.artefacts import PLOTS, Artefact
 from dica.figures import clusters, curves, numbers, pictures
 from dica.figures.curves import loss_parts, read_history
 from dica.figures.panel import Panel
 from dica.figures.style import STYLE, Canvas, resize, say
 from dica.files import UserError, atomic_write_bytes, sha256_bytes
-from dica.tables import load_runs
+from dica.plan.artefacts import PLOTS, Artefact
+from dica.tables.cells import load_runs
 
 __all__ = ["draw", "drawn_with", "loss_parts", "read_history", "sealed", "to_bytes", "write_figures"]
 
@@ -90,7 +90,7 @@ DRAW: dict[str, tuple[Callable[[Panel, Canvas], str], tuple[str, ...]]] = {
 NAMES_MISSING = ("curves", "seeds", "bars")  # these plots name what is missing in its place
 COMPLETE = (*NAMES_MISSING, "panels")  # these are drawn even if nothing is there
 if set(DRAW) != set(PLOTS):
-    raise RuntimeError(f"dica.artefacts.PLOTS and dica.figures.DRAW differ: {sorted(set(DRAW) ^ set(PLOTS))}")
+    raise RuntimeError(f"dica.plan.artefacts.PLOTS and dica.figures.DRAW differ: {sorted(set(DRAW) ^ set(PLOTS))}")
 
 
 def draw(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> tuple[Figure, str]:

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from dica import metrics
 from dica.figures.panel import Panel, Place
 from dica.figures.style import (
     CLASS_COLOURS,
@@ -21,6 +20,7 @@ from dica.figures.style import (
     resize,
     say,
 )
+from dica.scores import metrics
 
 LAYER_NAMES = {
     "probability": "assignment probability",

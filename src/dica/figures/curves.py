@@ -23,7 +23,7 @@ from dica.figures.style import (
     resize,
 )
 from dica.files import UserError
-from dica.stats import mean
+from dica.scores.stats import mean
 
 PANELS = 4  # side by side
 NOT_LOSSES = ("epoch", "step", "lr", "phase", "seconds", "images_per_second")

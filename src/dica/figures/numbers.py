@@ -8,10 +8,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from dica.artefacts import Column, Row
 from dica.figures.panel import Panel
 from dica.figures.style import FRACTION, Canvas, colour, grid, legend_below, line, marker, metric_label, resize
-from dica.stats import mean, t_interval
+from dica.plan.artefacts import Column, Row
+from dica.scores.stats import mean, t_interval
 
 PRINTED = {"marker": "_", "markersize": 12, "markeredgewidth": 1.6, "linestyle": "", "color": "#777777"}
 SPREAD_LEGEND = (

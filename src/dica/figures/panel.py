@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from dica import metrics
-from dica.artefacts import Artefact, Column, Row, analysis_path, planned, source
 from dica.files import UserError, read_json
-from dica.metrics import load_arrays
-from dica.tables import Run, published_number
+from dica.plan.artefacts import Artefact, Column, Row, analysis_path, planned, source
+from dica.scores import metrics
+from dica.scores.metrics import load_arrays
+from dica.tables.cells import Run, published_number
 
 SHORTEST = 60  # characters of a list in a note before it is cut
 

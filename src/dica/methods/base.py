@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dica.augment import Pipeline, build_pipeline
-from dica.backbones import RESIDUAL
 from dica.files import UserError
+from dica.networks.backbones import RESIDUAL
 from dica.rng import Rng
+from dica.views.pipeline import Pipeline, build_pipeline
 
 
 @dataclass(frozen=True)

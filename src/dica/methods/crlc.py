@@ -25,9 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dica.backbones import build_backbone, init_weights
 from dica.files import UserError
-from dica.heads import ClusterSubHeads, ProjectionHead
 from dica.losses.crlc import (
     bank_feature_contrast,
     bank_loss,
@@ -37,6 +35,8 @@ from dica.losses.crlc import (
     feature_contrast,
 )
 from dica.methods.base import Batch, DataInfo, Method, Phase, splits_of
+from dica.networks.backbones import build_backbone, init_weights
+from dica.networks.heads import ClusterSubHeads, ProjectionHead
 
 Losses = tuple[Tensor, dict[str, Tensor], Tensor | None]
 

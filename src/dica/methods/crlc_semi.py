@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dica.labelled import LabelledImages
 from dica.methods.base import Batch, DataInfo
 from dica.methods.crlc import CRLC
+from dica.methods.labelled import LabelledImages
 
 
 class SemiCRLC(CRLC):

@@ -21,11 +21,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dica.backbones import load_state
 from dica.files import UserError
 from dica.losses.common import l2_normalise
 from dica.methods.base import Batch, DataInfo, Method
 from dica.methods.crlc import CRLC
+from dica.networks.backbones import load_state
 
 PART = 1000  # images at a time: through the network, and against all others
 

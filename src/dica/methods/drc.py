@@ -16,10 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dica.backbones import build_backbone, init_weights
-from dica.heads import ClusterHead
 from dica.losses.drc import drc_loss
 from dica.methods.base import Batch, DataInfo, Method, Phase, splits_of
+from dica.networks.backbones import build_backbone, init_weights
+from dica.networks.heads import ClusterHead
 
 
 class DRC(Method):

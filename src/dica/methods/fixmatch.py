@@ -20,11 +20,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from dica.backbones import build_backbone, init_weights
-from dica.labelled import LabelledImages
 from dica.losses.fixmatch import fixmatch_loss
 from dica.losses.tcc import momentum_update
 from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.labelled import LabelledImages
+from dica.networks.backbones import build_backbone, init_weights
 
 
 class FixMatch(Method):

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dica.backbones import load_state
 from dica.files import IntegrityError, UserError, sha256_bytes
 from dica.methods.base import DataInfo
 from dica.methods.simclr import FeatureMethod
+from dica.networks.backbones import load_state
 
 PREFIX = "module.encoder_q."
 PARTS = {"conv1": "stem.0", "bn1": "stem.1"} | {f"layer{i}": f"stages.{i - 1}" for i in range(1, 5)}

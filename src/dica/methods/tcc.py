@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dica.backbones import build_backbone, init_weights
 from dica.files import UserError
 from dica.losses.common import full_precision, l2_normalise, plogp
 from dica.losses.tcc import (
@@ -40,6 +39,7 @@ from dica.losses.tcc import (
     tcc_loss,
 )
 from dica.methods.base import Batch, DataInfo, Method, Phase
+from dica.networks.backbones import build_backbone, init_weights
 
 
 def simplex(count: int, size: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Does a stored number still follow from its files? Auditor, comparison, deposit."""

@@ -1,0 +1,562 @@
+"""Answer for a table cell: rebuild its row, find its runs, re-hash their files, recompute the number.
+
+Offline, without GPU or DVC remote; nothing is written. What could not be checked is said, not passed over.
+
+What each check rests on: a row of cells.csv on the plan, params/ and the runs' metrics; a printed table on its rows; a
+figure on its runs and analyses, from which it is drawn again; a run's files on run.json; its metrics on predictions and
+labels; the labels on the fingerprint in the run's id; and all of them together on Git, which alone notices files that
+were changed in agreement with each other. An analysis names the predictions that it is of; what it says of them takes
+weights and images to make again, and is Git's to vouch for.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from itertools import chain, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from dica.audit.runs import (
+    METRICS_KEYS,
+    NUMBER,
+    PLAN_KEYS,
+    Checkout,
+    Finding,
+    RunAudit,
+    RunChecks,
+    compare,
+    faults,
+    read_record,
+)
+from dica.files import IntegrityError, UserError
+from dica.plan.artefacts import Artefact, Row, headline_name, planned
+from dica.plan.parameters import load_profile
+from dica.plan.plan import make_plan, rebuild_command, run_folder
+from dica.runs.files import RECORD
+from dica.runs.ids import run_id
+from dica.scores.metrics import load_arrays
+from dica.scores.stats import mean, spread
+from dica.tables import cells, layout
+from dica.tables.cells import CELL_COLUMNS, artefacts_of, best_of, cells_text, load_plan
+from dica.validation import hint
+
+MATCHES, DIFFERS, MISSING = 0, 3, 4
+REMADE = (*(f"statistics/{name}.csv" for name in ("intervals", "pairs", "stability")), "consistency.csv")
+
+
+@dataclass
+class CellAudit:
+    """The audit of one cell; `code` is the exit code: 0 matches, 3 does not, 4 something is missing."""
+
+    address: str
+    row: dict
+    runs: list[RunAudit]
+    findings: list[Finding]
+    rebuild: str
+
+    @property
+    def all_findings(self) -> list[Finding]:
+        """Return the findings of the cell and of its runs."""
+        return self.findings + [finding for run in self.runs for finding in run.findings]
+
+    @property
+    def code(self) -> int:
+        """Return the exit code; a contradiction outweighs a gap."""
+        if any(finding.ok is False and not finding.missing for finding in self.all_findings):
+            return DIFFERS
+        return MISSING if any(finding.missing for finding in self.all_findings) else MATCHES
+
+    @property
+    def rightly_empty(self) -> bool:
+        """Whether nothing was run for this cell and it says so."""
+        return not self.runs and all(finding.what == "run" for finding in self.findings if finding.ok is False)
+
+    def as_dict(self) -> dict:
+        """Return everything as plain values, for ``--json``."""
+        return {
+            "address": self.address,
+            "code": self.code,
+            "cell": self.row,
+            "findings": [asdict(finding) for finding in self.findings],
+            "runs": [asdict(run) for run in self.runs],
+            "rebuild": self.rebuild,
+        }
+
+
+class Auditor:
+    """Audits cells of one profile's tables.
+
+    Parameters
+    ----------
+    root
+        Project root.
+    profile
+        Profile file, relative to the root.
+
+    Raises
+    ------
+    UserError
+        If the profile is faulty or has no ``cells.csv`` yet.
+    IntegrityError
+        If ``cells.csv`` has not the columns of a cell list.
+    """
+
+    def __init__(self, root: Path, profile: str = "params/archive.yaml") -> None:
+        self.root = root
+        self.profile_file = profile
+        self.profile = load_profile(root / profile, root)
+        self.results = self.profile["results"]
+        self.option = "" if profile == "params/archive.yaml" else f" --configfile {profile}"
+        self.light = f"snakemake --cores all{self.option and self.option + ' --'} light"
+        path = root / self.results / "tables" / "cells.csv"
+        if not path.is_file():
+            raise UserError(f"{path.relative_to(root)}: no such file; build the tables first: {self.light}")
+        self.cells = _read_cells(path)
+        self.checkout = Checkout(root, self.results)
+        self.run_checks = RunChecks(self.checkout)
+        self.check_printed = cache(self._check_printed)
+
+    @cached_property
+    def today(self) -> dict:
+        """The plan that params/ gives now."""
+        return make_plan(self.profile, self.root)
+
+    @cached_property
+    def declared(self) -> list[Artefact]:
+        """The tables and figures that are regenerated."""
+        return [artefact for artefact in artefacts_of(self.today, self.root) if artefact.regenerated]
+
+    @cached_property
+    def artefacts(self) -> dict[tuple[str, str], Artefact]:
+        """The declared tables by paper and name."""
+        return {(artefact.paper, artefact.name): artefact for artefact in self.declared if artefact.kind == "table"}
+
+    @cached_property
+    def plan(self) -> dict:
+        """The plan that the tables were made from: plan.json, or today's where that is absent or not to be trusted."""
+        path = self.root / self.results / "plan.json"
+        return load_plan(path) if path.is_file() and not self.plan_findings else self.today
+
+    @cached_property
+    def plan_findings(self) -> list[Finding]:
+        """What is wrong with plan.json: its runs must be what their ids say."""
+        path = self.root / self.results / "plan.json"
+        try:
+            plan = load_plan(path) if path.is_file() else self.today
+            forged = [run["path"] for run in plan["runs"] if not _is_itself(run, self.results)]
+            if plan["profile"] != self.today["profile"]:
+                forged.append(f"profile {plan['profile']}")
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            return [Finding("plan.json", False, f"malformed: {error}")]
+        return [Finding("plan.json", False, f"not what its id says: {', '.join(map(str, forged))}")] if forged else []
+
+    @cached_property
+    def unscored(self) -> dict[str, Finding]:
+        """Folders of runs whose metrics cannot be used, with the reason: rows over them cannot be rebuilt."""
+        shown = set(chain.from_iterable(row["runs"].split() for row in self.cells))
+        found = {}
+        for run in self.plan["runs"]:
+            path = self.root / run["path"] / "metrics.json"
+            if path.is_file():
+                metrics, findings = read_record(path, METRICS_KEYS)
+                if metrics and metrics["id"] != run["id"]:
+                    findings = [Finding("metrics.json", False, f"is of run {metrics['id']}, its folder of {run['id']}")]
+                found |= {run["path"]: findings[0]} if findings else {}
+            elif run["path"] in shown:
+                found[run["path"]] = Finding("metrics.json", False, "missing", missing=True)
+        return found
+
+    @cached_property
+    def usable(self) -> dict:
+        """The plan without the runs whose metrics cannot be used."""
+        return {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
+
+    @cached_property
+    def lacking(self) -> dict[tuple[str, str], Finding]:
+        """(Folder, metric) of runs whose record lacks a metric that a table shows, with the reason.
+
+        Only that metric's cells cannot be rebuilt.
+        """
+        scored = [run for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        plan = {**self.plan, "runs": scored}
+        wanted = {
+            (run["path"], metric)
+            for artefact in self.artefacts.values()
+            for line, column in product(artefact.rows, artefact.columns)
+            for metric in artefact.metrics_of(column)
+            for run in planned(plan, artefact, line, column.key, metric)
+        }
+        needed = {place: _needed(place[1]) for place in sorted(wanted)}
+        read = cache(lambda folder, name, key: read_record(self.root / folder / name, {key: NUMBER})[1])
+        found = {place: read(place[0], *key) for place, key in needed.items()}
+        return {
+            place: Finding(findings[0].what, False, findings[0].detail, missing=True)
+            for place, findings in found.items()
+            if findings
+        }
+
+    @cached_property
+    def rebuilt(self) -> pd.DataFrame:
+        """The cells that plan, params/ and metrics give now, with the stored verdict where its ground is not in Git."""
+        frame = cells(self.usable, self.root, self.results, list(self.artefacts.values()), self.lacking)
+        stored = {_key(row): row for row in self.cells}
+        for name, texts in _verdicts(_parse(cells_text(frame)), stored).items():
+            frame[name] = texts
+        return frame
+
+    @cached_property
+    def expected(self) -> dict[tuple, dict]:
+        """The rows of cells.csv as they should be."""
+        return {_key(row): row for row in _parse(cells_text(self.rebuilt))}
+
+    def find(self, paper: str, artefact: str, cell: str) -> dict:
+        """Return the row of ``cells.csv`` that `cell` (``row/column/metric``) names.
+
+        Raises
+        ------
+        UserError
+            If there is none; the message lists what could have been meant.
+        """
+        every = self.every()
+        rows = [row for row in every if (row["paper"], row["artefact"]) == (paper, artefact)]
+        if not rows:
+            known = sorted({f"{row['paper']} {row['artefact']}" for row in every})
+            raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', known)}")
+        for row in rows:
+            if cell_name(row) == cell:
+                return row
+        raise UserError(f"{paper} {artefact} has no cell {cell!r}; {hint(cell, map(cell_name, rows))}")
+
+    def every(self) -> list[dict]:
+        """Return the rows of ``cells.csv``, then those that it lacks."""
+        stored = {_key(row) for row in self.cells}
+        return self.cells + [row for key, row in self.expected.items() if key not in stored]
+
+    def audit(self, row: dict) -> CellAudit:
+        """Check one cell from its printed number down to the predictions."""
+        address = f"{row['paper']} {row['artefact']} {cell_name(row)}"
+        asked, shown = self._planned(self.today, row), self._planned(self.plan, row)
+        expected = self.expected.get(_key(row), {})
+        folders = list(dict.fromkeys([*row["runs"].split(), *expected.get("runs", "").split()]))
+        runs = [self.run_checks.audit(folder, headline_name(row["metric"])) for folder in folders]
+        findings = [*self.plan_findings, *self._check_value(row, runs), *self._check_plan(row, asked, shown)]
+        findings += self._check_row(row, shown)
+        if runs:
+            findings += self.run_checks.check_labels(row["dataset"], runs)
+        findings.append(self.check_printed((row["paper"], row["artefact"])))
+        findings.append(self.checkout.check_git(self._recorded(row, folders)))
+        return CellAudit(address, row, runs, findings, self._rebuild(folders or asked))
+
+    def beside(self) -> list[CellAudit]:
+        """Check what no cell shows: runs of figures alone, analyses, tables that are made of runs directly, figures."""
+        shown = set(chain.from_iterable(row["runs"].split() for row in self.every()))
+        others = [run for run in self.plan["runs"] if run["path"] not in shown]
+        others = [run for run in others if (self.root / run["path"] / RECORD).is_file()]
+        runs = [self.run_checks.audit(run["path"], "acc") for run in others]
+        labels = [
+            finding
+            for dataset in dict.fromkeys(run["dataset"] for run in others)
+            for finding in self.run_checks.check_labels(
+                dataset, [run for run, entry in zip(runs, others, strict=True) if entry["dataset"] == dataset]
+            )
+        ]
+        folder = f"{self.results}/analyses/"
+        found = {
+            "runs of figures alone": (runs, labels, [f"{run.folder}/" for run in runs]),
+            "analyses": ([], self._check_analyses(), [folder]),
+            "statistics and bounds": ([], self._check_remade(), [f"{self.results}/tables/{name}" for name in REMADE]),
+            "figures": ([], self._check_figures(), [f"{self.results}/figures/"]),
+        }
+        return [
+            CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
+            for name, (runs, findings, prefixes) in found.items()
+            if runs or findings
+        ]
+
+    def _check_analyses(self) -> list[Finding]:
+        """Tell whether each stored analysis is of the predictions that its run has."""
+        findings = []
+        place = self.root / self.results / "analyses"
+        for path in sorted(place.rglob("*.npz")):
+            name = path.relative_to(place).as_posix()
+            record, faults = read_record(
+                self.root / self.results / "runs" / Path(*path.relative_to(place).parts[1:]).with_suffix("") / RECORD,
+                {"files": dict, "files.*": str},
+            )
+            try:
+                of = str(load_arrays(path)["of"])
+            except (UserError, KeyError, ValueError) as error:
+                findings.append(Finding(name, False, f"not usable: {error}"))
+                continue
+            if record is None:
+                findings.append(Finding(name, None, f"its run: {faults[0].what} {faults[0].detail}"))
+            elif record["files"].get("predictions.npz") != of:
+                findings.append(Finding(name, False, "is of other predictions than its run has"))
+            else:
+                findings.append(Finding(name, True, "is of its run's predictions, as it says"))
+        return findings
+
+    def _check_remade(self) -> list[Finding]:
+        """Make statistics and bounds again in a temporary folder and compare them with those that are stored."""
+        stored = self.root / self.results / "tables"
+        names = [name for name in REMADE if (stored / name).is_file()]
+        states = self.checkout.states or {}
+        gone = [name for name in REMADE if states.get(f"{self.results}/tables/{name}") == "deleted"]
+        findings = [Finding(name, False, f"missing; build it again: {self.light}", missing=True) for name in gone]
+        if not names:
+            return findings
+        scored = [run["path"] for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
+            detail = f"cannot be made again without the predictions of {', '.join(absent)}"
+            return [*findings, Finding("statistics", False, detail, missing=True)]
+        with TemporaryDirectory() as made:
+            try:
+                remake(self.usable, self.root, self.results, Path(made))
+            except (UserError, KeyError, ValueError, TypeError, IndexError) as error:
+                return [Finding("statistics", False, f"cannot be made again: {error}")]
+            same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
+        wrong = f"differs from what the runs give; build it again: {self.light}"
+        return findings + [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
+
+    def _check_figures(self) -> list[Finding]:
+        """Draw the figures again and compare them with those that are stored."""
+        figures = [artefact for artefact in self.declared if artefact.kind == "figure"]
+        if not figures:
+            return []
+        from dica.audit.figures import check_figure  # heavy, and only this needs it
+
+        findings = []
+        for artefact in figures:
+            asked, shown = (set(_behind(artefact.address, plan)) for plan in (self.today, self.plan))
+            if asked != shown:
+                detail = "the parameters in params/ now ask for other runs than plan.json has; build it again"
+                findings.append(Finding(artefact.address, False, f"{detail}: {self.light}"))
+            elif unusable := sorted(shown & set(self.unscored)):
+                detail = f"cannot be drawn again without the metrics of {', '.join(unusable)}"
+                findings.append(Finding(artefact.address, None, detail))
+            else:
+                finding = check_figure(artefact, self.usable, self.root, self.results)
+                if finding.ok is None and self._figure_changed(artefact):  # then nothing vouches for it
+                    finding = replace(finding, ok=False, detail=f"changed since the commit; {finding.detail}")
+                findings.append(finding)
+        return findings
+
+    def _figure_changed(self, artefact: Artefact) -> bool:
+        prefix = f"{self.results}/figures/{artefact.paper}/{artefact.name}."
+        return any(path.startswith(prefix) and s == "changed" for path, s in (self.checkout.states or {}).items())
+
+    def _planned(self, plan: dict, row: dict) -> list[str]:
+        """Return the folders of the runs that a plan holds for a cell."""
+        artefact = self.artefacts.get((row["paper"], row["artefact"]))
+        line = _line(artefact, row)
+        if line is None or all(column.key != row["column"] for column in artefact.columns):
+            return []
+        return [run["path"] for run in planned(plan, artefact, line, row["column"], row["metric"])]
+
+    def _check_value(self, row: dict, runs: list[RunAudit]) -> list[Finding]:
+        line = _line(self.artefacts.get((row["paper"], row["artefact"])), row)
+        if not runs and row["verdict"] in ("equal", "differs"):
+            return [Finding("value", None, "rests on params/ alone, see the row")]
+        if not runs and line and row["verdict"] == "published only":
+            return [Finding("published only", None, "copied from the paper, never run here")]
+        if not runs:
+            return [Finding("run", False, f"{row['verdict']}: {row['reason']}", missing=True)]
+        values = [run.value for run in runs if run.value is not None]
+        if len(values) < len(runs):
+            return []
+        best = line.statistic == "best" if line else row["statistic"] == "best"
+        findings = [compare("value", row["value"], best_of(values, row["metric"]) if best else mean(values))]
+        if len(values) > 1:
+            findings.append(compare("spread", row["spread"], spread(values)))
+        return findings
+
+    def _check_plan(self, row: dict, asked: list[str], shown: list[str]) -> list[Finding]:
+        known = {run["path"] for run in self.today["runs"]}
+        old = [folder for folder in row["runs"].split() if folder not in known]
+        old = list(dict.fromkeys(old + [folder for folder in shown if folder not in asked]))
+        new = [folder for folder in asked if folder not in shown]
+        if old or new:
+            detail = f"than {', '.join(old)}" if old else f"too: {', '.join(new)}"
+            return [Finding("parameters", False, f"the parameters in params/ now ask for other runs {detail}")]
+        if not asked:
+            return []
+        findings = [Finding("parameters", True, "params/ asks for exactly these runs")]
+        if 0 < len(row["runs"].split()) < len(asked):
+            detail = f"{len(row['runs'].split())} of {len(asked)} planned seeds are there"
+            findings.append(Finding("seeds", None, detail))
+        return findings
+
+    def _check_row(self, row: dict, shown: list[str]) -> list[Finding]:
+        """Compare every column with the rebuilt row, unless the row is of runs that nothing asks for any more."""
+        stored = row["runs"].split()
+        known = {run["path"] for plan in (self.today, self.plan) for run in plan["runs"]}
+        if any(folder not in known for folder in stored):
+            return []  # the parameters have changed, which is said
+        unusable = self._unusable(row, dict.fromkeys([*shown, *stored]))
+        if unusable:
+            return [
+                Finding("cells.csv", False, f"cannot be rebuilt: {folder}/{why.what}: {why.detail}", why.missing)
+                for folder, why in unusable.items()
+            ]
+        count, expected = self._times[_key(row)], self.expected.get(_key(row))
+        if expected is None or count != 1:
+            what = "params/artefacts declares no such cell" if expected is None else f"has this cell {count} times"
+            return [Finding("cells.csv", False, f"{what}; build the tables again: {self.light}")]
+        unlike = [name for name in CELL_COLUMNS if row[name] != expected[name]]
+        if unlike:
+            detail = "; ".join(f"{name}: stored {row[name]!r}, rebuilt {expected[name]!r}" for name in unlike)
+            return [Finding("cells.csv", False, detail)]
+        return [Finding("cells.csv", True, "the row is what params/ and the metrics give")]
+
+    def _unusable(self, row: dict, folders: Iterable[str]) -> dict[str, Finding]:
+        """Return the runs of a cell that do not give its number, with the reason."""
+        metric = row["metric"]
+        if metric == "time_ratio":  # it also rests on the runs that it is relative to
+            folders = _behind(f"{row['paper']} {row['artefact']}", self.plan)
+        found = {folder: self.unscored.get(folder) or self.lacking.get((folder, metric)) for folder in folders}
+        return {folder: why for folder, why in found.items() if why}
+
+    @cached_property
+    def _times(self) -> Counter:
+        return Counter(_key(row) for row in self.cells)
+
+    def _check_printed(self, place: tuple[str, str]) -> Finding:
+        """Compare a printed table with the rebuilt rows, laid out again."""
+        what = "printed table"
+        if place not in self.artefacts:
+            return Finding(what, False, f"params/artefacts declares no table {' '.join(place)}")
+        artefact = self.artefacts[place]
+        shown = set(_behind(artefact.address, self.plan))
+        known = {run["path"] for run in self.plan["runs"]}
+        rows = [row for row in self.cells if (row["paper"], row["artefact"]) == place]
+        if any(folder not in known for row in rows for folder in row["runs"].split()):
+            return Finding(
+                what, None, f"made for other parameters than plan.json has now; build it again: {self.light}"
+            )
+        if unusable := sorted(shown & {*self.unscored, *(folder for folder, _ in self.lacking)}):
+            return Finding(what, None, f"cannot be laid out again without the metrics of {', '.join(unusable)}")
+        absent, unlike = self._printed(artefact)
+        if unlike:
+            return Finding(
+                what, False, f"{', '.join(unlike)} differs from what the metrics give; build it again: {self.light}"
+            )
+        if absent:
+            return Finding(what, False, f"missing: {', '.join(absent)}; build it: {self.light}", missing=True)
+        return Finding(what, True, f"{artefact.name}.{{{','.join(layout.FORMATS)}}} are what the metrics give")
+
+    def _printed(self, artefact: Artefact) -> tuple[list[str], list[str]]:
+        """Return the printed files of a table that are absent, and those that differ."""
+        folder = self.root / self.results / "tables" / artefact.paper
+        texts = layout.printed(artefact, self.rebuilt, self.plan)
+        files = {f"{artefact.name}.{kind}": text.encode() for kind, text in texts.items()}
+        absent = [file for file in files if not (folder / file).is_file()]
+        unlike = [file for file in files if file not in absent and (folder / file).read_bytes() != files[file]]
+        return absent, unlike
+
+    def _recorded(self, row: dict, folders: list[str]) -> list[str]:
+        """Return the prefixes of every path that a cell rests on."""
+        tables = f"{self.results}/tables"
+        labels = f"data/labels/{row['dataset']}"
+        printed = f"{tables}/{row['paper']}/{row['artefact']}."
+        return [
+            *(f"{folder}/" for folder in folders),
+            f"{labels}.npz",
+            f"{labels}.json",
+            f"{tables}/cells.csv",
+            printed,
+        ]
+
+    def _rebuild(self, folders: list[str]) -> str:
+        known = {run["path"] for run in self.today["runs"]}
+        wanted, old = [f for f in folders if f in known], [f for f in folders if f not in known]
+        parts = [rebuild_command(wanted, self.option, self.root)] if wanted else []
+        if old:
+            dataset, name = Path(old[0]).parent.name, Path(old[0]).name.rsplit("-", 1)[-1]
+            command = f"python -m dica.train --config {old[0]}/config.json --data data/prepared/{dataset}"
+            more = f", likewise for {len(old) - 1} more" if len(old) > 1 else ""
+            parts.append(f"{command} --out rebuilt/{name}  # no longer planned{more}")
+        return "; ".join(parts)
+
+
+def remake(plan: dict, root: Path, results: str, out: Path) -> None:
+    """Write the tables that are made of runs and printed numbers without cells, `REMADE`, into a folder."""
+    from dica.scores.consistency import COLUMNS, audit_published, write_csv
+    from dica.scores.significance import write_statistics
+
+    write_statistics(plan, root, results, out / "statistics")
+    write_csv(audit_published(root, plan, results), COLUMNS, out / "consistency.csv")
+
+
+def cell_name(row: dict) -> str:
+    """Return ``row/column/metric``, the address of a cell inside its table."""
+    return f"{row['row']}/{row['column']}/{row['metric']}"
+
+
+def _read_cells(path: Path) -> list[dict[str, str]]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        rows = _parse(text)
+    except csv.Error as error:
+        raise IntegrityError(f"{path}: not readable as CSV ({error}); build the tables again") from None
+    if text.partition("\n")[0].split(",") != CELL_COLUMNS or any(None in row for row in rows):
+        raise IntegrityError(f"{path}: has other columns than expected; build the tables again")
+    return rows
+
+
+def _parse(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
+
+
+def _key(row: dict) -> tuple[str, ...]:
+    return tuple(row[name] for name in ("paper", "artefact", "row", "column", "metric"))
+
+
+def _verdicts(rows: list[dict], stored: dict[tuple, dict]) -> dict[str, list[str]]:
+    """Return verdicts and reasons of the rebuilt rows, the stored ones where only the machine of the runs knows."""
+    found: dict[str, list[str]] = {"verdict": [], "reason": []}
+    for row in rows:
+        old = stored.get(_key(row), row)
+        chosen = old if _grounds(row) == _grounds(old) else row
+        for name, texts in found.items():
+            texts.append(chosen[name])
+    return found
+
+
+def _grounds(row: dict) -> tuple[str, str]:
+    """Return verdict and reason without what only the machine of the runs knows: whether and why others failed."""
+    if row["verdict"] in ("failed", "not run"):
+        return "no run", ""
+    if row["n"] == row["seeds_planned"]:
+        return row["verdict"], row["reason"]
+    seeds = f"{row['n']} of {row['seeds_planned']} seeds"
+    before, found, _ = row["reason"].partition(seeds)
+    return row["verdict"], before + found
+
+
+def _behind(address: str, plan: dict) -> list[str]:
+    """Return the folders of the runs that an artefact needs."""
+    return [run["path"] for run in plan["runs"] if address in run["needed_by"]]
+
+
+def _needed(metric: str) -> tuple[str, str]:
+    """Return the file of a run and the key in it that a table's metric is read from."""
+    return (RECORD, "seconds") if metric == "time_ratio" else ("metrics.json", f"headline.{headline_name(metric)}")
+
+
+def _line(artefact: Artefact | None, row: dict) -> Row | None:
+    """Return the declaration of a cell's row."""
+    return next((line for line in artefact.rows if line.key == row["row"]), None) if artefact else None
+
+
+def _is_itself(run: dict, results: str) -> bool:
+    """Whether an entry of plan.json is complete, and id and folder are those of what it holds."""
+    if any(faults(run, key.split("."), kind) for key, kind in PLAN_KEYS.items()):
+        return False
+    return (run["id"], run["path"]) == (run_id(run), run_folder(run, results))

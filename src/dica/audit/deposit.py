@@ -1,0 +1,237 @@
+"""The deposit: one tarball with all that an auditor needs, the same bytes at every build, and its check.
+
+    dica deposit build dist/dica-archive.tar.gz
+    dica deposit check dist/dica-archive.tar.gz
+
+Inside: sources, documentation, parameters, labels, results without weights, `manifest-sha256.txt` (as ``sha256sum -c``
+reads it) and `ro-crate-metadata.json`, a Workflow Run RO-Crate with one action for each run. The check unpacks into an
+empty folder, verifies every hash, lets the deposit's own code make every table again, byte for byte, without torch and
+without network, audits every cell and draws every figure again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dica.files import (
+    IntegrityError,
+    UserError,
+    atomic_write_bytes,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+)
+
+MANIFEST, CRATE = "manifest-sha256.txt", "ro-crate-metadata.json"
+TREES = ("params", "workflow", "src", "docs", "data/labels")
+FILES = (
+    *("Snakefile", "Makefile", "README.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff"),
+    *("requirements.lock", "pyproject.toml", "environment.yml", "dvc.yaml", "dvc.lock"),
+)
+NEEDED = ("Snakefile", "LICENSE", "requirements.lock")
+RESULT_TREES = ("runs", "tables", "figures", "metrics", "report", "analyses")
+MODE, EPOCH = 0o644, 0
+
+
+def contents(root: Path, results: str) -> list[str]:
+    """Return the paths of a deposit relative to the project root, sorted; hidden files and caches stay out.
+
+    Raises
+    ------
+    UserError
+        If the results have no tables yet, or a file that belongs to every deposit is missing.
+    """
+    for name in (*NEEDED, f"{results}/plan.json", f"{results}/tables/cells.csv"):
+        if not (root / name).is_file():
+            raise UserError(
+                f"{root / name}: no such file; a deposit needs it (`snakemake --cores all light` makes tables)"
+            )
+    folders = [*TREES, *(f"{results}/{name}" for name in RESULT_TREES)]
+    paths = [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
+    paths += [root / name for name in (*FILES, f"{results}/plan.json") if (root / name).is_file()]
+    paths += (root / results / "state").glob("*/failed.json")  # tables say why a run failed
+    names = {path.relative_to(root).as_posix() for path in paths if not path.is_symlink()}
+    return sorted(name for name in names if not _is_litter(name))
+
+
+def _is_litter(name: str) -> bool:
+    parts = name.split("/")
+    return any(part.startswith(".") or part in ("__pycache__",) or part.endswith(".egg-info") for part in parts)
+
+
+def build(root: Path, results: str, out: Path) -> str:
+    """Write the deposit and return its SHA-256; equal files give equal bytes, whenever and wherever it is built.
+
+    Parameters
+    ----------
+    root, results
+        Project root and results root relative to it.
+    out
+        The file to write, ``NAME.tar.gz``; its content is in a folder NAME.
+    """
+    from dica.audit.crate import metadata
+
+    if not out.name.endswith(".tar.gz"):
+        raise UserError(f"{out}: the name of a deposit ends in .tar.gz")
+    names = contents(root, results)
+    files = {name: (root / name).read_bytes() for name in names}
+    files[CRATE] = metadata(root, results, [*names, MANIFEST]).encode()
+    lines = [f"{sha256_bytes(data)}  {name}\n" for name, data in sorted(files.items())]
+    files[MANIFEST] = "".join(lines).encode()
+    data = _tarball(out.name.removesuffix(".tar.gz"), files)
+    atomic_write_bytes(out, data)
+    return sha256_bytes(data)
+
+
+def _tarball(folder: str, files: dict[str, bytes]) -> bytes:
+    """Return a gzipped tar of files in the order of their names, without times, owners or modes of this machine."""
+    plain, packed = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in sorted(files.items()):
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size, member.mode, member.mtime = len(data), MODE, EPOCH
+            archive.addfile(member, io.BytesIO(data))
+    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=EPOCH, compresslevel=9) as file:
+        file.write(plain.getvalue())
+    return packed.getvalue()
+
+
+@contextlib.contextmanager
+def unpacked(file: Path) -> Iterator[Path]:
+    """Yield the folder of a deposit, unpacked into an empty temporary place; nothing can be written outside of it.
+
+    Raises
+    ------
+    UserError
+        If it is missing or is no deposit.
+    """
+    with tempfile.TemporaryDirectory(prefix="dica-deposit-") as place:
+        try:
+            with tarfile.open(file, "r:gz") as archive:
+                archive.extractall(place, filter="data")
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such file") from None
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(f"{file}: not a readable deposit ({error})") from None
+        folders = list(Path(place).iterdir())
+        if len(folders) != 1 or not (folders[0] / MANIFEST).is_file():
+            raise UserError(f"{file}: is no deposit: one folder with {MANIFEST} is expected")
+        yield folders[0]
+
+
+def verify(folder: Path) -> int:
+    """Compare every file with the manifest and return their number.
+
+    Raises
+    ------
+    IntegrityError
+        If a file is changed, missing or not listed; the message has the first of them.
+    """
+    listed = {}
+    for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    problems = [f"{name} is missing" for name in sorted(listed.keys() - found)]
+    problems += [f"{name} is not in the manifest" for name in sorted(found - listed.keys())]
+    problems += [
+        f"{name} is changed" for name in sorted(found & listed.keys()) if sha256_file(folder / name) != listed[name]
+    ]
+    if problems:
+        raise IntegrityError(f"{MANIFEST}: {problems[0]}" + (f", and {len(problems) - 1} more" if problems[1:] else ""))
+    return len(listed)
+
+
+# Run by the deposit's own code: torch cannot be imported, no socket can be connected.
+REBUILD = """
+import socket, sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ImportError(f"the check of a deposit does without {name}")
+sys.meta_path.insert(0, NoTorch())
+def refuse(*arguments):
+    raise OSError("the check of a deposit works offline")
+socket.socket.connect = socket.create_connection = refuse
+from pathlib import Path
+from dica.audit.deposit import rebuild
+rebuild(Path.cwd(), sys.argv[1])
+"""
+
+
+def check(file: Path) -> list[str]:
+    """Check a deposit in a clean folder and return what was found, a line each.
+
+    Raises
+    ------
+    IntegrityError
+        If a file is not the one of the manifest, a table comes out otherwise, or a cell does not pass the audit.
+    """
+    with unpacked(file) as folder:
+        count = verify(folder)
+        found = [f"{count} files are those of {MANIFEST}"]
+        plans = list(folder.glob("results/**/plan.json"))
+        if len(plans) != 1:
+            raise IntegrityError(f"{file}: has {len(plans)} files plan.json under results, one is expected")
+        (plan,) = plans
+        results = plan.parent.relative_to(folder).as_posix()
+        profile = f"params/{read_json(plan)['profile']}.yaml"
+        for command in (["-c", REBUILD, results], ["-m", "dica.cli", "audit", "--all", "--profile", profile]):
+            done = _python(folder, command)
+            if done.returncode:
+                raise IntegrityError(f"{file}: {(done.stdout + done.stderr).strip()}")
+            found += done.stdout.strip().splitlines()
+    return found
+
+
+def _python(folder: Path, command: list[str]) -> subprocess.CompletedProcess:
+    """Run this Python in a deposit, with the deposit's package; caches must not look like files of it."""
+    settings = {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env={**os.environ, **settings}, text=True, capture_output=True
+    )
+
+
+def rebuild(root: Path, results: str) -> None:
+    """Make every table of a project again in a temporary folder and compare it with the stored one.
+
+    Raises
+    ------
+    SystemExit
+        If a table differs or is missing; the message names them.
+    """
+    from dica.audit.auditor import remake
+    from dica.tables import cells
+    from dica.tables.cells import artefacts_of, load_plan, write_cells
+    from dica.tables.layout import write_tables
+
+    plan = load_plan(root / results / "plan.json")
+    declared = artefacts_of(plan, root)
+    frame = cells(plan, root, results, declared)
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place)
+        write_cells(frame, out / "cells.csv")
+        write_tables(declared, frame, plan, out)
+        remake(plan, root, results, out)
+        made = sorted(path for path in out.rglob("*") if path.is_file())
+        unlike = [
+            path.relative_to(out).as_posix()
+            for path in made
+            if not _same(path, root / results / "tables" / path.relative_to(out))
+        ]
+    if unlike:
+        raise SystemExit(f"error: {results}/tables: {', '.join(unlike)} come out otherwise when built again")
+    print(f"{len(made)} tables come out byte for byte when built again, offline and without torch")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()

@@ -1,0 +1,251 @@
+"""Commands of `dica` about runs: status, compare, estimate, evaluate. `dica.cli.__main__` adds them to the command."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dica.cli import completion
+from dica.files import UserError, project_root
+
+console = Console(highlight=False, soft_wrap=True)
+ARCHIVE = Path("params/archive.yaml")
+Profile = Annotated[
+    Path,
+    typer.Option(help="Profile whose results are meant, such as params/demo.yaml.", autocompletion=completion.profiles),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+SideName = typer.Argument(
+    help="Run folder, start of a run id, PAPER/TABLE/ROW/DATASET/METRIC, COMMIT:folder, or another checkout.",
+    autocompletion=completion.sides,
+)
+
+
+def status(
+    profile: Profile = ARCHIVE,
+    changed: Annotated[bool, typer.Option("--stale", help="Say for each stale run what has changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell which planned runs are done, stale, running, failed or missing.
+
+    Stale: done, but by code that has changed since, or scored by older conventions; `dica audit` says what it means.
+    Collapsed runs, with all images in one cluster, are done but named.
+    """
+    from dica.plan.parameters import load_profile
+    from dica.plan.plan import make_plan
+    from dica.plan.status import STATES, states
+
+    root = project_root()
+    body = load_profile(root / profile, root)
+    found = states(make_plan(body, root), root, body["results"])
+    if as_json:
+        rows = [{"path": state.run["path"], "state": state.name, "detail": state.detail} for state in found]
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(caption="stale: done, but the code has changed since", caption_justify="left")
+    for heading in ("method", "dataset", *STATES):
+        table.add_column(heading, justify="left" if heading in ("method", "dataset") else "right")
+    groups: dict[tuple[str, str], Counter] = {}
+    for state in found:
+        groups.setdefault((state.run["method"], state.run["dataset"]), Counter())[state.name] += 1
+    for key, counts in sorted(groups.items()):
+        table.add_row(*key, *(str(counts[name] or "") for name in STATES))
+    total = Counter(state.name for state in found)
+    table.add_section()
+    table.add_row("all", "", *(str(total[name] or "") for name in STATES), style="bold")
+    console.print(table)
+    told = {"failed": "red", "running": "cyan", **({"stale": "yellow"} if changed else {})}
+    for state in found:
+        if state.name in told or state.detail.startswith(("interrupted", "collapsed")):
+            colour = told.get(state.name, "yellow")
+            console.print(f"[{colour}]{state.name}[/] {escape(state.run['path'])}: {escape(state.detail)}")
+
+
+def compare(
+    one: Annotated[str, SideName],
+    other: Annotated[str, SideName],
+    profile: Profile = ARCHIVE,
+    as_json: AsJson = False,
+) -> None:
+    """Say why two numbers differ: parameters, data, seeds, code, environment, hardware, metrics."""
+    from dica.audit.compare import Finder, compare
+    from dica.plan.parameters import load_profile
+
+    root = project_root()
+    results = load_profile(root / profile, root)["results"]
+    result = compare(*Finder(root, results).sides(one, other))
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    for letter in ("a", "b"):
+        side = result[letter]
+        console.print(f"[bold]{letter.upper()}[/] {escape(side['name'])} ({len(side['runs'])} run(s))")
+    _print_metrics(result)
+    if result["differences"]:
+        table = Table(title="What differs", title_justify="left")
+        for heading in ("", "key", "A", "B"):
+            table.add_column(heading, overflow="fold")
+        for section, keys in result["differences"].items():
+            table.add_section()
+            for index, (key, texts) in enumerate(keys.items()):
+                shown = [text[:12] if section == "code" and len(text) >= 40 else text for text in texts]
+                table.add_row("" if index else section, *map(escape, (key, *shown)))
+        console.print(table)
+    for line in result["summary"]:
+        console.print(f"- {escape(line)}")
+
+
+def _print_metrics(result: dict) -> None:
+    table = Table()
+    for heading in ("metric", "A", "B", "B - A"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, row in result["metrics"].items():
+        table.add_row(name, *(f"{row[key]:.4f}" for key in ("a", "b")), f"{row['difference']:+.4f}")
+    console.print(table if result["metrics"] else "one side has no metrics.json: no numbers to compare")
+
+
+def estimate(
+    target: Annotated[
+        list[str],
+        typer.Argument(help="all, PAPER, PAPER TABLE, or METHOD.", autocompletion=completion.targets),
+    ],
+    gpus: Annotated[int, typer.Option(min=1, help="Devices that work side by side.")] = 1,
+    device: Annotated[str, typer.Option(help="Device as run.json names it (default: this machine's).")] = "",
+    profile: Profile = ARCHIVE,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what the runs that are still missing would cost, timed after finished ones on the same device."""
+    from dica.plan import estimate
+    from dica.plan.parameters import load_profile
+    from dica.plan.plan import make_plan
+
+    root = project_root()
+    body = load_profile(root / profile, root)
+    estimator = estimate.Estimator(root, body["results"])
+    runs = estimate.select(make_plan(body, root), target)
+    name = _device(device, estimator.devices)
+    costs = estimator.costs(runs, name)
+    totals = estimate.summary(costs, gpus)
+    if as_json:
+        print(json.dumps(estimate.as_dict(costs, totals, name), indent=2))
+        return
+    table = Table(title=f"{' '.join(target)} on {name}", title_justify="left")
+    for heading in ("method", "dataset", "runs", "done", "hours", "range", "disk"):
+        table.add_column(heading, justify="left" if heading in ("method", "dataset") else "right")
+    for cost in costs:
+        table.add_row(cost.method, cost.dataset, str(cost.runs), str(cost.finished or ""), *_hours(cost))
+    console.print(table)
+    for basis, rule in dict.fromkeys((cost.basis, cost.rule) for cost in costs if cost.seconds):
+        console.print(f"  {'' if rule == 'same' else '~ rough: '}after {escape(basis)}")
+    _print_totals(totals, name)
+
+
+def _hours(cost) -> tuple[str, str, str]:
+    if cost.runs == cost.finished:
+        return "", "", ""
+    if cost.seconds is None:
+        return "unknown", "", ""
+    rough = "" if cost.rule == "same" else "~"
+    return f"{rough}{cost.seconds / 3600:.2f}", f"{cost.low / 3600:.2f}–{cost.high / 3600:.2f}", _bytes(cost.disk)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _print_totals(totals: dict, device: str) -> None:
+    waiting = totals["runs"] - totals["finished"]
+    console.print(f"{totals['runs']} runs, {totals['finished']} finished, {waiting} to do")
+    if totals["timed"]:
+        span = f"{totals['device_hours_low']:.2f} to {totals['device_hours_high']:.2f}"
+        console.print(
+            f"of these {totals['timed']} ({totals['rough']} roughly): [bold]{totals['device_hours']:.2f}[/] hours of"
+            f" device ({span}), {totals['wall_hours']:.2f} h on {totals['devices']} device(s),"
+            f" {_bytes(totals['disk_bytes'])} of results, and of weights where these are kept here"
+        )
+    if totals["unknown"]:
+        console.print(
+            f"[yellow]{totals['unknown']} runs are not in these figures:[/] no finished run on {escape(device)} tells"
+            " how long they take. One short run of each kind there would."
+        )
+
+
+def _device(wanted: str, known: dict[str, int]) -> str:
+    """Return the device to estimate for: the wanted one if runs are timed on it, else this machine's."""
+    from dica.validation import hint
+
+    if not wanted:
+        return this_device()
+    if wanted not in known:
+        raise UserError(f"no finished run was timed on {wanted!r}; {hint(wanted, known) if known else 'nor anywhere'}")
+    return wanted
+
+
+def this_device() -> str:
+    """Return the name of this machine's GPU, else of its processor, without importing torch."""
+    from dica.runs.record import _cpu_name
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")) if visible else []:
+        for line in path.read_text().splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return _cpu_name()
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="Assignments: npz, npy, csv or txt, in the order of the data set.")],
+    dataset: Annotated[str, typer.Option(help="Data set, such as cifar10.", autocompletion=completion.datasets)],
+    split: Annotated[str, typer.Option(help="all, train or test (default: the one of that length).")] = "",
+    confusion: Annotated[bool, typer.Option("--confusion", help="Print clusters against classes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score anyone's predictions for a data set with the archive's metrics."""
+    from dica.scores.outside import score
+
+    root = project_root()
+    result = score(file, dataset, root, split)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    console.print(f"[bold]{escape(str(file))}[/] on {escape(dataset)}, {result['split']}, {result['n']} samples")
+    for name in ("acc", "nmi", "nmi_geometric", "ari"):
+        console.print(f"  {name:<14} {result[name]:.4f}")
+    console.print(
+        f"  {result['used_clusters']} of {result['num_clusters']} clusters used for {result['num_classes']} classes,"
+        f" the largest holds {result['largest_cluster_share']:.1%}"
+    )
+    if confusion:
+        console.print(_confusion(result, _class_names(root, dataset, result["num_classes"])))
+
+
+def _class_names(root: Path, dataset: str, count: int) -> list[str]:
+    from dica.files import read_json
+
+    path = root / "data" / "labels" / f"{dataset}.json"
+    names = read_json(path).get("classes", []) if path.is_file() else []
+    return names if len(names) == count else [str(index) for index in range(count)]
+
+
+def _confusion(result: dict, classes: list[str]) -> Table:
+    """Return the counts with one row a cluster, in the order of the classes they are mapped to."""
+    import numpy as np
+
+    from dica.scores.metrics import Confusion
+
+    table = Table(title="clusters (with the class each is mapped to) against classes", title_justify="left")
+    for heading in ("cluster", "class", *classes):
+        table.add_column(heading, justify="right")
+    for cluster in Confusion(np.array(result["confusion"]), np.array(result["map"])).order:
+        mapped, counts = result["map"][cluster], result["confusion"][cluster]
+        cells = [f"[bold]{count}[/]" if index == mapped else str(count or "") for index, count in enumerate(counts)]
+        table.add_row(str(cluster), escape(classes[mapped]) if mapped >= 0 else "–", *cells)
+    return table

@@ -1,0 +1,313 @@
+"""The training loop: epochs, phases, shuffled batches, checkpoints, and how it stops. It knows no method by name."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dica.engine.checkpoints import StateFolder
+from dica.engine.distributed import any_of, sum_gradients
+from dica.engine.images import ResidentImages
+from dica.engine.observer import Observer
+from dica.engine.optim import build_optimizer, learning_rate
+from dica.engine.speed import ReplayedUpdate, Speed, compile_networks, compiled
+from dica.files import UserError
+from dica.methods.base import Batch, Method, Phase
+from dica.rng import generator
+from dica.runs.record import code_changes
+
+
+class Interrupted(KeyboardInterrupt):
+    """The loop was asked to stop; its state is on disk. Outside the loop a plain KeyboardInterrupt says the same."""
+
+
+@dataclass
+class SaveEvery:
+    """When to write a checkpoint: after so many seconds, or (for tests) so many batches; 0 turns one off."""
+
+    seconds: float = 300.0
+    batches: int = 0
+    _last: float = field(default_factory=time.monotonic)
+    _count: int = 0
+
+    def due(self) -> bool:
+        """Count one batch and return whether a checkpoint is due now."""
+        self._count += 1
+        late = self.seconds and time.monotonic() - self._last >= self.seconds
+        if late or (self.batches and self._count >= self.batches):
+            self._last, self._count = time.monotonic(), 0
+            return True
+        return False
+
+
+class Trainer:
+    """Train a method from where its state folder left off to the last epoch."""
+
+    def __init__(
+        self,
+        config: dict,
+        method: Method,
+        images: ResidentImages,
+        state: StateFolder,
+        save_every: SaveEvery,
+        speed: Speed | None = None,
+    ) -> None:
+        self.seed, self.params = config["seed"], config["params"]
+        self.method, self.images, self.state, self.save_every = method, images, state, save_every
+        speed = speed or Speed()
+        self.optimizer = build_optimizer(method, self.params, images.device, capturable=speed.cuda_graph)
+        self.update = ReplayedUpdate(self._update, self.optimizer) if speed.cuda_graph else self._update
+        self.running = compiled if speed.compile else contextlib.nullcontext
+        if speed.compile:
+            compile_networks(method.networks(), speed.compile)
+        self.observer = Observer(config, images)
+        self.epoch = self.phase = self.batch = self.step = 0
+        self.sums: dict[str, dict[str, Tensor]] = {}  # phase -> loss part -> sum over the epoch's steps
+        self.steps: dict[str, int] = {}
+        self.history: list[dict[str, float]] = []
+        self.images_seen, self.seconds, self.resumed = 0, 0.0, 0
+        self.attempts: list[dict] = []  # where and with what code each attempt ran: see `dica.runs.record.attempt`
+        self.stop_requested = False
+
+    _PLAIN = (
+        "epoch",
+        "phase",
+        "batch",
+        "step",
+        "sums",
+        "steps",
+        "history",
+        "images_seen",
+        "seconds",
+        "resumed",
+        "attempts",
+    )
+
+    def save(self) -> None:
+        """Write a checkpoint of the present position."""
+        self._check_finite()
+        plain = {name: getattr(self, name) for name in self._PLAIN}
+        self.state.save(
+            {
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "looks": self.observer.looks,
+                **plain,
+            }
+        )
+
+    def resume(self) -> None:
+        """Continue from the newest sound checkpoint, if there is one."""
+        saved, warnings = self.state.load(self.images.device)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if saved is None:
+            return
+        self.method.load_state_dict(saved["method"])
+        # How the optimiser computes is this attempt's affair: it may have another device or another speed option.
+        for theirs, mine in zip(saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            theirs.update({name: mine[name] for name in ("foreach", "fused", "capturable") if name in mine})
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.observer.looks = saved["looks"]
+        for name in self._PLAIN:
+            setattr(self, name, saved[name])
+        self.resumed += 1
+        print(f"resumed at epoch {self.epoch + 1}, step {self.step}", file=sys.stderr)
+
+    def begin(self, attempt: dict) -> None:
+        """Add this attempt to those behind the state; warn if the last one ran other code, which no id shows.
+
+        Raises
+        ------
+        UserError
+            If the run that this one builds on was trained anew since: one half would rest on other weights.
+        """
+        source = attempt.get("source")
+        if self.attempts and self.attempts[-1].get("source", source) != source:
+            raise UserError(
+                f"the run that this one builds on has other weights than when this one began (seed {self.seed}); "
+                f"remove {self.state.folder} to begin again"
+            )
+        changes = code_changes(self.attempts[-1], attempt) if self.attempts else []
+        if changes:
+            print(f"warning: resumed with other code than before: {'; '.join(changes)}", file=sys.stderr)
+        self.attempts.append(attempt)
+
+    def run(self) -> None:
+        """Train to the last epoch.
+
+        Raises
+        ------
+        Interrupted
+            After SIGTERM or SIGINT, with the state saved.
+        UserError
+            If the loss stops being a number; nothing of it reaches a checkpoint or a table.
+        """
+        epochs = self.params["epochs"]
+        with on_signals(self._request_stop, signal.SIGTERM, signal.SIGINT), _progress(self.epoch, epochs) as show:
+            self.observer.look(self.method, self.epoch, self.seconds)
+            while self.epoch < epochs:
+                self._run_epoch()
+                self._close_epoch()
+                self.observer.look(self.method, self.epoch, self.seconds)
+                show(self.history[-1])
+        self._stop_if_requested()  # a signal may have come after the last batch
+
+    def _request_stop(self, *_: object) -> None:
+        self.stop_requested = True
+
+    def _stop_if_requested(self) -> None:
+        if any_of(self.stop_requested):
+            self.save()
+            raise Interrupted
+
+    def _run_epoch(self) -> None:
+        phases = self.method.phases(self.epoch)
+        self.method.train()
+        while self.phase < len(phases):
+            phase = phases[self.phase]
+            batches = self._order(phase)
+            while self.batch < len(batches):
+                started = time.monotonic()
+                self._run_batch(phase, batches[self.batch])
+                self.batch += 1
+                if self.batch < len(batches):
+                    self.images.prefetch(phase.splits, batches[self.batch])
+                self.seconds += time.monotonic() - started
+                self._stop_if_requested()
+                if self.save_every.due():
+                    self.save()
+            self.phase, self.batch = self.phase + 1, 0
+            self._wait()
+
+    def _wait(self) -> None:
+        """Let a GPU finish what it was given and count its time: steps are launched long before they are done."""
+        if self.images.device.type == "cuda":
+            started = time.monotonic()
+            torch.cuda.synchronize(self.images.device)
+            self.seconds += time.monotonic() - started
+
+    def _order(self, phase: Phase) -> list[Tensor]:
+        """Return the index batches of one pass, shuffled by (seed, epoch, phase) alone."""
+        count = sum(len(self.images.splits[name]) for name in phase.splits)
+        order = torch.randperm(count, generator=generator(self.seed, "order", self.epoch, phase.name))
+        batches = list(order.to(self.images.index_device).split(self.params["batch_size"]))
+        if self.params["drop_last"] and len(batches) > 1 and len(batches[-1]) < self.params["batch_size"]:
+            batches.pop()
+        return batches
+
+    def _run_batch(self, phase: Phase, indices: Tensor) -> None:
+        def rng(purpose: str) -> torch.Generator:
+            position = (self.epoch, phase.name, self.batch)
+            return generator(self.seed, purpose, *position, device=self.images.device)
+
+        images = self.images.take(phase.splits, indices)
+
+        def take(rows: Tensor) -> Tensor:
+            return self.images.take(phase.splits, rows.to(self.images.index_device))
+
+        indices = indices.to(self.images.device, non_blocking=True)
+        whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase), take)
+        for batch in self.method.split(whole):
+            self._step(batch)
+        self.images_seen += len(indices)
+
+    def _beside(self, phase: Phase) -> dict[str, Tensor]:
+        """Return the second batch of this position: full batches of `phase.beside`, reshuffled when it runs out."""
+        if not phase.beside:
+            return {}
+        count = sum(len(self.images.splits[name]) for name in phase.beside)
+        size = min(self.params["batch_size"], count)
+        turn, place = divmod(self.batch, count // size)
+        order = torch.randperm(count, generator=generator(self.seed, "beside", self.epoch, phase.name, turn))
+        indices = order[place * size : (place + 1) * size].to(self.images.index_device, non_blocking=True)
+        images = self.images.take(phase.beside, indices)
+        return {"beside": images, "beside_indices": indices.to(self.images.device, non_blocking=True)}
+
+    def _step(self, batch: Batch) -> None:
+        params = self.params
+        rate = learning_rate(params["schedule"], params["lr"], self.step, self.epoch, params["epochs"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        values = self.update(batch, rate)
+        self.step += 1
+        # Summed on the device, all in one launch: reading the loss here would stall a GPU at every step.
+        sums = self.sums.setdefault(batch.phase, {})
+        for name, value in values.items():
+            if name not in sums:
+                sums[name] = torch.zeros_like(value)
+        torch._foreach_add_([sums[name] for name in values], list(values.values()))
+        self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
+
+    def _update(self, batch: Batch, rate: float) -> dict[str, Tensor]:
+        """Take one gradient step and return the parts of the loss; `rate` is the one that the optimiser has."""
+        half = self.params["precision"] == "bfloat16"
+        with torch.autocast(self.images.device.type, dtype=torch.bfloat16, enabled=half), self.running():
+            parts = self.method.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        sum_gradients(self.method)
+        self.method.after_backward(batch)
+        self.optimizer.step()
+        self.method.after_step(batch)
+        return {name: value.detach().float() for name, value in parts.items()}
+
+    def _means(self) -> dict[str, float]:
+        return {
+            (name if phase == "main" else f"{phase}_{name}"): float(total) / self.steps[phase]
+            for phase, parts in self.sums.items()
+            for name, total in parts.items()
+        }
+
+    def _check_finite(self) -> None:
+        bad = [name for name, value in self._means().items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"loss not finite by epoch {self.epoch + 1}, step {self.step} ({', '.join(bad)}), seed {self.seed}; "
+                f"the last good checkpoint is kept in {self.state.folder}"
+            )
+
+    def _close_epoch(self) -> None:
+        self._check_finite()
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.history.append({"epoch": self.epoch + 1, "step": self.step, **self._means(), "lr": rate})
+        self.sums, self.steps, self.phase = {}, {}, 0
+        self.epoch += 1
+
+
+@contextlib.contextmanager
+def on_signals(handler: Callable, *numbers: int) -> Iterator[None]:
+    """Let `handler` answer the signals `numbers` inside the block; afterwards they do what they did before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(epoch: int, epochs: int) -> Iterator:
+    """Yield a function to call after each epoch: a bar in a terminal, a line every ten seconds in a log."""
+    with tqdm(total=epochs, initial=epoch, unit="epoch", disable=not sys.stderr.isatty()) as bar:
+        last = time.monotonic()
+
+        def show(row: dict[str, float]) -> None:
+            nonlocal last
+            bar.update()
+            bar.set_postfix(loss=f"{row['loss']:.4f}")
+            if bar.disable and (row["epoch"] == epochs or time.monotonic() - last >= 10):
+                last = time.monotonic()
+                parts = "  ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "step"))
+                print(f"epoch {row['epoch']}/{epochs}  step {row['step']}  {parts}", file=sys.stderr, flush=True)
+
+        yield show

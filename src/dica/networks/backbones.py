@@ -1,0 +1,276 @@
+"""Residual networks with the stems of the papers, for images of 8 to 224 pixels.
+
+The blocks are torchvision's. What differs between the papers is the stem:
+
+========  ==============================================  =================================
+stem      first convolution and pooling                   used by
+========  ==============================================  =================================
+cifar     3x3 stride 1, no pooling                        CRLC, TCC, SCAN at 32 px; digits
+std       7x7 stride 2, 3x3 max-pool stride 2             TCC at 96 px, CRLC and CC at 224
+pica      3x3 stride 1, 2x2 max-pool stride 2 padding 1   PICA, IIC, DRC (with Sobel input)
+imc       as cifar up to 32 px, above it a 2x2 max-pool   IMC-SwAV
+========  ==============================================  =================================
+
+The papers' final pooling (3x3, 5x5 or 7x7 for PICA's 32, 64 and 96 px) always covers the whole last map, so one
+global average serves all of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dica.files import UserError
+from dica.networks.torchvision import torchvision
+
+BasicBlock = torchvision.models.resnet.BasicBlock
+Bottleneck = torchvision.models.resnet.Bottleneck
+
+# name: block, blocks per stage. resnet8 and resnet10 are for images that a few convolutions see whole.
+BACKBONES = {
+    "resnet8": (BasicBlock, (1, 1, 1)),
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+# A wide residual network (below) and its blocks per stage; wrn10 is for tests.
+WIDE = {"wrn28": 4, "wrn10": 1}
+STEMS = ("cifar", "std", "pica", "imc")
+INITS = ("pica", "kaiming", "torch")
+
+
+class Sobel(nn.Module):
+    """Fixed front end of PICA: the mean of the channels, then its horizontal and vertical gradient (2 channels)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        gx = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
+        gy = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]])
+        self.register_buffer("filters", torch.stack([gx, gy])[:, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, 2, h, w)."""
+        grey = images.mean(1, keepdim=True)
+        return F.conv2d(grey, self.filters.to(grey.dtype), padding=1)
+
+
+class ResNet(nn.Module):
+    """A residual network without its classifier; `build_backbone` chooses the parts.
+
+    Attributes
+    ----------
+    out_features : int
+        Length of the feature vector.
+    """
+
+    def __init__(self, block: type[nn.Module], depths: tuple[int, ...], stem: nn.Sequential, width: int) -> None:
+        super().__init__()
+        self.stem = stem
+        stages = []
+        channels = width
+        for index, depth in enumerate(depths):
+            planes, stride = width * 2**index, 1 if index == 0 else 2
+            stages.append(_stage(block, channels, planes, depth, stride))
+            channels = planes * block.expansion
+        self.stages = nn.Sequential(*stages)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.out_features = channels
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to the last map (n, out_features, h', w')."""
+        return self.stages(self.stem(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, out_features)."""
+        return self.pool(self.feature_map(images)).flatten(1)
+
+
+class PreActivationBlock(nn.Module):
+    """Batch norm, leaky ReLU and 3x3 convolution, twice, added to the input."""
+
+    def __init__(self, channels: int, out: int, stride: int, activate_first: bool) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (nn.BatchNorm2d(c, momentum=0.001) for c in (channels, out))
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels != out:
+            self.shortcut = nn.Conv2d(channels, out, 1, stride, bias=False)
+        self.activate_first = activate_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, channels, h, w) to (n, out, h / stride, w / stride)."""
+        active = F.leaky_relu(self.norm1(x), 0.1)
+        residual = self.conv2(F.leaky_relu(self.norm2(self.conv1(active)), 0.1))
+        return self.shortcut(active if self.activate_first else x) + residual
+
+
+class WideResNet(nn.Module):
+    """Wide residual network in the form of the semi-supervised literature, without its classifier.
+
+    Zagoruyko and Komodakis, BMVC 2016; slope .1 and the slow batch norms (momentum .001) as in MixMatch and FixMatch.
+    WRN-28-2 has four blocks a stage and 32 channels in the first of three stages.
+    """
+
+    def __init__(self, depth: int, in_channels: int, width: int) -> None:
+        super().__init__()
+        channels = 16
+        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        stages = []
+        for index in range(3):
+            out = width * 2**index
+            first = PreActivationBlock(channels, out, 2 if index else 1, activate_first=index == 0)
+            rest = (PreActivationBlock(out, out, 1, activate_first=False) for _ in range(depth - 1))
+            stages.append(nn.Sequential(first, *rest))
+            channels = out
+        self.stages = nn.Sequential(*stages)
+        self.norm = nn.BatchNorm2d(channels, momentum=0.001)
+        self.out_features = channels
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to the last map (n, out_features, h / 4, w / 4)."""
+        return F.leaky_relu(self.norm(self.stages(self.stem(images))), 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, out_features)."""
+        return self.feature_map(images).mean((2, 3))
+
+
+RESIDUAL = (ResNet, WideResNet)
+
+
+def build_backbone(
+    name: str,
+    stem: str,
+    in_channels: int = 3,
+    width: int = 64,
+    sobel: bool = False,
+    image_size: int | None = None,
+    init: str = "kaiming",
+    generator: torch.Generator | None = None,
+) -> ResNet | WideResNet:
+    """Build a backbone with attribute `out_features`.
+
+    Parameters
+    ----------
+    name
+        A key of `BACKBONES` or of `WIDE`.
+    stem
+        `cifar`, `std`, `pica` or `imc` (table above).
+    in_channels
+        Channels of the images: 1 or 3.
+    width
+        Channels of the first stage, doubled at every further one; 64 in the papers, 32 for the wide one.
+    sobel
+        Put PICA's fixed gradient filters in front.
+    image_size
+        Size of the data set's images (not of the crops); needed by the stem `imc` only.
+    init, generator
+        See `init_weights`.
+
+    Raises
+    ------
+    UserError
+        For an unknown name, stem or init, or a missing image size.
+    """
+    if name not in {**BACKBONES, **WIDE}:
+        raise UserError(f"backbone: {name!r} is not one of {', '.join([*BACKBONES, *WIDE])}")
+    if stem not in STEMS:
+        raise UserError(f"stem: {stem!r} is not one of {', '.join(STEMS)}")
+    if name in WIDE and (stem != "cifar" or sobel):
+        raise UserError(f"backbone: {name} has the stem cifar and no Sobel filters")
+    if name in WIDE:
+        network = WideResNet(WIDE[name], in_channels, width)
+    else:
+        block, depths = BACKBONES[name]
+        layers = [Sobel()] if sobel else []
+        layers += _stem(stem, 2 if sobel else in_channels, width, image_size)
+        network = ResNet(block, depths, nn.Sequential(*layers), width)
+    init_weights(network, init, generator)
+    return network
+
+
+def init_weights(module: nn.Module, init: str = "kaiming", generator: torch.Generator | None = None) -> None:
+    """Initialise every convolution, linear layer and batch norm below `module` in a fixed order.
+
+    Parameters
+    ----------
+    init
+        Convolutions are N(0, 2 / (kernel area * channels out)) in all three. Linear layers: `pica` N(0, 0.01^2),
+        zero bias; `kaiming` uniform with gain sqrt 2 over fan-in, zero bias; `torch` the library's default,
+        weight and bias uniform within 1 / sqrt(fan-in).
+    generator
+        Source of the numbers, on the device of the weights (default: torch's global one).
+    """
+    if init not in INITS:
+        raise UserError(f"init: {init!r} is not one of {', '.join(INITS)}")
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            init_linear(part.weight, part.bias, init, generator)
+
+
+@torch.no_grad()
+def init_linear(weight: Tensor, bias: Tensor | None, init: str, generator: torch.Generator | None = None) -> None:
+    """Initialise one linear layer, (out, in) weights, as `init_weights` says."""
+    fan_in = weight.shape[-1]
+    if init == "pica":
+        weight.normal_(0, 0.01, generator=generator)
+    else:
+        bound = (6 if init == "kaiming" else 1) ** 0.5 / fan_in**0.5
+        weight.uniform_(-bound, bound, generator=generator)
+    if bias is not None and init == "torch":
+        bias.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+    elif bias is not None:
+        bias.zero_()
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor], refusal: str) -> None:
+    """Load weights into `module`, all of them and no others.
+
+    Raises
+    ------
+    UserError
+        `refusal` and the first difference, if they are of another network.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise UserError(f"{refusal}: {first[:200]}") from None
+
+
+def _stem(kind: str, in_channels: int, width: int, image_size: int | None) -> list[nn.Module]:
+    if kind == "imc" and image_size is None:
+        raise UserError("stem: imc needs image_size, the size of the data set's images")
+    kernel, stride, padding = (7, 2, 3) if kind == "std" else (3, 1, 1)
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, width, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    ]
+    if kind == "std":
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    elif kind == "pica":
+        layers.append(nn.MaxPool2d(2, stride=2, padding=1))
+    elif kind == "imc" and image_size > 32:
+        layers.append(nn.MaxPool2d(2, stride=2))
+    return layers
+
+
+def _stage(block: type[nn.Module], channels: int, planes: int, depth: int, stride: int) -> nn.Sequential:
+    """Return `depth` blocks, the first of which changes size and width through a 1x1 shortcut."""
+    out = planes * block.expansion
+    shortcut = None
+    if stride != 1 or channels != out:
+        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    first = block(channels, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(out, planes) for _ in range(depth - 1)))

@@ -1,0 +1,234 @@
+"""What a table, a method or everything would cost: hours, wall time at N devices, disk; from stored run records alone.
+
+A run is timed after finished runs of its method on the same device, by the first rule that has any:
+
+1. `same`: equal parameters but for the number of epochs; time goes with the epochs;
+2. `variant`: other parameters of the method on the same data set; rough;
+3. `data set`: another data set with equally large images, same backbone; time goes with epochs times images; rough.
+
+Where none has, nothing is guessed: the run counts as unknown. The range is that of the slowest and the fastest of the
+finished runs; it covers neither a busier machine nor the roughness of rules 2 and 3.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dica.audit.runs import RUN_KEYS, read_record
+from dica.files import UserError, canonical_json, read_json
+from dica.plan.parameters import load_datasets
+from dica.scores.stats import mean
+from dica.validation import hint
+
+RULES = ("same", "variant", "data set", "unknown")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A finished run that others are timed after."""
+
+    method: str
+    dataset: str
+    params: dict[str, Any]
+    device: str
+    seconds: float
+    images_per_second: float | None
+    torch: str
+    threads: int
+    bytes_git: int
+    bytes_models: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the runs of one method on one data set cost; seconds are None where nothing is known."""
+
+    method: str
+    dataset: str
+    runs: int
+    finished: int
+    rule: str
+    seconds: float | None
+    low: float | None
+    high: float | None
+    each: tuple[float, ...]
+    disk: int | None
+    basis: str
+
+
+class Estimator:
+    """Times runs after those under ``<results>/runs``.
+
+    Parameters
+    ----------
+    root, results
+        Project root and the results root relative to it.
+    """
+
+    def __init__(self, root: Path, results: str) -> None:
+        self.root, self.results = root, results
+        self.datasets = load_datasets(root)
+
+    @cached_property
+    def timed(self) -> list[Timed]:
+        """Finished runs with a usable record."""
+        found = []
+        for path in sorted((self.root / self.results / "runs").glob("*/*/s*-*/run.json")):
+            record, faults = read_record(path, RUN_KEYS)
+            if record and not faults and path.with_name("config.json").is_file():
+                found.append(self._timed(path.parent, record, read_json(path.with_name("config.json"))))
+        return found
+
+    def _timed(self, folder: Path, record: dict[str, Any], config: dict[str, Any]) -> Timed:
+        models = self.root / self.results / "models" / Path(*folder.parts[-3:])
+        return Timed(
+            config["method"],
+            config["dataset"],
+            config["params"],
+            record["device"]["name"],
+            float(record["seconds"]),
+            record.get("images_per_second"),
+            str(record["versions"].get("torch")),
+            int(record["device"].get("threads", 1)),
+            _size(folder),
+            _size(models),
+        )
+
+    @property
+    def devices(self) -> dict[str, int]:
+        """Device -> number of finished runs, the commonest first."""
+        counts: dict[str, int] = defaultdict(int)
+        for run in self.timed:
+            counts[run.device] += 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+    def costs(self, runs: Sequence[dict[str, Any]], device: str) -> list[Cost]:
+        """Return the costs of planned runs on a device, one entry for each method and data set."""
+        groups: dict[tuple[str, str], list[dict]] = defaultdict(list)
+        for run in runs:
+            groups[run["method"], run["dataset"]].append(run)
+        return [self._cost(*key, members, device) for key, members in sorted(groups.items())]
+
+    def _cost(self, method: str, dataset: str, runs: list[dict], device: str) -> Cost:
+        waiting = [run for run in runs if not (self.root / run["path"] / "run.json").is_file()]
+        found = [self._time(run, device) for run in waiting]
+        rules = [rule for rule, *_ in found]
+        rule = max(rules, key=RULES.index) if rules else "same"
+        known = dict(method=method, dataset=dataset, runs=len(runs), finished=len(runs) - len(waiting), rule=rule)
+        if rule == "unknown":
+            lacking = rules.count("unknown")
+            basis = f"nothing timed on {device} fits {lacking} of {len(waiting)} runs"
+            return Cost(**known, seconds=None, low=None, high=None, each=(), disk=None, basis=basis)
+        each = tuple(middle for _, middle, *_ in found)
+        low, high = (sum(line[k] for line in found) for k in (2, 3))
+        disk = sum(line[4] for line in found)
+        basis = "; ".join(dict.fromkeys(line[5] for line in found))
+        return Cost(**known, seconds=sum(each), low=low, high=high, each=each, disk=disk, basis=basis)
+
+    def _time(self, run: dict[str, Any], device: str) -> tuple:
+        """Return rule, seconds (middle, low, high), bytes and what it rests on."""
+        mine = [done for done in self.timed if (done.method, done.device) == (run["method"], device)]
+        here = [done for done in mine if done.dataset == run["dataset"]]
+        alike = [done for done in mine if self._like(done, run)]
+        same = [done for done in here if _apart_from_epochs(done.params) == _apart_from_epochs(run["params"])]
+        for rule, chosen in zip(RULES, (same, here, alike), strict=False):
+            if chosen:
+                seconds = [done.seconds * self._work(run) / self._work(vars(done)) for done in chosen]
+                sizes = mean([done.bytes_git + done.bytes_models for done in chosen])
+                return rule, mean(seconds), min(seconds), max(seconds), round(sizes), _basis(chosen)
+        return "unknown", 0.0, 0.0, 0.0, 0, ""
+
+    def _like(self, done: Timed, run: dict[str, Any]) -> bool:
+        sizes = [
+            (self.datasets[name]["image_size"], self.datasets[name]["channels"])
+            for name in (done.dataset, run["dataset"])
+        ]
+        return sizes[0] == sizes[1] and done.params.get("backbone") == run["params"].get("backbone")
+
+    def _work(self, run: dict[str, Any]) -> float:
+        """Return epochs times images, what the time of a method goes with."""
+        images = sum(self.datasets[run["dataset"]]["splits"].values())
+        return run["params"].get("epochs", 1) * max(images, 1)
+
+
+def _apart_from_epochs(params: dict[str, Any]) -> str:
+    kept = {key: value for key, value in params.items() if key not in ("epochs", "revision")}
+    if kept.get("source"):  # the run below has an id of its own for every seed
+        kept["source"] = {key: value for key, value in kept["source"].items() if key != "id"}
+    return canonical_json(kept)
+
+
+def _basis(chosen: list[Timed]) -> str:
+    """Return what an estimate rests on, in words."""
+    names = ", ".join(dict.fromkeys(f"{done.method} on {done.dataset}" for done in chosen))
+    speeds = [done.images_per_second for done in chosen if done.images_per_second]
+    speed = f" at {min(speeds):,.0f} to {max(speeds):,.0f} images/s" if speeds else ""
+    software = ", ".join(dict.fromkeys(f"torch {done.torch}, {done.threads} thread(s)" for done in chosen))
+    return f"{len(chosen)} runs of {names}{speed} ({software})"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) if folder.is_dir() else 0
+
+
+def wall_time(seconds: Sequence[float], devices: int) -> float:
+    """Return when the last of independent runs ends if the longest start first on `devices` devices."""
+    loads = [0.0] * devices
+    for one in sorted(seconds, reverse=True):
+        loads[loads.index(min(loads))] += one
+    return max(loads)
+
+
+def summary(costs: Sequence[Cost], devices: int) -> dict[str, Any]:
+    """Return the totals of what is known, and how many runs are not."""
+    known = [cost for cost in costs if cost.seconds is not None]
+    each = [seconds for cost in known for seconds in cost.each]
+    waiting = {rule: sum(cost.runs - cost.finished for cost in costs if cost.rule == rule) for rule in RULES}
+    return {
+        "runs": sum(cost.runs for cost in costs),
+        "finished": sum(cost.finished for cost in costs),
+        "timed": len(each),
+        "rough": waiting["variant"] + waiting["data set"],
+        "unknown": waiting["unknown"],
+        "device_hours": sum(each) / 3600,
+        "device_hours_low": sum(cost.low for cost in known) / 3600,
+        "device_hours_high": sum(cost.high for cost in known) / 3600,
+        "devices": devices,
+        "wall_hours": wall_time(each, devices) / 3600,
+        "disk_bytes": sum(cost.disk for cost in known),
+    }
+
+
+def select(plan: dict[str, Any], words: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the planned runs that a target means: ``all``, a paper, a paper and an artefact, or a method.
+
+    A name that is a paper and a method is the paper; ``method NAME`` is the method.
+
+    Raises
+    ------
+    UserError
+        If it is none of them.
+    """
+    runs, name = plan["runs"], " ".join(words).replace("/", " ")
+    addresses = sorted({address for run in runs for address in run["needed_by"]})
+    methods = sorted({run["method"] for run in runs})
+    if name == "all":
+        return runs
+    if name in addresses:
+        return [run for run in runs if name in run["needed_by"]]
+    if name in {address.split(" ")[0] for address in addresses}:
+        return [run for run in runs if any(address.startswith(f"{name} ") for address in run["needed_by"])]
+    if name.removeprefix("method ") in methods:
+        return [run for run in runs if run["method"] == name.removeprefix("method ")]
+    papers = dict.fromkeys(address.split(" ")[0] for address in addresses)
+    raise UserError(f"no target {name!r}; {hint(name, ['all', *papers, *methods, *addresses])}")
+
+
+def as_dict(costs: Sequence[Cost], totals: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return everything as plain values, for ``--json``."""
+    return {"device": device, "total": totals, "parts": [asdict(cost) for cost in costs]}

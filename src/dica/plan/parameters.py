@@ -1,0 +1,173 @@
+"""Parameter files: load, validate and resolve what a run is made of.
+
+A run's parameters are resolved in this order, later ones winning key by key: ``defaults`` of ``params/<method>.yaml``,
+its ``datasets.<name>``, its ``variants.<name>``, the profile's ``overrides.<method>``.
+A method may build on a trained run, its ``source`` (method and variant); `dica.plan.plan` adds that run's id.
+Nothing heavy is imported here: Snakemake reads this module each time it parses the workflow.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dica.data import catalog
+from dica.files import UserError
+from dica.validation import load_yaml, validate
+
+# On another run these make layers or input of its features when they train, so that they cannot be loaded from weights.
+MADE_OF_SOURCE = ("kmeans", "probe")
+
+
+def merge(base: dict, *overrides: dict | None) -> dict:
+    """Return `base` with `overrides` laid over it: mappings merge key by key, all else is replaced."""
+    result = copy.deepcopy(base)
+    for override in overrides:
+        for key, value in (override or {}).items():
+            if isinstance(value, dict) and isinstance(result.get(key), dict):
+                result[key] = merge(result[key], value)
+            else:
+                result[key] = copy.deepcopy(value)
+    return result
+
+
+def load_profile(path: Path, root: Path) -> dict:
+    """Load a profile such as ``params/archive.yaml``: what to show, where, and with which overrides."""
+    profile = load_yaml(path)
+    validate_profile(profile, str(path), root)
+    return profile
+
+
+def validate_profile(profile: Any, where: str, root: Path) -> None:
+    """Check a profile and every override in it; see `validate` for the errors."""
+    validate(profile, "profile", where, root)
+    dataset = profile.get("substitute", {}).get("dataset")
+    if dataset is not None and dataset not in load_datasets(root):
+        known = ", ".join(load_datasets(root))
+        raise UserError(f"{where}: substitute.dataset: unknown data set {dataset!r}; allowed: {known}")
+    for method, override in profile["overrides"].items():
+        if method not in method_names(root):
+            raise UserError(f"{where}: overrides: unknown method {method!r}; allowed: {', '.join(method_names(root))}")
+        validate(override, method, f"{where}: overrides.{method}", root, partial=True)
+
+
+def method_names(root: Path) -> list[str]:
+    """Return the methods of the archive: the parameter files that have a schema of their own name."""
+    schemas = {path.name.removesuffix(".schema.yaml") for path in (root / "workflow" / "schemas").glob("*.yaml")}
+    others = {"datasets", "artefacts", "profile", "method", "training"}
+    return sorted(path.stem for path in (root / "params").glob("*.yaml") if path.stem in schemas - others)
+
+
+@cache
+def load_method(name: str, root: Path) -> dict:
+    """Load and check ``params/<name>.yaml``.
+
+    Raises
+    ------
+    UserError
+        For an unknown method, an unknown or ill-typed key, an unknown data set.
+    """
+    if name not in method_names(root):
+        raise UserError(f"unknown method {name!r}; allowed: {', '.join(method_names(root))}")
+    where = f"params/{name}.yaml"
+    method = load_yaml(root / where)
+    validate(method, "method", where, root)
+    datasets = load_datasets(root)
+    blocks = {"defaults": method["defaults"]}
+    blocks |= {f"datasets.{key}": block for key, block in method["datasets"].items()}
+    blocks |= {f"variants.{key}": block for key, block in method["variants"].items()}
+    for label, block in blocks.items():
+        validate(block or {}, name, f"{where}: {label}", root, partial=True)
+    for dataset in method["datasets"]:
+        if dataset not in datasets:
+            raise UserError(f"{where}: datasets: unknown data set {dataset!r}; allowed: {', '.join(datasets)}")
+    return method
+
+
+@cache
+def load_datasets(root: Path) -> dict[str, dict]:
+    """Load and check ``params/datasets.yaml``."""
+    return catalog.load(root)
+
+
+def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, above: tuple = ()) -> dict:
+    """Return the complete parameters of one cell, nothing left to defaults.
+
+    Parameters
+    ----------
+    above
+        The (method, variant) pairs that build on this one, outermost first.
+
+    Raises
+    ------
+    UserError
+        If the method has no such variant, the data set is unknown, the result breaks the method's schema, or a source
+        builds on itself.
+    """
+    body = load_method(method, root)
+    if variant not in body["variants"]:
+        raise UserError(
+            f"params/{method}.yaml: variants: no variant {variant!r}; there are: {', '.join(body['variants'])}"
+        )
+    datasets = load_datasets(root)
+    if dataset not in datasets:
+        raise UserError(f"params/datasets.yaml: no data set {dataset!r}; there are: {', '.join(datasets)}")
+    entry = datasets[dataset]
+    params = merge(
+        body["defaults"],
+        body["datasets"].get(dataset),
+        body["variants"][variant],
+        profile["overrides"].get(method),
+    )
+    if params.get("num_clusters", 0) is None:
+        params["num_clusters"] = entry["num_classes"]
+    if params.get("normalisation") == "dataset":
+        params["normalisation"] = entry["normalisation"]
+    params["revision"] = body["revision"]
+    validate(params, method, f"{method} ({variant}) on {dataset}", root)  # from here on every key is there
+    if params.get("source"):
+        _follow_source(params, method, variant, dataset, profile, root, above)
+    if params.get("eval_split") == "test" and "test" not in entry["splits"]:
+        params["eval_split"] = "all"  # of what there is, as with the splits to train on
+    if params.get("top5") and params["num_clusters"] < 5:
+        raise UserError(
+            f"{method} ({variant}) on {dataset}: top5: needs 5 clusters, there are {params['num_clusters']}"
+        )
+    return params
+
+
+def check_loadable(method: str, params: dict, where: str) -> None:
+    """Refuse a run that its weights alone do not make anew, as a source or for an analysis.
+
+    Raises
+    ------
+    UserError
+        If it is of `MADE_OF_SOURCE` and has a source; the message begins with `where`.
+    """
+    if method in MADE_OF_SOURCE and (below := params.get("source")):
+        raise UserError(
+            f"{where}: a {method} run with a source of its own cannot be loaded again, its layers are made of that "
+            f"run's features; use that run itself: {below['method']} ({below['variant']})"
+        )
+
+
+def _follow_source(
+    params: dict, method: str, variant: str, dataset: str, profile: dict, root: Path, above: tuple
+) -> None:
+    """Check the source of a cell, and take the splits of its run where `params` ask for them (``source``)."""
+    chain = (*above, (method, variant))
+    source = params["source"]["method"], params["source"]["variant"]
+    where = f"params/{method}.yaml: {variant}: source"
+    if source in chain:
+        names = " <- ".join(f"{name} ({kind})" for name, kind in (*chain, source))
+        raise UserError(f"{where}: a run would build on itself: {names}")
+    try:
+        theirs = resolve(*source, dataset, profile, root, chain)
+    except UserError as error:
+        raise UserError(str(error) if "source:" in str(error) else f"{where}: {error}") from None
+    check_loadable(source[0], theirs, where)
+    for key in ("train_split", "eval_split"):
+        if params[key] == "source":
+            params[key] = theirs[key]

@@ -1,0 +1,180 @@
+"""What a run is called, and the list of all runs that the archive asks for.
+
+The id is a hash of everything that decides the result (method, parameters with the method's `revision`, data set and
+its declared fingerprint, seed, determinism level) and of nothing else: no date, no machine, no source text.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from dica.data.catalog import data_id
+from dica.files import atomic_write_text, canonical_json, read_json, write_json
+from dica.plan import artefacts as declared
+from dica.plan.parameters import load_datasets, resolve
+from dica.runs.files import RECORD, failure_reason
+from dica.runs.ids import run_id
+
+
+def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> dict:
+    """Return the complete config of one run, as ``config.json`` holds it.
+
+    The id ignores the variant's name: two names for the same parameters are the same run. A run that builds on another
+    has that one's id among its parameters, so it is a new run when anything below it changes.
+    """
+    params = dict(_resolved(method, variant, dataset, canonical_json(profile["overrides"]), root))
+    if source := params.get("source"):
+        below = run_config(source["method"], source["variant"], dataset, seed, profile, root)
+        params["source"] = {**source, "id": below["id"]}
+    config = {
+        "method": method,
+        "variant": variant,
+        "dataset": dataset,
+        "data_id": data_id(load_datasets(root)[dataset]) if dataset in load_datasets(root) else "",
+        "seed": seed,
+        "determinism": profile["determinism"],
+        "params": params,
+    }
+    return {"id": run_id(config), **config}
+
+
+@cache
+def _resolved(method: str, variant: str, dataset: str, overrides: str, root: Path) -> dict:
+    """Return what all seeds of a cell share; a plan asks for it once a seed, and checking it is most of its time."""
+    return resolve(method, variant, dataset, {"overrides": json.loads(overrides)}, root)
+
+
+def run_folder(config: dict, results: str) -> str:
+    """Return the folder of a run, relative to the project root."""
+    return f"{results}/runs/{config['method']}/{config['dataset']}/s{config['seed']}-{config['id']}"
+
+
+def source_folder(config: dict, results: str) -> str:
+    """Return the folder of the run that a run builds on, relative to the project root; empty if there is none."""
+    source = config["params"].get("source")
+    return run_folder({**config, **source}, results) if source else ""
+
+
+def id_pattern(chosen: list[str], others: list[str]) -> str:
+    """Return a regular expression that matches every id of `chosen` and none of `others`.
+
+    It is written with the shortest prefixes that tell the two apart, because Snakemake scans the text of a wildcard's
+    constraint for every file of every job: with all ids spelt out, planning time would grow as their square.
+    """
+    if not chosen:
+        return "none"
+    if not others:
+        return "[0-9a-f]{12}"
+    inside, outside = _prefixes(chosen, others), _prefixes(others, chosen)
+    if len(inside) <= len(outside):
+        return f"(?:{'|'.join(inside)})[0-9a-f]*"
+    return f"(?!{'|'.join(outside)})[0-9a-f]{{12}}"
+
+
+def _prefixes(chosen: list[str], others: list[str], prefix: str = "") -> list[str]:
+    """Return the shortest prefixes of ids of `chosen` that no id of `others` has."""
+    if not chosen:
+        return []
+    if not others:
+        return [prefix]
+    place, found = len(prefix), []
+    for digit in sorted({name[place] for name in chosen}):
+        mine, theirs = ([name for name in names if name[place] == digit] for names in (chosen, others))
+        found += _prefixes(mine, theirs, prefix + digit)
+    return found
+
+
+def rebuild_command(folders: list[str], option: str = "", root: Path | None = None) -> str:
+    """Return the shell command that trains the runs in `folders` anew; a finished run has to be moved away first.
+
+    Parameters
+    ----------
+    folders
+        Folders of runs that the plan asks for, relative to the project root.
+    option
+        How the profile is named to Snakemake, with a leading blank; empty for the archive's own.
+    root
+        Project root; with it, only the folders that are there are moved.
+    """
+    command = f"snakemake --cores all --resources gpu=1{option}"
+    if not folders:
+        return command
+    there = [folder for folder in folders if root is None or (root / folder).is_dir()]
+    moves = [f"mv {folder} {folder}.old" for folder in there]
+    return " && ".join([*moves, f"{command} -- {' '.join(f'{folder}/metrics.json' for folder in folders)}"])
+
+
+def make_plan(profile: dict, root: Path) -> dict:
+    """Return every run that the profile's artefacts need, and those that they build on, each once, in a fixed order."""
+    runs: dict[str, dict] = {}
+    shown = declared.load_artefacts(root, profile["artefacts"], profile.get("substitute"))
+    for artefact in shown:
+        for method, variant, dataset, seed in declared.needs(artefact):
+            for config in _with_sources(method, variant, dataset, seed, profile, root):
+                known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
+                run = runs.setdefault(config["id"], {**config, **known})
+                for key, value in (("variants", config["variant"]), ("needed_by", artefact.address)):
+                    if value not in run[key]:
+                        run[key].append(value)
+    ordered = sorted(runs.values(), key=lambda run: (run["method"], run["dataset"], run["variant"], run["seed"]))
+    plan = {"profile": profile["name"], "artefacts": [artefact.address for artefact in shown], "runs": ordered}
+    return {**plan, "substitute": profile["substitute"]} if "substitute" in profile else plan
+
+
+def _with_sources(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> Iterator[dict]:
+    """Yield the config of a run, then of the run that it builds on, and so on."""
+    name = {"method": method, "variant": variant}
+    while name:
+        config = run_config(name["method"], name["variant"], dataset, seed, profile, root)
+        yield config
+        name = config["params"].get("source")
+
+
+def note_losses(plan: dict, root: Path, results: str, path: Path) -> None:
+    """Write which planned runs failed, and which that the tables show are gone; touch the file only for a new one.
+
+    (A loss that is made good needs no note: the new scores are newer than the tables.)
+    """
+    losses = {}
+    for run in plan["runs"]:
+        reason = failure_reason(root / results / "state" / run["id"])
+        if reason is not None and not (root / run["path"] / RECORD).is_file():
+            losses[run["id"]] = reason
+    cells = root / results / "tables" / "cells.csv"
+    if cells.is_file():
+        with open(cells, encoding="utf-8", newline="") as file:
+            shown = {folder for row in csv.DictReader(file) for folder in (row.get("runs") or "").split()}
+        losses |= {folder: "gone" for folder in sorted(shown) if not (root / folder / RECORD).is_file()}
+    known = read_json(path) if path.is_file() else {}
+    if not path.is_file() or losses.items() - known.items():
+        write_json(path, losses)
+
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write `text` if that is not what the file holds; return whether it was. An unchanged file keeps its time."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    atomic_write_text(path, text)
+    return True
+
+
+def write_recorded(plan: dict, methods: list[str], datasets: list[str], folder: Path) -> None:
+    """Write for each method which of its runs `dvc repro` brings up to date, as far as that differs from what is there.
+
+    DVC starts a method's stage when its file changes, that is also when a run changes that one of its runs builds on.
+    """
+    for method in methods:
+        mine = [run for run in plan["runs"] if run["method"] == method and run["dataset"] in datasets]
+        text = "".join(f'  "{run["path"]}",\n' for run in mine).rstrip(",\n")
+        write_if_changed(folder / f"{method}.json", f"[\n{text}\n]\n" if mine else "[]\n")
+
+
+def write_plan(plan: dict, path: Path) -> bool:
+    """Write the plan as JSON with one line a run, if it differs; see `write_if_changed`."""
+    head = canonical_json({key: value for key, value in plan.items() if key != "runs"})
+    lines = ",\n".join(canonical_json(run) for run in plan["runs"])
+    return write_if_changed(path, f'{head[:-1]}, "runs": [\n{lines}\n]}}\n')

@@ -1,0 +1,1 @@
+"""What a run leaves: its id, the names of its files, its record, and reading them again."""

@@ -1,0 +1,135 @@
+"""The run record: what an auditor needs to know about how a result came to be (``run.json``)."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+from dica.files import sha256_bytes, sha256_file
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parents[1]
+COLLAPSED = 0.95  # share of the images in one cluster from which a run counts as collapsed
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
+
+
+def code_state() -> dict:
+    """Return what code runs: ``commit``, ``dirty_sha256`` (hash of uncommitted changes, None without) and ``sources``.
+
+    Outside a Git checkout the first two are None.
+    """
+    commit = _git("rev-parse", "HEAD").strip()
+    watched = ("src", "params", "workflow", "Snakefile", "requirements.lock")
+    changes = _git("diff", "HEAD", "--", *watched)
+    untracked = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *watched).split("\0")
+    # Not every name is a file to hash: a folder with a repository of its own, a dangling link.
+    names = [name for name in untracked if (CHECKOUT / name).is_file()]
+    text = "\n".join(filter(None, [changes, *(f"{name} {sha256_file(CHECKOUT / name)}" for name in names)]))
+    return {
+        "commit": commit or None,
+        "dirty_sha256": sha256_bytes(os.fsencode(text)) if text else None,
+        "sources": source_digests(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """Return what Git prints, bytes that are not UTF-8 escaped as in file names; empty where it fails."""
+    try:
+        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return os.fsdecode(done.stdout)
+
+
+def attempt(started: datetime, code: dict, device_type: str) -> dict[str, str | None]:
+    """Return what is kept of one attempt at a run: when, with what code, where."""
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "commit": code["commit"],
+        "dirty_sha256": code["dirty_sha256"],
+        "device": str(device_facts(device_type)["name"]),
+        "torch": metadata.version("torch"),
+    }
+
+
+def code_changes(before: dict, now: dict) -> list[str]:
+    """Return which of commit, uncommitted changes and torch differ between two attempts, as text."""
+    keys = ("commit", "dirty_sha256", "torch")
+    return [f"{key} {str(before[key])[:12]} -> {str(now[key])[:12]}" for key in keys if before[key] != now[key]]
+
+
+def collapse_note(headline: dict) -> str:
+    """Return that a scored run collapsed if (nearly) all of its images are in one cluster, else nothing.
+
+    Parameters
+    ----------
+    headline
+        The block of that name in ``metrics.json``.
+    """
+    share = headline.get("largest_cluster_share", 0.0)  # where it is lacking, status and audit say so
+    if share < COLLAPSED:
+        return ""
+    images = "all images" if share == 1 else f"{math.floor(1000 * share) / 10} % of the images"
+    return f"collapsed: {images} in 1 of {headline.get('num_clusters', '?')} clusters"
+
+
+def source_digests() -> dict[str, str]:
+    """Return ``{path from the project root: sha256}`` of every file of this package that the process imported."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files.add(str(PACKAGE / "train.py"))  # imported as __main__
+    paths = sorted(Path(name).resolve() for name in files if name and Path(name).resolve().is_relative_to(PACKAGE))
+    return {f"src/dica/{path.relative_to(PACKAGE).as_posix()}": sha256_file(path) for path in paths}
+
+
+def versions(device_type: str) -> dict[str, str]:
+    """Return the versions of what can change a number: Python, packages, on a GPU also CUDA, cuDNN and driver."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**found, **_cuda_versions()} if device_type == "cuda" else found
+
+
+def _cuda_versions() -> dict[str, str]:
+    import torch
+
+    driver = Path("/sys/module/nvidia/version")
+    found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    found["driver"] = driver.read_text().strip() if driver.is_file() else None
+    return {name: str(version) for name, version in found.items() if version}
+
+
+def device_facts(device_type: str) -> dict[str, str | int]:
+    """Return type, name and thread count of the device in use."""
+    import torch
+
+    if device_type == "cuda":
+        return {"type": "cuda", "name": torch.cuda.get_device_name(), "threads": torch.get_num_threads()}
+    return {"type": "cpu", "name": _cpu_name(), "threads": torch.get_num_threads()}
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def peak_memory_mb(device_type: str) -> int:
+    """Return the most memory the run has held: on the GPU, or of this process on a CPU."""
+    if device_type == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

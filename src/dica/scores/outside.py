@@ -1,0 +1,153 @@
+"""Score anyone's predictions for a data set of the archive, with the metrics of its own runs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dica.files import UserError
+from dica.scores.metrics import SPLITS, confusion, evaluate, load_arrays
+from dica.validation import hint
+
+KINDS = (".npz", ".npy", ".csv", ".txt")
+COLUMNS = ("assignment", "cluster", "prediction", "label")
+
+
+def read_assignments(path: Path) -> np.ndarray:
+    """Read one cluster index a sample: (n,) integers.
+
+    npz: the splits' `<split>_assignment` (train before test) or its only array; npy: the array; csv: the only column,
+    or the one called assignment, cluster, prediction or label; txt: one number a line.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, of another kind, or holds anything but non-negative integers.
+    """
+    if path.suffix not in KINDS:
+        raise UserError(f"{path}: of unknown kind; allowed: {', '.join(KINDS)}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    readers = {".npz": _from_npz, ".npy": _from_npy, ".csv": _from_csv, ".txt": _from_txt}
+    values = readers[path.suffix](path)
+    if values.ndim != 1 or not values.size:
+        raise UserError(f"{path}: has shape {values.shape}; needs one cluster index a sample, (n,)")
+    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.floor(values)).all():
+        values = values.astype(np.int64)  # other programs write 3.0 for 3
+    if values.dtype.kind not in "iu":
+        raise UserError(f"{path}: is of type {values.dtype}; needs integer cluster indices")
+    if values.min() < 0:
+        raise UserError(f"{path}: sample {int(values.argmin())} has cluster {values.min()}; indices start at 0")
+    if values.max() >= max(1000, values.size):
+        raise UserError(f"{path}: has cluster {values.max()} for {values.size} samples; indices, not labels, are meant")
+    return values.astype(np.int64)
+
+
+def _from_npz(path: Path) -> np.ndarray:
+    arrays = load_arrays(path)
+    named = [arrays[f"{split}_assignment"] for split in SPLITS if f"{split}_assignment" in arrays]
+    if named:
+        return np.concatenate(named)
+    if len(arrays) != 1:
+        raise UserError(
+            f"{path}: holds {', '.join(sorted(arrays))}; needs train_assignment, test_assignment or one array"
+        )
+    return next(iter(arrays.values()))
+
+
+def _from_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy has several errors for a damaged file
+        raise UserError(f"{path}: not a readable npy file ({error})") from None
+
+
+def _from_csv(path: Path) -> np.ndarray:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows:
+        raise UserError(f"{path}: is empty")
+    header, body = rows[0], rows[1:]
+    if is_number(header[0]) and len(header) == 1:
+        return _numbers(path, [row[0] for row in rows], 1)
+    names = [name for name in COLUMNS if name in header] if len(header) > 1 else header
+    if not names:
+        raise UserError(f"{path}: has the columns {', '.join(header)}; call one of them {' or '.join(COLUMNS)}")
+    place = header.index(names[0])
+    return _numbers(path, [row[place] if place < len(row) else "" for row in body], 2)
+
+
+def _from_txt(path: Path) -> np.ndarray:
+    return _numbers(path, path.read_text(encoding="utf-8-sig", errors="replace").split(), 1)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text reads as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(path: Path, texts: list[str], first_line: int) -> np.ndarray:
+    for line, text in enumerate(texts, start=first_line):
+        if not is_number(text):
+            raise UserError(f"{path}:{line}: {text!r} is no number")
+    return np.array([float(text) for text in texts])
+
+
+def score(path: Path, dataset: str, root: Path, split: str = "", num_clusters: int = 0) -> dict[str, Any]:
+    """Return the metrics of the assignments in a file, and their confusion table.
+
+    Parameters
+    ----------
+    split
+        `all`, `train` or `test`; empty: the one that has as many samples.
+    num_clusters
+        Number of clusters where not all are used (0: as many as the largest index says, at least the classes).
+
+    Raises
+    ------
+    UserError
+        For an unknown data set, no labels, or a number of assignments that is not one of its splits'.
+    """
+    labels = load_labels(dataset, root)
+    values = read_assignments(path)
+    splits = {name: labels[name] for name in SPLITS if labels.get(name) is not None and labels[name].size}
+    if len(splits) > 1:
+        splits = {"all": np.concatenate(list(splits.values())), **splits}
+    sizes = ", ".join(f"{name} {len(true)}" for name, true in splits.items())
+    if split and split not in splits:
+        raise UserError(f"{dataset} has no split {split!r}; {hint(split, splits)}")
+    fitting = [name for name, true in splits.items() if len(true) == values.size and split in ("", name)]
+    if not fitting:
+        raise UserError(
+            f"{path}: has {values.size} assignments; {dataset} has {sizes}"
+            + (f", {split} was asked for" if split else "")
+        )
+    if len(fitting) > 1:
+        raise UserError(f"{path}: {' and '.join(fitting)} of {dataset} are equally long; say which with --split")
+    true = splits[fitting[0]]
+    classes = int(max(part.max() for part in splits.values())) + 1
+    clusters = num_clusters or max(classes, int(values.max()) + 1)
+    found = evaluate(true, values, clusters, classes)
+    matrix = confusion(true, values, classes, clusters)
+    counted = {"confusion": matrix.counts.tolist(), "map": matrix.mapping.tolist()}
+    return {"dataset": dataset, "split": fitting[0], **found, **counted}
+
+
+def load_labels(dataset: str, root: Path) -> dict[str, np.ndarray]:
+    """Return the labels of a data set by split."""
+    from dica.plan.parameters import load_datasets
+
+    if dataset not in load_datasets(root):
+        raise UserError(f"params/datasets.yaml: no data set {dataset!r}; {hint(dataset, load_datasets(root))}")
+    path = root / "data" / "labels" / f"{dataset}.npz"
+    if not path.is_file():
+        command = f"snakemake --cores all -- results/state/{dataset}.ready"
+        raise UserError(f"data/labels/{dataset}.npz: no labels yet; prepare the data set: {command}")
+    return load_arrays(path)

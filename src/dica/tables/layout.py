@@ -1,0 +1,541 @@
+"""How a table looks: the lines, ranks and footnotes of a paper's layout, rendered as Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import accumulate, groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from dica.files import atomic_write_text
+from dica.plan.artefacts import Artefact, Row, planned
+from dica.plan.published import BOUNDS, to_scale
+from dica.scores.stats import RULE
+from dica.tables.cells import LOWER_IS_BETTER, cells_text
+from dica.tables.links import runs_page
+
+METRIC_LABELS = {
+    **{"acc": "ACC", "nmi": "NMI", "nmi_geometric": "NMI", "ari": "ARI", "acc_top5": "ACC top-5", "error": "Error"},
+    **{"probe_acc": "Probe ACC", "time_ratio": "Time ratio", "p_value": "p"},
+    **{"train_images": "Training images", "test_images": "Test images", "extra_images": "Extra images"},
+    **{"clusters": "Clusters", "image_size": "Image size", "layer": "Layer"},
+}
+PLAIN = ("time_ratio", "p_value")  # never in percent
+MARKS = {  # how a verdict is written beside a number: words for people, signs where room is short (LaTeX)
+    "agrees": ("agrees", r"$\approx$"),
+    "worse": ("worse", r"$\prec$"),
+    "better": ("better", r"$\succ$"),
+    "not comparable": ("n/c", "n/c"),
+    "equal": ("equal", "$=$"),
+    "differs": ("differs", r"$\neq$"),
+}
+FORMATS = ("md", "tex", "html", "csv")
+REPORT = "../../report/"  # where the report's pages lie, seen from a printed table
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One printed cell; `span` 0 = covered by the cell to its left."""
+
+    text: str
+    mark: str = ""
+    notes: tuple[int, ...] = ()
+    rank: str = ""
+    span: int = 1
+    address: str = ""
+    reason: str = ""
+    group: str = ""
+
+
+@dataclass
+class Line:
+    """A printed line: the published numbers of a row, ours, or (`heading`) what the following rows share."""
+
+    label: str
+    kind: str
+    cells: list[Shown] = field(default_factory=list)
+    method: str = ""
+
+
+@dataclass
+class Header:
+    """The head of a table: what its first column holds, and up to three levels of (text, columns spanned)."""
+
+    first: str
+    groups: list[tuple[str, int]] = field(default_factory=list)
+    columns: list[tuple[str, int]] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    words: bool = False  # the cells hold words, not numbers
+
+    @property
+    def width(self) -> int:
+        """Number of columns beside the first."""
+        return sum(span for _, span in self.columns)
+
+    @property
+    def starts(self) -> set[int]:
+        """Places (from 0) at which a column of several metrics begins."""
+        return set(accumulate((span for _, span in self.columns[:-1]), initial=0)) if self.metrics else set()
+
+    @property
+    def flat(self) -> list[str]:
+        """One line of headings, for formats that have no more."""
+        groups = [text for text, span in self.groups for _ in range(span)] or [""] * self.width
+        columns = [text for text, span in self.columns for _ in range(span)]
+        metrics = self.metrics or [""] * self.width
+        return [" ".join(part for part in parts if part) for parts in zip(groups, columns, metrics, strict=True)]
+
+
+class Footnotes:
+    """Numbers reasons in the order of their first use; equal ones share a number."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def number(self, text: str) -> int:
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def group_id(method: str, variant: str, dataset: str) -> str:
+    """Anchor of the runs of one method, variant and data set in the report."""
+    return f"runs-{method}-{variant}-{dataset}"
+
+
+def build(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict[str, Any]:
+    """Return everything the templates print of one table.
+
+    Parameters
+    ----------
+    artefact
+        The declaration.
+    frame
+        Cells of any number of artefacts, as from `tables.cells`.
+    plan
+        Content of plan.json; the epochs that were used are read from it.
+    """
+    mine = frame[(frame["paper"] == artefact.paper) & (frame["artefact"] == artefact.name)]
+    by_place = {(cell.row, cell.column, cell.metric): cell for cell in mine.itertuples(index=False)}
+    footnotes = Footnotes()
+    head, lines = {"grid": _grid, "significance": _matrix, "datasets": _counts, "architecture": _layers}[
+        artefact.layout
+    ](artefact, by_place, footnotes, plan)
+    marks = {mark for line in lines for cell in line.cells if (mark := cell.mark)}
+    return {
+        "artefact": artefact,
+        "head": head,
+        "lines": lines,
+        "footnotes": footnotes.texts,
+        "notes": _notes(artefact, plan),
+        "legend": _legend(artefact, head, lines, mine["verdict"]),
+        "rule": RULE if marks & {"agrees", "worse", "better"} else "",
+        "example": _example(artefact, by_place, plan),
+        "marks": MARKS,
+    }
+
+
+# --- kinds of tables -------------------------------------------------------------------------------------------
+
+
+def _grid(artefact: Artefact, by_place: dict, footnotes: Footnotes, plan: dict[str, Any]) -> tuple[Header, list[Line]]:
+    """Methods by data sets: the published line of each row and, where something is run, our line below it."""
+    ranks = _ranks(artefact, by_place)
+    lines, group = [], ""
+    for row in artefact.rows:
+        if row.group and row.group != group:
+            lines.append(Line(row.group, "heading"))
+        group = row.group or group
+        found = _row_lines(artefact, row, by_place, ranks, footnotes, plan)
+        lines += [replace(line, method=row.method or "") for line in found]
+    metrics = [artefact.metrics_of(column) for column in artefact.columns]
+    head = Header("Method", columns=[(c.label, len(m)) for c, m in zip(artefact.columns, metrics, strict=True)])
+    if any(column.group for column in artefact.columns):
+        parts = groupby(zip(artefact.columns, metrics, strict=True), key=lambda pair: pair[0].group)
+        head.groups = [(name, sum(len(m) for _, m in members)) for name, members in parts]
+    if {len(m) for m in metrics} != {1} or len(set(metrics)) > 1:
+        head.metrics = [METRIC_LABELS[name] for names in metrics for name in names]
+    return head, lines
+
+
+def _row_lines(
+    artefact: Artefact, row: Row, by_place: dict, ranks: dict, footnotes: Footnotes, plan: dict[str, Any]
+) -> list[Line]:
+    """Return the published line and, for a method that is run, our line below it."""
+    places = [[(row.key, c.key, metric) for metric in artefact.metrics_of(c)] for c in artefact.columns]
+    flat = [place for group in places for place in group]
+    lines = []
+    if row.published_method:
+        cells = [_published_cell(by_place[place], artefact, ranks) for place in flat]
+        lines.append(Line(row.label, "published", cells))
+    count = max(by_place[place].seeds_planned for place in flat)
+    if count:
+        what = f"{'best' if row.statistic == 'best' else 'mean'} of {count}" if count > 1 else "one seed"
+        label = f"here, {what}" if lines else f"{row.label}, {what}"
+        label += _fewer_epochs(artefact, row, plan)
+        groups = [[_own_cell(by_place[place], artefact, ranks, footnotes) for place in group] for group in places]
+        lines.append(Line(label, "ours" if lines else "ours alone", [c for group in groups for c in _spanned(group)]))
+    return lines
+
+
+def _matrix(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[Line]]:
+    """P values between rows: the published line, and below it what the printed numbers give."""
+    lines = []
+    for row in artefact.rows:
+        cells = [by_place[row.key, column.key, "p_value"] for column in artefact.columns]
+        lines.append(Line(row.label, "published", [Shown(cell.published or "–") for cell in cells]))
+        ours = [Shown(_plain(cell, 4), cell.verdict, reason=cell.published_note) for cell in cells]
+        lines.append(Line("recomputed", "ours", ours))
+    return Header("Method", columns=[(column.label, 1) for column in artefact.columns]), lines
+
+
+def _plain(cell: Any, digits: int) -> str:
+    return "" if pd.isna(cell.value) else f"{cell.value:,.{digits}f}"
+
+
+def _counts(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[Line]]:
+    """Data sets by counts: each printed number, with ours where it is another one."""
+    lines = []
+    for column in artefact.columns:
+        cells = [by_place[artefact.rows[0].key, column.key, metric] for metric in artefact.metrics]
+        lines.append(Line(column.label, "published", [_count_cell(cell) for cell in cells]))
+    return Header("Data set", columns=[(METRIC_LABELS[metric], 1) for metric in artefact.metrics]), lines
+
+
+def _count_cell(cell: Any) -> Shown:
+    if not cell.published:
+        return Shown("")
+    text = f"{int(cell.published):,}" if cell.published.isdecimal() else cell.published
+    if cell.verdict == "differs":
+        text += f" (here {_plain(cell, 0)})"
+    return _unmarked(Shown(text, cell.verdict, reason=cell.published_note))
+
+
+def _unmarked(cell: Shown) -> Shown:
+    """Leave the mark to the few entries that differ, where nearly all are equal."""
+    return replace(cell, mark="" if cell.mark == "equal" else cell.mark)
+
+
+def _layers(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[Line]]:
+    """Networks by layers: each printed layer, with ours where it is another one."""
+    lines = []
+    for row in artefact.rows:
+        cells = [by_place[row.key, column.key, "layer"] for column in artefact.columns]
+        shown = [_unmarked(Shown(c.published + (f" ({c.reason})" if c.reason else ""), c.verdict)) for c in cells]
+        lines.append(Line(row.label, "published", shown))
+    return Header("Layer", columns=[(column.label, 1) for column in artefact.columns], words=True), lines
+
+
+# --- cells of a grid -------------------------------------------------------------------------------------------
+
+
+def _fewer_epochs(artefact: Artefact, row: Row, plan: dict[str, Any]) -> str:
+    """Return a remark for the line's label where our runs are not as long as the paper's."""
+    pairs = {
+        (run["params"].get("epochs"), artefact.protocol_of(row, column).get("epochs"))
+        for column in artefact.columns
+        for run in planned(plan, artefact, row, column.key)
+    }
+    unlike = {(here, paper) for here, paper in pairs if here and paper and here != paper}
+    if not unlike:
+        return ""
+    here, paper = unlike.pop()
+    return ", other epochs than the paper" if len(pairs) > 1 else f", {here} of {paper} epochs"
+
+
+def _published_cell(cell: Any, artefact: Artefact, ranks: dict) -> Shown:
+    if not cell.published:
+        return Shown("")
+    scale = _scale(artefact, cell.metric)
+    text = BOUNDS.get(cell.published_statistic, "") + to_scale(cell.published, scale)
+    if cell.published_std:
+        text += f" ± {to_scale(cell.published_std, scale)}"
+    return Shown(text, rank=ranks.get(("published", *_place(cell)), ""), reason=cell.published_note)
+
+
+def _own_cell(cell: Any, artefact: Artefact, ranks: dict, footnotes: Footnotes) -> Shown:
+    if not cell.seeds_planned:
+        return Shown("")
+    address = f"{artefact.address} {cell.row}/{cell.column}/{cell.metric}"
+    group = f"{runs_page(cell.method)}#{group_id(cell.method, cell.variant, cell.dataset)}"
+    if not cell.n:
+        notes = (footnotes.number(cell.reason),) if cell.verdict == "failed" else ()
+        return Shown(cell.verdict, cell.verdict, notes, address=address, reason=cell.reason, group=group)
+    factor = 100 if _scale(artefact, cell.metric) == "percent" else 1
+    digits = _digits(artefact, cell.metric)
+    text = f"{cell.value * factor:.{digits}f}"
+    if cell.n > 1 and cell.statistic != "best":
+        text += f" ± {cell.spread * factor:.{digits}f}"
+    notes = []
+    mark = cell.verdict
+    if not any(row.published_method for row in artefact.rows):
+        mark = ""  # no paper has such a table: the legend says so once
+    elif mark == "not comparable":
+        notes.append(footnotes.number(cell.reason.split("; ")[0]))
+    if collapsed := re.findall(r"seed \d+ collapsed: [^;]*", cell.reason):
+        notes.append(footnotes.number("; ".join(collapsed)))
+    if cell.n < cell.seeds_planned:
+        notes.append(footnotes.number(f"{cell.n} of {cell.seeds_planned} seeds{_why(cell)}"))
+    rank = ranks.get(("ours", *_place(cell)), "")
+    facts = [f"best {cell.best * factor:.{digits}f}, n = {cell.n}", cell.protocol, cell.reason]
+    return Shown(text, mark, tuple(notes), rank, 1, address, "; ".join(part for part in facts if part), group)
+
+
+def _why(cell: Any) -> str:
+    """Return why seeds are lacking, as the reason of a cell says it."""
+    failures = cell.reason.partition(f"{cell.n} of {cell.seeds_planned} seeds")[2]
+    return failures
+
+
+def _spanned(cells: list[Shown]) -> list[Shown]:
+    """Merge neighbouring cells of a data set that say nothing but `not run` or `failed`."""
+    merged = []
+    for _, run in groupby(cells, key=lambda cell: cell.text if cell.mark in ("not run", "failed") else id(cell)):
+        group = list(run)
+        merged += [replace(cell, span=0 if k else len(group)) for k, cell in enumerate(group)]
+    return merged
+
+
+def _place(cell: Any) -> tuple[str, str, str]:
+    return cell.row, cell.column, cell.metric
+
+
+def _scale(artefact: Artefact, metric: str) -> str:
+    return "fraction" if metric in PLAIN else artefact.scale
+
+
+def _digits(artefact: Artefact, metric: str) -> int:
+    if metric == "error":
+        return 2 if artefact.scale == "percent" else 4
+    return 1 if artefact.scale == "percent" or metric in PLAIN else 3
+
+
+def _ranks(artefact: Artefact, by_place: dict) -> dict[tuple, str]:
+    """Return best and second of every column, among the published numbers and among ours.
+
+    A number that stands in a column of another name (a supervised probe under ACC) does not compete, nor does a bound.
+    """
+    ranks: dict[tuple, str] = {}
+    rows = [row.key for row in artefact.rows if not row.published_metrics]
+    for column in artefact.columns:
+        for metric in artefact.metrics_of(column):
+            if metric == "time_ratio":
+                continue
+            digits = _digits(artefact, metric) + (2 if _scale(artefact, metric) == "percent" else 0)
+            found = [by_place[key, column.key, metric] for key in rows]
+            printed = [cell for cell in found if cell.published and cell.published_statistic not in BOUNDS]
+            published = {("published", *_place(cell)): float(cell.published) for cell in printed}
+            ours = {("ours", *_place(cell)): round(cell.value, digits) for cell in found if cell.n}
+            for scores in (published, ours):
+                top = sorted(set(scores.values()), reverse=metric not in LOWER_IS_BETTER)[:2]
+                names = dict(zip(top, ("best", "second"), strict=False)) if len(scores) > 1 else {}
+                ranks |= {key: names[score] for key, score in scores.items() if score in names}
+    return ranks
+
+
+def _notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
+    """Return what a reader must know of the protocol: the paper's, the columns', and the epochs used here."""
+    notes = [artefact.note] if artefact.note else []
+    facts = artefact.protocol if artefact.layout == "grid" else {}
+    if facts.get("trained_on"):
+        notes.append(f"Paper: {_split_words(facts)}.")
+    notes += [facts["note"]] if facts.get("note") else []
+    notes += [f"{column.label}: {column.note}" for column in artefact.columns if column.note]
+    notes += [row.note for row in artefact.rows if row.note]
+    return [*notes, *protocol_notes(artefact, plan)]
+
+
+SPLIT_WORDS = {
+    "all": "all labelled images",
+    "train": "the training split",
+    "test": "the test split",
+    "train+unlabeled": "the training and unlabelled images",
+    "all+unlabeled": "all labelled and unlabelled images",
+}
+
+
+def _split_words(facts: dict[str, Any]) -> str:
+    trained, evaluated = (SPLIT_WORDS.get(facts.get(key, ""), "") for key in ("trained_on", "evaluated_on"))
+    if trained == evaluated or not evaluated:
+        return f"trained {'and evaluated ' if evaluated else ''}on {trained}"
+    return f"trained on {trained}, evaluated on {evaluated}"
+
+
+def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
+    """Return one sentence a method: the images and epochs of our runs, beside the paper's epochs."""
+    said: dict[str, list[str]] = {}  # what holds, and the rows it holds for
+    for row, metric in [(line, name) for line in artefact.rows for name in (None, *line.runs)]:
+        parts: dict[str, list[str]] = {}
+        for column in artefact.columns:
+            if metric and metric not in artefact.metrics_of(column):
+                continue
+            for run in planned(plan, artefact, row, column.key, metric)[:1]:  # seeds share their parameters
+                paper = artefact.protocol_of(row, column, metric)
+                label = f"{column.group} {column.label}".strip()
+                parts.setdefault(_used(run["params"], paper.get("epochs")), []).append(label)
+        text = next(iter(parts), "")
+        if len(parts) > 1:
+            text = "; ".join(f"{each} ({', '.join(labels)})" for each, labels in parts.items())
+        name = re.sub(r" \((mean|best)\)$", "", row.label, flags=re.IGNORECASE)
+        said.setdefault(text, []).append(f"{name} ({METRIC_LABELS[metric]})" if metric and row.method else name)
+    return [f"{_listed(names)} here: {text}." for text, names in said.items() if text]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names once each, with semicolons between where they have commas of their own."""
+    return ("; " if any("," in name for name in names) else ", ").join(dict.fromkeys(names))
+
+
+def _used(params: dict[str, Any], paper_epochs: int | None) -> str:
+    text = _split_words({"trained_on": params.get("train_split"), "evaluated_on": params.get("eval_split")})
+    if held_out := params.get("held_out"):
+        words = SPLIT_WORDS.get(params.get("train_split", ""), "the images")
+        text = f"trained on {1 - held_out:.0%} of {words}, evaluated on the other {held_out:.0%}"
+    if params.get("epochs"):
+        text += f", {params['epochs']} epochs"
+        text += f" (paper: {paper_epochs})" if paper_epochs else ""
+    return text
+
+
+def _legend(artefact: Artefact, head: Header, lines: list[Line], verdicts: pd.Series) -> str:
+    """Return what the signs of a table mean, for the signs it has."""
+    if artefact.layout != "grid":
+        counts = verdicts.value_counts()
+        known = [
+            f"{counts[mark]} {word}" for mark, word in (("equal", "equal"), ("differs", "different")) if mark in counts
+        ]
+        return f"The paper's entries, with this archive's where they are others; {' and '.join(known)}."
+    shown = [cell for line in lines for cell in line.cells]
+    has_published = any(line.kind == "published" for line in lines)
+    parts = ["In percent." if artefact.scale == "percent" else "Fractions of 1."]
+    if not head.metrics:
+        parts.insert(0, f"Metric: {METRIC_LABELS[artefact.metrics_of(artefact.columns[0])[0]]}.")
+    if any("nmi_geometric" in artefact.metrics_of(column) for column in artefact.columns):
+        parts.append("NMI is normalised by the geometric mean of the entropies.")
+    if not has_published:
+        parts.append("There is no published number to compare with.")
+    if any(cell.rank for cell in shown):
+        parts.append("Bold: best, underlined: second best" + (" (published and ours apart)." if has_published else "."))
+    if any("±" in cell.text for line in lines if line.kind.startswith("ours") for cell in line.cells):
+        parts.append("Ours: mean ± sample standard deviation over seeds.")
+    if any(cell.mark == "not comparable" for cell in shown):
+        parts.append("n/c: not comparable.")
+    return " ".join(parts)
+
+
+def profile_option(plan: dict[str, Any], option: str) -> str:
+    """Return the option that names a profile other than the archive's own, or an empty text."""
+    return "" if plan["profile"] == "archive" else f" {option} params/{plan['profile']}.yaml"
+
+
+def audit_command(address: str, plan: dict[str, Any]) -> str:
+    """Return the command that traces one cell, `<paper> <artefact> <row>/<dataset>/<metric>`."""
+    return f"dica audit {address}{profile_option(plan, '--profile')}"
+
+
+def _example(artefact: Artefact, by_place: dict, plan: dict[str, Any]) -> str:
+    """Return the audit command of the first cell with a number, else of the first one that is run here."""
+    own = [cell for cell in by_place.values() if cell.method]
+    first = next((cell for cell in own if cell.n), own[0] if own else None)
+    return audit_command(f"{artefact.address} {'/'.join(_place(first))}", plan) if first else ""
+
+
+# --- rendering -------------------------------------------------------------------------------------------------
+
+TEX_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "Π": r"$\Pi$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+}
+
+
+def tex_escape(text: str) -> str:
+    """Return text that LaTeX prints as it is; signs outside ASCII that have no plain form become `?`."""
+    plain = text.translate(str.maketrans({"–": "--", "—": "---", "“": "``", "”": "''", "’": "'"}))
+    return "".join(TEX_SIGNS.get(sign, sign if sign.isascii() else "?") for sign in plain)
+
+
+def markdown_escape(text: str) -> str:
+    """Return text without Markdown meaning inside a table cell."""
+    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text.replace("\n", " "))
+
+
+TEX_DELIMITERS = {
+    "block_start_string": "<%",
+    "block_end_string": "%>",
+    "variable_start_string": "<<",
+    "variable_end_string": ">>",
+    "comment_start_string": "<#",
+    "comment_end_string": "#>",
+}
+
+
+@cache
+def environment(tex: bool = False) -> jinja2.Environment:
+    """Return the templates; HTML is escaped automatically. LaTeX (`tex`) needs other delimiters than braces."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=lambda name: bool(name) and ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **(TEX_DELIMITERS if tex else {}),
+    )
+    env.filters.update(tex=tex_escape, md=markdown_escape)
+    return env
+
+
+def render(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], link: str = "") -> dict[str, str]:
+    """Return the text of one table in every one of `FORMATS`.
+
+    Parameters
+    ----------
+    artefact, frame, plan
+        As for `build`.
+    link
+        Folder of the report's pages, put before the links of the HTML fragment.
+    """
+    context = {**build(artefact, frame, plan), "link": link}
+    texts = {
+        "md": environment().get_template("table.md.j2").render(context),
+        "tex": environment(tex=True).get_template("table.tex.j2").render(context),
+        "html": environment().get_template("table.html.j2").render(context),
+    }
+    mine = frame[(frame["paper"] == artefact.paper) & (frame["artefact"] == artefact.name)]
+    return {**texts, "csv": cells_text(mine)}
+
+
+def printed(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict[str, str]:
+    """Return the text of each file of a table: as `render`, its HTML a page of its own that leads to the report."""
+    texts = render(artefact, frame, plan, link=REPORT)
+    page = environment().get_template("table_page.html.j2")
+    return {**texts, "html": page.render(artefact=artefact, table=Markup(texts["html"]))}
+
+
+def write_tables(
+    artefacts: Sequence[Artefact], frame: pd.DataFrame, plan: dict[str, Any], folder: Path | str
+) -> list[Path]:
+    """Write `<folder>/<paper>/<artefact>.{md,tex,html,csv}` for every table and return the paths."""
+    written = []
+    for artefact in artefacts:
+        if artefact.kind != "table" or not artefact.regenerated:
+            continue
+        for kind, text in printed(artefact, frame, plan).items():
+            path = Path(folder) / artefact.paper / f"{artefact.name}.{kind}"
+            atomic_write_text(path, text)
+            written.append(path)
+    return written
