@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def note_figures(request):
                 csv.writer(file, lineterminator="\n").writerow([check, unit, tried, survived, seconds])
 
     return note
+
+
+@pytest.fixture
+def copied_params(root: Path, tmp_path: Path) -> Path:
+    """A copy of the parameters and schemas to spoil."""
+    for folder in ("params", "workflow/schemas"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    (tmp_path / "Snakefile").touch()
+    return tmp_path

@@ -17,7 +17,7 @@ from dica.files import sha256_file
 from dica.train import history_csv
 from faults import slots_under_load
 from fuzz import TEXTS, fuzz, make_project, parameter_files
-from test_resume import command, run_with_kills, start
+from kills import command, run_with_kills, start
 from tiny import all_variants, gradient_methods, make_prepared, make_trainer, tiny_config
 
 pytestmark = pytest.mark.slow

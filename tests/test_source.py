@@ -18,7 +18,7 @@ from dica.methods.base import Method
 from dica.plan import parameters as config
 from dica.plan import plan as identity
 from dica.validation import load_yaml
-from test_config import edit, project  # noqa: F401 - a fixture
+from editable import edit
 from tiny import ROOT, archive_profile, make_prepared, make_trainer, tiny_config
 
 
@@ -52,7 +52,7 @@ def test_the_plan_has_the_runs_below_for_the_same_artefact(monkeypatch) -> None:
     ]
 
 
-def test_a_source_that_cannot_be_is_refused(project: Path) -> None:  # noqa: F811
+def test_a_source_that_cannot_be_is_refused(copied_params: Path) -> None:
     def change(body: dict) -> None:
         body["variants"]["a"] = {"source": {"method": "kmeans", "variant": "b"}}
         body["variants"]["b"] = {"source": {"method": "kmeans", "variant": "a"}}
@@ -63,7 +63,7 @@ def test_a_source_that_cannot_be_is_refused(project: Path) -> None:  # noqa: F81
         body["variants"]["d"] = {"top5": True, "num_clusters": 4}
         body["variants"]["h"] = {"source": {"method": "drc"}}
 
-    edit(project, "kmeans", change)
+    edit(copied_params, "kmeans", change)
     for variant, expected in [
         ("a", r"kmeans\.yaml: b: source: .*kmeans \(a\) <- kmeans \(b\) <- kmeans \(a\)"),
         ("c", r"kmeans\.yaml: c: source: unknown method 'drx'"),
@@ -73,8 +73,8 @@ def test_a_source_that_cannot_be_is_refused(project: Path) -> None:  # noqa: F81
         ("d", "top5: needs 5 clusters, there are 4"),
     ]:
         with pytest.raises(UserError, match=expected):
-            config.resolve("kmeans", variant, "digits", archive_profile(), project)
-    assert config.resolve("kmeans", "g", "digits", archive_profile(), project)["source"]["method"] == "kmeans"
+            config.resolve("kmeans", variant, "digits", archive_profile(), copied_params)
+    assert config.resolve("kmeans", "g", "digits", archive_profile(), copied_params)["source"]["method"] == "kmeans"
 
 
 def test_whoever_adopts_a_run_can_be_loaded_again_or_is_known_not_to_be() -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from dica.files import UserError, sha256_file, write_npz
 from dica.scores import metrics
 
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "metrics.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "metrics.json").read_text())
 TOLERANCE = VECTORS["tolerance"]["float64"]["value"]
 
 

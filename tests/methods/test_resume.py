@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,39 +16,10 @@ import torch
 
 from dica.engine.checkpoints import NEWEST, PREVIOUS, StateFolder
 from dica.engine.loop import Interrupted, SaveEvery
-from dica.files import UserError, read_json, sha256_file, write_json
+from dica.files import UserError, read_json, sha256_file
 from dica.train import INTERRUPTED, history_csv
+from kills import command, run_with_kills, start
 from tiny import all_variants, make_prepared, make_trainer, tiny_config
-
-
-class Killed(BaseException):
-    """Stands in for a kill: nothing in the program catches it."""
-
-
-def run_with_kills(settings: dict, data: Path, state: Path, kills: list[int], save_batches: int):
-    """Train, dying before the given batches (counted over all attempts), each time starting a new trainer."""
-    done = 0
-
-    def die_or_go_on(original):
-        def run_batch(*arguments):
-            nonlocal done
-            done += 1
-            if kills and done == kills[0]:
-                kills.pop(0)
-                raise Killed
-            return original(*arguments)
-
-        return run_batch
-
-    while True:
-        trainer = make_trainer(settings, data, state, SaveEvery(seconds=0, batches=save_batches))
-        trainer.resume()
-        trainer._run_batch = die_or_go_on(trainer._run_batch)
-        try:
-            trainer.run()
-            return trainer
-        except Killed:
-            trainer.state._lock.close()  # what the kernel does when a process dies
 
 
 @pytest.mark.parametrize(("method", "variant"), all_variants())
@@ -76,18 +46,6 @@ def test_resume_is_exact_where_each_step_has_a_second_batch(tmp_path: Path) -> N
     whole.run()
     parts = run_with_kills(settings, data, tmp_path / "parts", [3, 7], save_batches=2)
     assert history_csv(parts.history) == history_csv(whole.history)
-
-
-def command(settings: dict, tmp_path: Path, name: str, data: Path, *options: str) -> list[str]:
-    write_json(tmp_path / "config.json", settings)
-    return [
-        *(sys.executable, "-m", "dica.train", "--config", str(tmp_path / "config.json"), "--data", str(data)),
-        *("--out", str(tmp_path / name), "--state", str(tmp_path / f"{name}.state"), "--device", "cpu", *options),
-    ]
-
-
-def start(arguments: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("method", ["drc", "imc-swav"])

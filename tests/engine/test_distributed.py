@@ -25,7 +25,7 @@ COMMAND = tiny_config("drc", epochs=1)
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
     """Every method trained in two processes on one data set, and one run by the command."""
-    folder, tests = tmp_path_factory.mktemp("two"), Path(__file__).parent
+    folder, tests = tmp_path_factory.mktemp("two"), Path(__file__).parents[1] / "support"
     data = make_prepared(folder / "data", {"train": 51})
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(tests / "two_processes.py"), str(data), str(folder)]

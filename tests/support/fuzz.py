@@ -17,7 +17,7 @@ from dica.files import UserError, canonical_json
 from dica.plan import artefacts
 from dica.plan import parameters as config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 WRONG: list[Any] = [
     *(None, True, False, 0, -1, -(10**30), 10**400, 0.0, -0.5, 1e308, float("inf"), float("nan")),

@@ -12,7 +12,7 @@ from dica import train
 from dica.engine import observer as observe
 from dica.engine.observer import Observer, choose_subset, look_epochs, stage_epochs
 from dica.files import read_json, sha256_file, write_json, write_npz
-from test_resume import run_with_kills
+from kills import run_with_kills
 from tiny import gradient_methods, make_prepared, make_trainer, tiny_config
 
 

@@ -59,7 +59,7 @@ def make_project(root: Path, checkout: Path) -> Path:
 @cache
 def _declared(method: str, variant: str, dataset: str) -> dict:
     """Return the parameters that params/ declares: figures read what they sweep from them."""
-    return resolve(method, variant, dataset, {"overrides": {}}, Path(__file__).resolve().parents[1])
+    return resolve(method, variant, dataset, {"overrides": {}}, Path(__file__).resolve().parents[2])
 
 
 def make_plan(artefacts: list[Artefact], results: str = "results") -> dict:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from committed import CELL, edit_cells, edit_yaml, make_archive, run_folder
 from dica.cli import __main__ as cli
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
 from dica.tables import cells as tables
-from test_audit import CELL, edit_cells, edit_yaml, make_archive, run_folder
 
 
 @pytest.fixture(scope="module")

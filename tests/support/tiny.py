@@ -23,7 +23,7 @@ from dica.plan import plan as identity
 from dica.rng import derive_seed
 from dica.train import Inputs, give_labels
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = {"epochs": 2, "batch_size": 16}
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from committed import CELL, edit_json, edit_yaml, make_archive, run_folder
 from dica.audit import compare
 from dica.cli import __main__ as cli
 from dica.cli import completion
 from dica.files import UserError, write_json, write_npz
 from dica.plan import estimate
 from dica.scores import outside as scoring
-from test_audit import CELL, edit_json, edit_yaml, make_archive, run_folder
 
 DRC = "/".join(CELL)
 KMEANS = DRC.replace("/drc/", "/kmeans/")

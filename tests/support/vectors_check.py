@@ -28,7 +28,7 @@ import pytest
 import torch
 from torch import Tensor
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 

@@ -16,7 +16,7 @@ from dica.plan import parameters as config
 from dica.rng import generator
 
 OUTER, INNER = 80, 32
-DECLARED = config.load_method("dccm", Path(__file__).resolve().parents[1])["variants"]
+DECLARED = config.load_method("dccm", Path(__file__).resolve().parents[2])["variants"]
 VARIANTS = [name for name, changes in DECLARED.items() if "source" not in (changes or {})]  # golden traces have those
 
 

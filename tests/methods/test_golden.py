@@ -2,7 +2,7 @@
 
 A difference means that the method's behaviour has changed, so that stored runs no longer stand for its code.
 If that is meant: raise `revision` in params/<method>.yaml, then run
-DICA_UPDATE_GOLDEN=1 python -m pytest tests/test_golden.py
+DICA_UPDATE_GOLDEN=1 python -m pytest tests/methods/test_golden.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from dica.files import read_json, write_json
 from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture

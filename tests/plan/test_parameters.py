@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from dica import validation
 from dica.files import UserError
 from dica.plan import parameters as config
-
-
-@pytest.fixture
-def project(root: Path, tmp_path: Path) -> Path:
-    """A copy of the parameters and schemas to spoil."""
-    for folder in ("params", "workflow/schemas"):
-        shutil.copytree(root / folder, tmp_path / folder)
-    (tmp_path / "Snakefile").touch()
-    return tmp_path
-
-
-def edit(project: Path, name: str, change) -> None:
-    path = project / "params" / f"{name}.yaml"
-    body = validation.load_yaml(path)
-    change(body)
-    path.write_text(yaml.safe_dump(body))
-
+from editable import edit
 
 PROFILE = {
     "name": "t",
@@ -40,14 +22,14 @@ PROFILE = {
 }
 
 
-def test_later_blocks_win_key_by_key(project: Path) -> None:
+def test_later_blocks_win_key_by_key(copied_params: Path) -> None:
     def change(body: dict) -> None:
         body["datasets"]["digits"] = {"epochs": 7, "optimizer": {"weight_decay": 0.5}}
         body["variants"]["odd"] = {"lr": 0.25}
 
-    edit(project, "drc", change)
+    edit(copied_params, "drc", change)
     profile = {**PROFILE, "overrides": {"drc": {"epochs": 3}}}
-    params = config.resolve("drc", "odd", "digits", profile, project)
+    params = config.resolve("drc", "odd", "digits", profile, copied_params)
     assert params["epochs"] == 3, "the profile has the last word"
     assert params["lr"] == 0.25, "the variant overrides the default"
     assert params["optimizer"]["weight_decay"] == 0.5, "the data set's block reaches into mappings"
@@ -68,10 +50,12 @@ def test_later_blocks_win_key_by_key(project: Path) -> None:
         (lambda b: b.update(note="x"), ["params/drc.yaml", "'note'", "allowed:"]),
     ],
 )
-def test_a_spoilt_method_file_names_file_key_and_what_is_allowed(project: Path, change, expected: list[str]) -> None:
-    edit(project, "drc", change)
+def test_a_spoilt_method_file_names_file_key_and_what_is_allowed(
+    copied_params: Path, change, expected: list[str]
+) -> None:
+    edit(copied_params, "drc", change)
     with pytest.raises(UserError) as error:
-        config.resolve("drc", "full", "digits", PROFILE, project)
+        config.resolve("drc", "full", "digits", PROFILE, copied_params)
     for part in expected:
         assert part in str(error.value), str(error.value)
 

@@ -17,7 +17,7 @@ from scipy.io import savemat
 
 from dica.files import sha256_file
 
-SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "datasets.schema.yaml"
+SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "datasets.schema.yaml"
 
 
 def write_tar(path: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path:

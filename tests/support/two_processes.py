@@ -1,4 +1,4 @@
-"""What tests/test_distributed.py runs under torchrun: train in two processes, stop and resume, write what came out."""
+"""What test_distributed.py runs under torchrun: train in two processes, stop, resume, write what came out."""
 
 from __future__ import annotations
 

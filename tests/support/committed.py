@@ -1,0 +1,142 @@
+"""A small committed project (two seeds of two methods on digits, in Git), and ways to edit its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+import factory
+from dica.data.prepared import fingerprint, labels_digest
+from dica.figures import write_figures
+from dica.files import sha256_file, write_json, write_npz
+from dica.plan import plan as identity
+from dica.plan.parameters import load_profile
+from dica.scores import metrics
+from dica.tables import cells as tables
+from dica.tables.layout import write_tables
+
+CELL = ("dica", "table-1", "drc/digits/acc")
+
+
+CELL_DECLARED = "params/artefacts/dica.yaml"
+
+
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test")
+
+
+def edit_yaml(path: Path, change) -> None:
+    body = yaml.safe_load(path.read_text())
+    change(body)
+    path.write_text(yaml.safe_dump(body, sort_keys=False))
+
+
+def edit_json(path: Path, change) -> None:
+    body = json.loads(path.read_text())
+    change(body)
+    write_json(path, body)
+
+
+def edit_cells(root: Path, change, cell: str = CELL[2]) -> None:
+    """Change one row of cells.csv; `change` gets it and all rows."""
+    path = root / "results/tables/cells.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    (row,) = [
+        row
+        for row in rows
+        if (row["artefact"], "/".join((row["row"], row["column"], row["metric"]))) == (CELL[1], cell)
+    ]
+    change(row, rows)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, tables.CELL_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def build_tables(root: Path) -> None:
+    plan = tables.load_plan(root / "results/plan.json")
+    declared = tables.artefacts_of(plan, root)
+    frame = tables.cells(plan, root, "results", declared)
+    tables.write_cells(frame, root / "results/tables/cells.csv")
+    write_tables(declared, frame, plan, root / "results/tables")
+
+
+def draw_figures(root: Path) -> None:
+    plan = tables.load_plan(root / "results/plan.json")
+    write_figures(tables.artefacts_of(plan, root), plan, root, "results", root / "results/figures")
+
+
+def evaluate(root: Path, folder: Path) -> None:
+    labels = root / "data/labels/digits.npz"
+    metrics.evaluate_files(folder / "predictions.npz", labels, folder / "metrics.json", "all")
+
+
+def write_labels(root: Path) -> None:
+    """Write labels with their record, and pin the fingerprint that follows."""
+    train = (np.arange(120) % 10).astype(np.int16)
+    write_npz(root / "data/labels/digits.npz", {"train": train})
+    record = {"shape": [120, 8, 8, 1], "pixels_sha256": "a" * 64, "labels_sha256": labels_digest(train)}
+    classes = [str(k) for k in range(10)]
+    print_ = fingerprint({"train": record}, classes)
+    body = {"fingerprint": print_, "classes": classes, "splits": {"train": record}}
+    write_json(root / "data/labels/digits.json", body)
+    edit_yaml(root / "params/datasets.yaml", lambda entries: entries["digits"].update(fingerprint=print_))
+
+
+def write_run(root: Path, entry: dict, correct: float) -> None:
+    folder = factory.write_run(root, entry, correct)
+    weights = root / "results/models" / Path(*folder.parts[-3:]) / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+
+    def complete(record: dict) -> None:
+        record.update(variant=entry["variant"], determinism=entry["determinism"])
+        record["sources"] = {"src/dica/train.py": sha256_file(root / "src/dica/train.py")}
+        record["files"]["weights.safetensors"] = sha256_file(weights)
+
+    edit_json(folder / "run.json", complete)
+
+
+def make_archive(project: Path, root: Path) -> Path:
+    """Two seeds of two methods on digits, and a published table on data that nobody has; all of it in Git."""
+    for part in ("params", "workflow/schemas"):
+        shutil.copytree(root / part, project / part)
+    (project / "src/dica").mkdir(parents=True)
+    (project / "src/dica/train.py").write_text("# the code\n")
+    (project / "Snakefile").write_text("")
+    (project / ".gitignore").write_text("results/models/\n")
+    write_labels(project)
+
+    def two_methods(body: dict) -> None:
+        for artefact in body["artefacts"].values():
+            artefact.update(
+                seeds=2, rows=[row for row in artefact["rows"] if row.get("method") in (None, "kmeans", "drc")]
+            )
+
+    edit_yaml(project / "params/artefacts/dica.yaml", two_methods)
+    edit_yaml(
+        project / "params/artefacts/drc.yaml",
+        lambda body: body["artefacts"]["table-1"].update(datasets=["cifar10"], metrics=["acc"]),
+    )
+    edit_yaml(project / "params/archive.yaml", lambda body: body.update(artefacts=["dica table-1", "drc table-1"]))
+    profile = load_profile(project / "params/archive.yaml", project)
+    plan = identity.make_plan(profile, project)
+    identity.write_plan(plan, project / "results/plan.json")
+    for method, correct in (("kmeans", 0.6), ("drc", 0.8)):
+        for run in factory.select(plan, method, "digits"):
+            write_run(project, run, correct)
+    build_tables(project)
+    for command in (("init", "-q", "--template="), ("add", "-A"), ("commit", "-qm", "results"), ("gc", "-q")):
+        subprocess.run(["git", *IDENTITY, *command], cwd=project, check=True)
+    return project
+
+
+def run_folder(root: Path, method: str = "drc", seed: int = 0) -> Path:
+    (folder,) = (root / "results/runs" / method / "digits").glob(f"s{seed}-*")
+    return folder
