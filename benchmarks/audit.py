@@ -24,9 +24,9 @@ from dica.files import sha256_file, write_json
 from dica.plan.artefacts import load_artefacts
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, write_plan
+from dica.plan.planned import artefacts_of
 from dica.scores.metrics import evaluate_files
-from dica.tables import cells
-from dica.tables.cells import artefacts_of, write_cells
+from dica.tables.cells import cells, write_cells
 from dica.tables.layout import write_tables
 
 SEEDS = 17

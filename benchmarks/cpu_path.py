@@ -35,13 +35,15 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.engine.memory import keep_memory
 from dica.engine.optim import build_optimizer
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.networks.torchvision import torchvision
 from dica.plan import parameters as config
 from dica.rng import generator
 from dica.views import pipeline as augment
+from dica.views import steps
 
 transforms = importlib.import_module(f"{torchvision.__name__}.transforms")
 
@@ -89,38 +91,38 @@ def load_images(count: int) -> np.ndarray:
 
 def usual_transform(pipeline: augment.Pipeline) -> transforms.Compose:
     """Return torchvision's transforms for the steps of one of our pipelines: those of PIL images, then of tensors."""
-    on_tensors = (augment.ChannelShift, augment.Rescale, augment.Normalize)
+    on_tensors = (steps.ChannelShift, steps.Rescale, steps.Normalize)
     first = [_usual_step(step) for step in pipeline.steps if not isinstance(step, on_tensors)]
     then = [_usual_step(step) for step in pipeline.steps if isinstance(step, on_tensors)]
     return transforms.Compose([*first, transforms.ToTensor(), *then])
 
 
 def _usual_step(step: object) -> object:
-    if isinstance(step, augment.RandomResizedCrop):
+    if isinstance(step, steps.RandomResizedCrop):
         return transforms.RandomResizedCrop(step.size, step.scale, step.ratio)
-    if isinstance(step, augment.HorizontalFlip):
+    if isinstance(step, steps.HorizontalFlip):
         return transforms.RandomHorizontalFlip(step.p)
-    if isinstance(step, augment.ColorJitter):
+    if isinstance(step, steps.ColorJitter):
         jitter = transforms.ColorJitter(step.brightness, step.contrast, step.saturation, step.hue)
         return transforms.RandomApply([jitter], step.p)
-    if isinstance(step, augment.Grayscale):
+    if isinstance(step, steps.Grayscale):
         return transforms.RandomGrayscale(step.p)
-    if isinstance(step, augment.RandomCrop):
+    if isinstance(step, steps.RandomCrop):
         return transforms.RandomCrop(step.size, step.padding)
-    if isinstance(step, augment.Resize):
+    if isinstance(step, steps.Resize):
         return transforms.Resize(step.size)
-    if isinstance(step, augment.CenterCrop):
+    if isinstance(step, steps.CenterCrop):
         return transforms.CenterCrop(step.size)
-    if isinstance(step, augment.GaussianBlur):
+    if isinstance(step, steps.GaussianBlur):
         return transforms.RandomApply([transforms.GaussianBlur(step.kernel_size, step.sigma)], step.p)
-    if isinstance(step, augment.KerasAffine):
+    if isinstance(step, steps.KerasAffine):
         scale = (1 / step.zoom[1], 1 / step.zoom[0])
         return transforms.RandomAffine(step.rotation, translate=(step.shift, step.shift), scale=scale, fill=128)
-    if isinstance(step, augment.ChannelShift):
+    if isinstance(step, steps.ChannelShift):
         return transforms.Lambda(partial(_shift_channels, step.amount))
-    if isinstance(step, augment.Rescale):
+    if isinstance(step, steps.Rescale):
         return transforms.Lambda(partial(torch.mul, step.factor))
-    if isinstance(step, augment.Normalize):
+    if isinstance(step, steps.Normalize):
         return transforms.Normalize(step.mean, step.std)
     raise SystemExit(f"no usual form of {step}")
 

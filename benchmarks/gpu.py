@@ -24,8 +24,9 @@ import torch
 from common import RESULTS, ROOT, machine, write
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.engine.optim import build_optimizer
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.rng import generator
 from dica.views import pipeline as augment
 

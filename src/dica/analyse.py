@@ -30,11 +30,12 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
+from dica.data.splits import splits_of
 from dica.engine.images import ResidentImages
 from dica.engine.load import Place, load_trained
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_npz
 from dica.losses.imc_swav import jensen_shannon
-from dica.methods.base import Method, splits_of
+from dica.methods.base import Method
 from dica.plan.parameters import check_loadable
 from dica.rng import generator
 from dica.scores import metrics

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+INTERRUPTED = 75  # exit code of a run that stopped with its state saved: EX_TEMPFAIL of sysexits.h, try again
+
 
 class UserError(Exception):
     """A mistake in the input that its author can mend; the message says where and how. Exit code 2."""

@@ -12,7 +12,7 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from dica.train import INTERRUPTED
+from dica.files import INTERRUPTED
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -43,6 +43,7 @@ from dica.engine.observer import Observer
 from dica.engine.slots import gpu_slot, scheduler_assigned, visible_devices
 from dica.engine.speed import Speed, choose
 from dica.files import (
+    INTERRUPTED,
     IntegrityError,
     UserError,
     atomic_write_bytes,
@@ -60,7 +61,6 @@ from dica.runs import record
 from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runs.ids import IDENTITY_KEYS, run_id
 
-INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 PREDICTION_BATCH = 1000
 OUTPUTS = (*RESULT_FILES, TRACE)
 MODEL_OUTPUTS = (WEIGHTS, STAGES)  # kept outside Git

@@ -30,9 +30,9 @@ from dica.audit.figures import DRAWN_WITH
 from dica.data.prepared import fingerprint, labels_digest
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json, write_npz
 from dica.plan import plan as identity
+from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.scores import metrics
-from dica.tables import cells as tables
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +103,11 @@ def test_nothing_is_written(project: Path) -> None:
 
 
 def test_each_file_is_hashed_once_and_git_asked_once_for_all_cells(project: Path, monkeypatch) -> None:
-    from dica.audit import runs as module
+    from dica.audit import checkout as module
 
     hashed, asked, run = [], [], subprocess.run
     monkeypatch.setattr(module, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
-    monkeypatch.setattr(module.subprocess, "run", lambda command, **o: asked.append(command) or run(command, **o))
+    monkeypatch.setattr(subprocess, "run", lambda command, **o: asked.append(command) or run(command, **o))
     auditor = Auditor(project)
     assert len([auditor.audit(row) for row in auditor.every()]) > 6
     assert len(hashed) == len(set(hashed))
@@ -200,7 +200,7 @@ def test_a_changed_printed_table_is_noticed(bare: Path, kind: str) -> None:
 
 def test_why_a_run_is_absent_need_not_be_in_git(bare: Path) -> None:
     """A fresh clone has no state folder: the verdict `failed` and the printed table stand as they are."""
-    plan = tables.load_plan(bare / "results/plan.json")
+    plan = planned.load_plan(bare / "results/plan.json")
     state = next(run for run in plan["runs"] if run["dataset"] == "cifar10")
     factory.write_failure(bare, state, "loss is not finite")
     shutil.rmtree(run_folder(bare, "kmeans", 1))
@@ -485,7 +485,7 @@ def test_a_cell_list_of_another_form_is_refused(bare: Path) -> None:
 
 def test_what_no_cell_shows_is_checked_with_all_cells(bare: Path, capsys) -> None:
     """Statistics, bounds and analyses are made of runs, too; none of them is in cells.csv."""
-    remake(tables.load_plan(bare / "results/plan.json"), bare, "results", bare / "results/tables")
+    remake(planned.load_plan(bare / "results/plan.json"), bare, "results", bare / "results/tables")
     folder = run_folder(bare)
     analysis = bare / "results/analyses/cases" / Path(*folder.parts[-3:]).with_suffix(".npz")
     write_npz(analysis, {"of": np.array(sha256_file(folder / "predictions.npz"))})

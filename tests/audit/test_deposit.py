@@ -16,9 +16,9 @@ import pytest
 from committed import make_archive
 from dica.audit import deposit
 from dica.files import IntegrityError, UserError, sha256_bytes
+from dica.plan.planned import load_plan
 from dica.scores.consistency import COLUMNS, audit_published, write_csv
 from dica.scores.significance import write_statistics
-from dica.tables.cells import load_plan
 
 NAME = "dica-archive.tar.gz"
 

@@ -12,6 +12,7 @@ import pytest
 
 from committed import CELL, edit_cells, edit_yaml, make_archive, run_folder
 from dica.cli import __main__ as cli
+from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
 from dica.tables import cells as tables
@@ -105,7 +106,7 @@ def test_numbers_of_no_run_are_not_called_a_mean_of_runs(dica) -> None:
     edit_yaml(Path("params/archive.yaml"), lambda body: body.update(artefacts=shown))
     root = Path.cwd()
     plan = make_plan(load_profile(root / "params/archive.yaml", root), root)
-    declared = tables.artefacts_of(plan, root)
+    declared = planned.artefacts_of(plan, root)
     tables.write_cells(tables.cells(plan, root, "results", declared), root / "results/tables/cells.csv")
     shown = dica("audit", "tcc", "table-1", "images/cifar10/train_images")[1]
     assert "train_images = 60000; published 60000; verdict: equal" in shown

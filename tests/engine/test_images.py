@@ -57,7 +57,7 @@ def test_a_run_from_the_main_memory_is_the_same_run(method: str, tmp_path: Path)
 
 
 def test_the_rule_is_half_of_the_free_memory_divided_by_the_runs_that_share_it(tmp_path: Path, monkeypatch) -> None:
-    from dica.data import resident
+    from dica.engine import images as resident
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2400, 9000))
     cuda = torch.device("cuda")

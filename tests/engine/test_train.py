@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from dica import methods, train
+from dica.data.splits import DataInfo, splits_of
 from dica.engine.optim import learning_rate
 from dica.files import UserError, read_json, sha256_bytes, sha256_file, write_json
-from dica.methods.base import DataInfo, splits_of
 from dica.runs import record
 from tiny import make_prepared, tiny_config
 
@@ -211,11 +211,6 @@ def imported_by(statement: str) -> set[str]:
 def test_training_needs_no_workflow_packages() -> None:
     statement = "import dica.train, dica.methods.drc, dica.methods.imc_swav"
     assert not imported_by(statement) & {"yaml", "jsonschema", "pandas", "sklearn", "snakemake", "dvc", "matplotlib"}
-
-
-@pytest.mark.parametrize("module", ["artefacts", "audit", "cli", "figures", "layout", "metrics", "report", "tables"])
-def test_what_reads_stored_predictions_does_not_import_torch(module: str) -> None:
-    assert "torch" not in imported_by(f"import dica.{module}")
 
 
 def test_planning_imports_nothing_heavy() -> None:

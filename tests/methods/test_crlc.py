@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.crlc import bank_loss, bank_update, crlc_loss, draw_negatives
 from dica.methods import build
-from dica.methods.base import Batch, DataInfo, Phase
+from dica.methods.base import Batch, Phase
 from dica.plan import parameters as config
 from dica.rng import generator
 

@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.files import IntegrityError, UserError, sha256_file
 from dica.losses.crlc import cluster_loss, crlc_loss, feature_contrast, semi_loss
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.methods.crlc_two_stage import nearest_neighbours
 from dica.methods.pretrained import read_moco
 from dica.networks.backbones import build_backbone
@@ -21,7 +22,7 @@ from dica.networks.heads import mlp
 from dica.networks.torchvision import torchvision
 from dica.plan import parameters as config
 from dica.rng import generator
-from dica.views.pipeline import Normalize
+from dica.views.steps import Normalize
 from tiny import archive_profile
 
 N, CLASSES = 60, 10

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses import dccm as losses
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.methods.dccm import DCCM, LAYOUTS, Discriminator, Network, build
 from dica.plan import parameters as config
 from dica.rng import generator

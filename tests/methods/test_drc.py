@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.drc import drc_loss
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.plan import parameters as config
 from dica.rng import generator
 

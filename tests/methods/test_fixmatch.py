@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.engine import distributed
 from dica.engine.optim import learning_rate
 from dica.files import UserError
 from dica.losses.fixmatch import fixmatch_loss
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.networks.backbones import build_backbone
 from dica.plan import parameters as config
 from dica.rng import generator

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.imc_swav import imc_swav_loss
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.plan import parameters as config
 from dica.rng import generator
 from dica.train import predict

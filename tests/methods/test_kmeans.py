@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
+from dica.data.splits import DataInfo
 from dica.methods import build
-from dica.methods.base import DataInfo
 
 PARAMS = {"num_clusters": 3, "train_split": "train", "eval_split": "train", "restarts": 3, "max_iterations": 50}
 

@@ -16,8 +16,8 @@ import torch
 
 from dica.engine.checkpoints import NEWEST, PREVIOUS, StateFolder
 from dica.engine.loop import Interrupted, SaveEvery
-from dica.files import UserError, read_json, sha256_file
-from dica.train import INTERRUPTED, history_csv
+from dica.files import INTERRUPTED, UserError, read_json, sha256_file
+from dica.train import history_csv
 from kills import command, run_with_kills, start
 from tiny import all_variants, make_prepared, make_trainer, tiny_config
 

@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.engine.optim import build_optimizer
 from dica.files import UserError
 from dica.losses import tcc as losses
-from dica.methods.base import Batch, DataInfo
+from dica.methods.base import Batch
 from dica.methods.tcc import dec_divergence, simplex
 from dica.rng import generator
 from tiny import make_prepared, make_trainer, tiny_config

@@ -16,6 +16,7 @@ import browser
 import factory
 from dica import figures
 from dica.files import UserError, read_json, write_json, write_npz
+from dica.plan import planned
 from dica.plan.artefacts import load_artefacts
 from dica.report import pages as report
 from dica.report import rulegraph
@@ -391,7 +392,7 @@ def test_a_run_built_on_another_links_to_it(made):
     for run in changed["runs"]:
         if run["id"] == built["id"]:
             run["params"]["source"] = {"method": "drc", "variant": "full", "id": source["id"]}
-    groups = report_runs.groups_of(frame, changed, tables.load_runs(changed, project, "results"), project)
+    groups = report_runs.groups_of(frame, changed, planned.load_runs(changed, project, "results"), project)
     runs = [run for group in groups["kmeans"] for run in group["runs"]]
     assert [run["source_link"] for run in runs if run["source"]] == [f"runs-drc.html#run-{source['id']}"]
 
@@ -403,7 +404,7 @@ def test_a_long_record_of_a_method_is_shortened(made):
     before = path.read_text()
     write_json(path, json.loads(before) | {"method_record": {"labelled": list(range(400))}})
     try:
-        groups = report_runs.groups_of(frame, plan, tables.load_runs(plan, project, "results"), project)
+        groups = report_runs.groups_of(frame, plan, planned.load_runs(plan, project, "results"), project)
     finally:
         path.write_text(before)
     records = [found["record"] for group in groups["kmeans"] for found in group["runs"] if found["record"]]

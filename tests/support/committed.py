@@ -16,6 +16,7 @@ from dica.data.prepared import fingerprint, labels_digest
 from dica.figures import write_figures
 from dica.files import sha256_file, write_json, write_npz
 from dica.plan import plan as identity
+from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.scores import metrics
 from dica.tables import cells as tables
@@ -60,16 +61,16 @@ def edit_cells(root: Path, change, cell: str = CELL[2]) -> None:
 
 
 def build_tables(root: Path) -> None:
-    plan = tables.load_plan(root / "results/plan.json")
-    declared = tables.artefacts_of(plan, root)
+    plan = planned.load_plan(root / "results/plan.json")
+    declared = planned.artefacts_of(plan, root)
     frame = tables.cells(plan, root, "results", declared)
     tables.write_cells(frame, root / "results/tables/cells.csv")
     write_tables(declared, frame, plan, root / "results/tables")
 
 
 def draw_figures(root: Path) -> None:
-    plan = tables.load_plan(root / "results/plan.json")
-    write_figures(tables.artefacts_of(plan, root), plan, root, "results", root / "results/figures")
+    plan = planned.load_plan(root / "results/plan.json")
+    write_figures(planned.artefacts_of(plan, root), plan, root, "results", root / "results/figures")
 
 
 def evaluate(root: Path, folder: Path) -> None:

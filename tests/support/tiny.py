@@ -12,12 +12,13 @@ import torch
 
 from dica import methods
 from dica.data.prepared import labels_digest
+from dica.data.splits import DataInfo
 from dica.engine.checkpoints import StateFolder
 from dica.engine.images import ResidentImages
 from dica.engine.loop import SaveEvery, Trainer
 from dica.engine.speed import Speed
 from dica.files import canonical_json, sha256_file, write_json, write_npz
-from dica.methods.base import DataInfo, Method
+from dica.methods.base import Method
 from dica.plan import parameters as config
 from dica.plan import plan as identity
 from dica.rng import derive_seed

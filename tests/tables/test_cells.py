@@ -19,6 +19,7 @@ from dica.plan import published
 from dica.plan.artefacts import load_artefacts, needs, planned, source
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
+from dica.plan.planned import artefacts_of
 from dica.report import rulegraph
 from dica.scores import metrics
 from dica.scores.stats import VERDICTS
@@ -271,7 +272,7 @@ def test_a_paper_s_epochs_are_not_said_of_what_has_none(root):
 def test_notes_tell_of_probes_and_of_images_held_out(root):
     """Runs behind a single metric are said apart; a probe that keeps images back is not scored on all."""
     plan = make_plan(load_profile(root / "params/sampler.yaml", root), root)
-    artefacts = {artefact.address: artefact for artefact in tables.artefacts_of(plan, root)}
+    artefacts = {artefact.address: artefact for artefact in artefacts_of(plan, root)}
     notes = layout.protocol_notes(artefacts["dccm table-5"], plan)
     probe = "trained on 70% of the training split, evaluated on the other 30%, 40 epochs."
     assert notes[1] == f"DCCM (ours) (Probe ACC) here: {probe}"

@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dica.files import UserError
 from dica.networks.torchvision import torchvision
-from dica.views import pipeline as augment
-from dica.views.pipeline import OPS, ColorJitter, RandomResizedCrop, build_pipeline
+from dica.views import pixels, rand_augment, steps
+from dica.views.pipeline import OPS, build_pipeline
+from dica.views.steps import ColorJitter, RandomResizedCrop
 
 functional = torchvision.transforms.functional
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
@@ -73,14 +74,14 @@ def test_crop_resize_equals_torchvision(height, width, size):
         return functional.hflip(out) if mirrored else out
 
     expected = per_image(reference, images, boxes, flip)
-    torch.testing.assert_close(augment.crop_resize(images, boxes, size, flip), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels.crop_resize(images, boxes, size, flip), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(32, 32, 40), (40, 24, 16), (24, 37, 30), (16, 16, 16)])
 def test_resize_equals_torchvision(height, width, size):
     images = floats(2, 3, height, width)
     expected = functional.resize(images, size, antialias=True)
-    torch.testing.assert_close(augment.resize(images, size), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels.resize(images, size), expected, atol=1e-5, rtol=0)
 
 
 def test_center_and_random_crops_are_windows_of_the_image():
@@ -108,7 +109,7 @@ def test_brightness_contrast_saturation_equal_torchvision(channels):
     references = [functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation]
     for kind, reference in enumerate(references):
         expected = per_image(lambda x, f, r=reference: r(x, f.item()), images, factor)
-        found = augment.jitter_lerp(images, torch.full((9,), kind), factor)
+        found = pixels.jitter_lerp(images, torch.full((9,), kind), factor)
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -120,7 +121,7 @@ def test_hue_equals_torchvision_also_for_grey_and_pure_colours():
     images[3] = 0.0
     shift = torch.linspace(-0.5, 0.5, 11)
     expected = per_image(lambda x, s: functional.adjust_hue(x, s.item()), images, shift)
-    torch.testing.assert_close(augment.adjust_hue(images, shift), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels.adjust_hue(images, shift), expected, atol=1e-5, rtol=0)
 
 
 def test_color_jitter_is_torchvisions_in_some_order_and_every_order_occurs():
@@ -161,8 +162,8 @@ def test_blur_equals_torchvision(height, width):
     images = floats(5, 3, height, width)
     sigma = torch.tensor([0.1, 0.5, 1.0, 1.5, 2.0])
     expected = per_image(lambda x, s: functional.gaussian_blur(x, [7, 7], [s.item()] * 2), images, sigma)
-    torch.testing.assert_close(augment.gaussian_blur(images, sigma, 7), expected, atol=1e-5, rtol=0)
-    untouched = augment.gaussian_blur(images, sigma, 7, torch.zeros(5, dtype=torch.bool))
+    torch.testing.assert_close(pixels.gaussian_blur(images, sigma, 7), expected, atol=1e-5, rtol=0)
+    untouched = pixels.gaussian_blur(images, sigma, 7, torch.zeros(5, dtype=torch.bool))
     torch.testing.assert_close(untouched, images)
 
 
@@ -178,9 +179,9 @@ def test_affine_equals_torchvision(height, width):
         moves = [int(m) for m in move]
         return functional.affine(image, angle.item(), moves, size.item(), [lean.item(), 0.0], mode)
 
-    matrix = augment.affine_matrix(torch.deg2rad(degrees), shift, scale, torch.deg2rad(shear))
+    matrix = steps.affine_matrix(torch.deg2rad(degrees), shift, scale, torch.deg2rad(shear))
     expected = per_image(reference, images, degrees, shift, scale, shear)
-    torch.testing.assert_close(augment.warp(images, matrix), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(pixels.warp(images, matrix), expected, atol=1e-4, rtol=0)
 
 
 def test_keras_affine_equals_scipy_channels_first():
@@ -190,7 +191,7 @@ def test_keras_affine_equals_scipy_channels_first():
         torch.tensor([[1.5, -2.0], [0.0, 1.0], [3.0, 0.0]]),
         torch.tensor([[0.9, 1.1], [1.0, 0.85], [1.15, 1.0]]),
     )
-    found = augment.warp(images, augment.keras_matrix(angle, shift, zoom), nearest_fill=True)
+    found = pixels.warp(images, steps.keras_matrix(angle, shift, zoom), nearest_fill=True)
     centre = np.array([4.5, 6.5])
     for i in range(3):
         cos, sin = math.cos(angle[i]), math.sin(angle[i])
@@ -227,22 +228,20 @@ def test_tone_operations_equal_torchvision(channels):
     images[2] = images[2] // 4 + 40
     pixels, fraction = images / 255, torch.linspace(0.05, 0.95, 6)
     close = functools.partial(torch.testing.assert_close, atol=1e-6, rtol=1e-5)
-    close(augment.autocontrast(pixels), functional.autocontrast(pixels))
-    close(augment.equalize(pixels), functional.equalize(images) / 255)
-    close(
-        augment.solarize(pixels, fraction), per_image(lambda x, t: functional.solarize(x, float(t)), pixels, fraction)
-    )
+    close(pixels.autocontrast(pixels), functional.autocontrast(pixels))
+    close(pixels.equalize(pixels), functional.equalize(images) / 255)
+    close(pixels.solarize(pixels, fraction), per_image(lambda x, t: functional.solarize(x, float(t)), pixels, fraction))
     bits = torch.tensor([1, 4, 5, 6, 7, 8])
     expected = per_image(lambda x, b: functional.posterize(x, int(b)), images, bits) / 255
-    close(augment.posterize(pixels, bits), expected)
+    close(pixels.posterize(pixels, bits), expected)
     factor = 2 * fraction
     expected = per_image(lambda x, f: functional.adjust_sharpness(x, float(f)), pixels, factor)
-    close(augment.sharpen(pixels, factor), expected)
+    close(pixels.sharpen(pixels, factor), expected)
 
 
 def test_equalising_an_image_of_few_pixels_changes_nothing():
     images = floats(3, 1, 8, 8)
-    assert torch.equal(augment.equalize(images), images)
+    assert torch.equal(pixels.equalize(images), images)
 
 
 def reference_moves(u, height, width):
@@ -266,7 +265,7 @@ def test_rand_augment_applies_torchvisions_fourteen_operations():
     pixels = images / 255
     u = torch.rand(14 * share, generator=generator(3))
     u[-4:] = (u[-4:] * 4).round() / 4  # whole pixels, so that no rounding decides
-    found = augment.RandAugment(1).apply(pixels, u, share)
+    found = rand_augment.RandAugment(1).apply(pixels, u, share)
     enhance = (0.05 + 0.9 * u).tolist()
     for k in range(share):
         rows = [share * op + k for op in range(14)]
@@ -286,7 +285,7 @@ def test_rand_augment_applies_torchvisions_fourteen_operations():
         for op, (row, reference) in enumerate(zip(rows, expected, strict=True)):
             target = reference(images[row][None], row)[0]
             same = ((found[row] - target).abs() < 1e-5).float().mean().item()
-            assert same > 0.995, (augment.RAND_AUGMENT_OPS[op], same)  # a nearest pixel may be a tie
+            assert same > 0.995, (rand_augment.RAND_AUGMENT_OPS[op], same)  # a nearest pixel may be a tie
 
 
 # What is drawn.
@@ -296,15 +295,17 @@ def test_rand_augment_gives_each_operation_its_share_and_keeps_the_order_of_the_
     def mark(self, images, u, share):
         return images + 1000 * torch.arange(14).repeat_interleave(share)[:, None, None, None]
 
-    monkeypatch.setattr(augment.RandAugment, "apply", mark)
+    monkeypatch.setattr(rand_augment.RandAugment, "apply", mark)
     images = torch.arange(140.0)[:, None, None, None].expand(140, 1, 2, 2)
-    found = augment.RandAugment(1)(images, generator())
+    found = rand_augment.RandAugment(1)(images, generator())
     assert torch.equal(found % 1000, images)
     counts = torch.bincount((found[:, 0, 0, 0] // 1000).long(), minlength=14)
     assert torch.equal(counts, torch.full((14,), 10))
-    half = augment.RandAugment(1, p=0.5)(images, generator())
+    half = rand_augment.RandAugment(1, p=0.5)(images, generator())
     assert 25 < (half == images).flatten(1).all(1).sum() - 5 < 115, "done with probability p; identity marks 0"
-    few = torch.stack([augment.RandAugment(1)(images[:3], generator(seed))[:, 0, 0, 0] // 1000 for seed in range(700)])
+    few = torch.stack(
+        [rand_augment.RandAugment(1)(images[:3], generator(seed))[:, 0, 0, 0] // 1000 for seed in range(700)]
+    )
     for image in few.T:  # also in a batch with fewer images than operations
         counts = torch.bincount(image.long(), minlength=14)
         assert counts.min() > 25
@@ -313,7 +314,7 @@ def test_rand_augment_gives_each_operation_its_share_and_keeps_the_order_of_the_
 
 def test_cutout_sets_one_square_to_zero():
     images = torch.ones(2000, 2, 20, 24)
-    hole = augment.Cutout(7)(images, generator()) == 0
+    hole = steps.Cutout(7)(images, generator()) == 0
     assert torch.equal(hole[:, 0], hole[:, 1])
     rows, columns = hole[:, 0].any(2).sum(1), hole[:, 0].any(1).sum(1)
     assert torch.equal(hole[:, 0].sum((1, 2)), rows * columns), "a rectangle"
@@ -394,8 +395,8 @@ def test_orientation_of_an_asymmetric_image():
         image, generator()
     )
     torch.testing.assert_close(cropped, image / 255)
-    quarter = augment.affine_matrix(torch.tensor([math.pi / 2]), torch.zeros(1, 2), torch.ones(1), torch.zeros(1))
-    turned = augment.warp(image / 255, quarter)
+    quarter = steps.affine_matrix(torch.tensor([math.pi / 2]), torch.zeros(1, 2), torch.ones(1), torch.zeros(1))
+    turned = pixels.warp(image / 255, quarter)
     torch.testing.assert_close(turned, torch.rot90(image / 255, -1, (2, 3)), atol=1e-5, rtol=0)
 
 

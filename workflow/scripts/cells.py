@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root, write_json
+from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
-from dica.tables import cells
-from dica.tables.cells import artefacts_of, load_plan, results_of, summarise, write_cells
+from dica.tables.cells import cells, summarise, write_cells
 
 
 def main() -> str:

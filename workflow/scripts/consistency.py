@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.planned import load_plan, results_of
 from dica.scores.consistency import COLUMNS, audit_published, write_csv
 from dica.scripting import run_script
-from dica.tables.cells import load_plan, results_of
 
 
 def main() -> str:

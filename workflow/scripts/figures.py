@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dica.figures import write_figures
 from dica.files import project_root
+from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
-from dica.tables.cells import artefacts_of, load_plan, results_of
 
 
 def main() -> str:

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.planned import load_plan, results_of
 from dica.scores.significance import write_statistics
 from dica.scripting import run_script
-from dica.tables.cells import load_plan, results_of
 
 
 def main() -> str:

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.report.pages import write_report
 from dica.scripting import run_script
-from dica.tables.cells import artefacts_of, load_plan, read_cells, results_of
+from dica.tables.cells import read_cells
 
 
 def main() -> str:

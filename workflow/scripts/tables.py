@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
-from dica.tables import cells
-from dica.tables.cells import artefacts_of, load_plan, results_of
+from dica.tables.cells import cells
 from dica.tables.layout import write_tables
 
 

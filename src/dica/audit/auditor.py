@@ -23,28 +23,20 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from dica.audit.runs import (
-    METRICS_KEYS,
-    NUMBER,
-    PLAN_KEYS,
-    Checkout,
-    Finding,
-    RunAudit,
-    RunChecks,
-    compare,
-    faults,
-    read_record,
-)
+from dica.audit.checkout import Checkout
+from dica.audit.runs import RunAudit, RunChecks, compare
 from dica.files import IntegrityError, UserError
 from dica.plan.artefacts import Artefact, Row, headline_name, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, rebuild_command, run_folder
+from dica.plan.planned import artefacts_of, load_plan
 from dica.runs.files import RECORD
 from dica.runs.ids import run_id
+from dica.runs.read import METRICS_KEYS, NUMBER, PLAN_KEYS, Finding, faults, read_record
 from dica.scores.metrics import load_arrays
 from dica.scores.stats import mean, spread
-from dica.tables import cells, layout
-from dica.tables.cells import CELL_COLUMNS, artefacts_of, best_of, cells_text, load_plan
+from dica.tables import layout
+from dica.tables.cells import CELL_COLUMNS, best_of, cells, cells_text
 from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dica.files import read_json, sha256_file
-from dica.tables.cells import load_plan
+from dica.plan.planned import load_plan
 from dica.validation import load_yaml
 
 PROFILES = {

@@ -210,8 +210,8 @@ def rebuild(root: Path, results: str) -> None:
         If a table differs or is missing; the message names them.
     """
     from dica.audit.auditor import remake
-    from dica.tables import cells
-    from dica.tables.cells import artefacts_of, load_plan, write_cells
+    from dica.plan.planned import artefacts_of, load_plan
+    from dica.tables.cells import cells, write_cells
     from dica.tables.layout import write_tables
 
     plan = load_plan(root / results / "plan.json")

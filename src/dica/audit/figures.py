@@ -18,11 +18,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from dica.audit.runs import OUTSIDE_GIT, Finding, read_record
+from dica.audit.runs import OUTSIDE_GIT
 from dica.figures import KINDS, draw, drawn_with, sealed, to_bytes
 from dica.files import UserError, sha256_bytes
 from dica.plan.artefacts import Artefact
 from dica.runs.files import RECORD
+from dica.runs.read import Finding, read_record
 
 DRAWN_WITH = re.compile(rb"<dc:title>dica with ([^<]*)</dc:title>")
 SEAL = re.compile(rb"sha256:([0-9a-f]{64})")

@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import subprocess
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from itertools import chain
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dica.audit.checkout import Checkout
 from dica.data.prepared import fingerprint, labels_digest
-from dica.files import UserError, read_json, sha256_file
+from dica.files import UserError
 from dica.plan.parameters import load_datasets
 from dica.plan.plan import run_folder, source_folder
 from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runs.ids import run_id
+from dica.runs.read import (
+    CONFIG_KEYS,
+    LABELS_KEYS,
+    METRICS_KEYS,
+    NUMBER,
+    RUN_KEYS,
+    SHARED_KEYS,
+    TEXT,
+    Finding,
+    read_record,
+)
 from dica.scores.metrics import load_arrays, recompute
-from dica.validation import load_yaml
 
 TOLERANCE = 1e-9  # the same predictions give the same floats; this only forgives the CSV's rounding
 FILES = (*RESULT_FILES, WEIGHTS)
 OPTIONAL_FILES = (TRACE,)  # of runs that are trained by gradient steps
 OUTSIDE_GIT = (WEIGHTS, STAGES)
-FINITE = 1e15  # no number in a record is as large
-
-TEXT, NUMBER, NOTHING = str, (int, float), type(None)
-CONFIG_KEYS = {
-    **dict.fromkeys(("id", "method", "variant", "dataset", "data_id", "determinism"), TEXT),
-    **{"seed": int, "params": dict},
-}
-PLAN_KEYS = {**CONFIG_KEYS, "path": TEXT, "variants": list, "needed_by": list}
-SHARED_KEYS = ("id", "method", "variant", "dataset", "seed", "determinism")  # run.json repeats them from config.json
-RUN_KEYS = {
-    **{key: CONFIG_KEYS[key] for key in SHARED_KEYS},
-    **{"commit": (TEXT, NOTHING), "dirty_sha256": (TEXT, NOTHING), "started": TEXT, "seconds": NUMBER},
-    **{"device": dict, "device.name": TEXT, "versions": dict, "files": dict, "sources": dict},
-    **{"files.*": TEXT, "sources.*": TEXT},
-}
-METRICS_KEYS = {
-    **{"id": TEXT, "evaluated_on": TEXT, "headline": dict, "splits": dict},
-    **{"predictions_sha256": TEXT, "labels_sha256": TEXT},
-    **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari", "headline.*"), NUMBER),
-    **dict.fromkeys(("headline.largest_cluster_share", "headline.num_clusters"), NUMBER),
-}
-LABELS_KEYS = {
-    **{"fingerprint": TEXT, "classes": list, "splits": dict, "splits.*": dict},
-    **{"splits.*.shape": list, "splits.*.pixels_sha256": TEXT, "splits.*.labels_sha256": TEXT},
-}
-
-
-@dataclass
-class Finding:
-    """One check: `ok` True (holds), False (does not), None (could not be checked, or for information)."""
-
-    what: str
-    ok: bool | None
-    detail: str = ""
-    missing: bool = False
 
 
 @dataclass
@@ -248,107 +220,6 @@ class RunChecks:
         return fingerprint(splits, record["classes"]), record, []
 
 
-class Checkout:
-    """What Git, DVC and the files themselves say; every file is hashed once, Git is asked once."""
-
-    def __init__(self, root: Path, results: str) -> None:
-        self.root, self.results = root, results
-        self.sha256 = cache(lambda path: sha256_file(path) if path.is_file() else None)
-        self._dvc_hash = cache(_dvc_hash)
-
-    def check_git(self, prefixes: list[str]) -> Finding:
-        """Tell whether what lies under `prefixes` is as committed; without Git nobody vouches for it."""
-        if self.states is None:
-            return Finding("git", None, "no Git checkout: changes that agree with each other go unnoticed")
-        found: dict[str, list[str]] = {"changed": [], "deleted": [], "loose": []}
-        for path, state in self.states.items():
-            if path.startswith((f"{self.results}/tables/", f"{self.results}/figures/")) and state == "changed":
-                state = "loose"  # these are derived and were checked against their runs; runs and labels never change
-            if any(path.startswith(prefix) or (path.endswith("/") and prefix.startswith(path)) for prefix in prefixes):
-                found[state].append(path)
-        if found["changed"]:
-            return Finding("git", False, f"changed since the commit: {', '.join(found['changed'])}")
-        if found["deleted"]:
-            return Finding("git", False, f"missing since the commit: {', '.join(found['deleted'])}", missing=True)
-        if loose := found["loose"]:
-            more = f" and {len(loose) - 2} more" if len(loose) > 2 else ""
-            return Finding("git", None, f"not committed: Git cannot vouch for {', '.join(loose[:2])}{more}")
-        return Finding("git", True, "what it rests on is as committed")
-
-    @cached_property
-    def states(self) -> dict[str, str] | None:
-        """Path -> changed, deleted or loose (not in Git) of what differs from the commit; None without Git."""
-        watched = (*(f"{self.results}/{name}" for name in ("runs", "tables", "figures", "analyses")), "data/labels")
-        options = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored")
-        prefix, output = self._git("rev-parse", "--show-prefix"), self._git("status", *options, "--", *watched)
-        if prefix is None or output is None:
-            return None
-        entries = [(entry[:2], entry[3:].removeprefix(prefix.strip())) for entry in output.split("\0") if entry]
-        return {
-            path: "loose" if code in ("??", "!!") else "deleted" if "D" in code else "changed" for code, path in entries
-        }
-
-    def _git(self, *arguments: str) -> str | None:
-        command = ["git", "--no-optional-locks", "-C", str(self.root), *arguments]  # without locks: nothing is written
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
-    def check_dvc(self, folder: str) -> Finding:
-        """Compare the folder of a run's method with what ``dvc.lock`` recorded."""
-        method = Path(folder).parents[1] if len(Path(folder).parts) > 2 else Path(folder)
-        expected = self.dvc_lock.get(method.as_posix())
-        if expected is None:
-            return Finding("dvc.lock", None, f"{method} is not recorded there")
-        if self._dvc_hash(self.root / method) == expected:
-            return Finding("dvc.lock", True, f"{method} is as recorded")
-        return Finding("dvc.lock", None, f"{method} has changed since it was recorded (dvc repro records it)")
-
-    @cached_property
-    def dvc_lock(self) -> dict[str, str]:
-        """Path -> md5 of every output that ``dvc.lock`` records."""
-        path = self.root / "dvc.lock"
-        stages = load_yaml(path).get("stages", {}) if path.is_file() else {}
-        return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
-
-
-def read_record(path: Path, keys: dict[str, Any]) -> tuple[dict | None, list[Finding]]:
-    """Read a JSON file that must have `keys`: dotted names with their types, `*` for every key of a mapping.
-
-    Returns
-    -------
-    tuple
-        The content, or None together with what is wrong.
-    """
-    if not path.is_file():
-        return None, [Finding(path.name, False, "missing", missing=True)]
-    try:
-        value = read_json(path)
-    except UserError as error:
-        return None, [Finding(path.name, False, str(error))]
-    if not isinstance(value, dict):
-        return None, [Finding(path.name, False, "is not a JSON object")]
-    wrong = list(dict.fromkeys(chain.from_iterable(faults(value, key.split("."), kind) for key, kind in keys.items())))
-    return (None, [Finding(path.name, False, "; ".join(wrong))]) if wrong else (value, [])
-
-
-def faults(value: Any, names: list[str], kind: type | tuple, where: str = "") -> list[str]:
-    """Return where `value` has not the type `kind` under a dotted key."""
-    if not names:
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        if right and isinstance(value, NUMBER) and not abs(value) < FINITE:  # NaN is neither
-            return [f"{where}: is not a finite number"]
-        return [] if right else [f"{where}: has the wrong type ({type(value).__name__})"]
-    if not isinstance(value, dict):
-        return [f"{where}: has the wrong type ({type(value).__name__})"]
-    chosen = list(value) if names[0] == "*" else names[:1]
-    dot = "." if where else ""
-    if chosen and chosen[0] not in value:
-        return [f"lacks {where}{dot}{chosen[0]}"]
-    return [fault for name in chosen for fault in faults(value[name], names[1:], kind, f"{where}{dot}{name}")]
-
-
 def _unlike(stored: Any, fresh: Any, name: str = "") -> list[str]:
     """Return the dotted keys under which two JSON values differ; numbers may differ by `TOLERANCE`."""
     if isinstance(stored, dict) and isinstance(fresh, dict):
@@ -369,14 +240,3 @@ def compare(what: str, stored: Any, fresh: float) -> Finding:
     if same:
         return Finding(what, True, f"{fresh:.4f}, recomputed")
     return Finding(what, False, f"stored {float(stored):.6f}, recomputed {fresh:.6f}")
-
-
-def _dvc_hash(folder: Path) -> str:
-    """Return the hash that DVC 3 gives a folder: the md5 of a JSON list of its files and their md5."""
-    entries = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
-        entries.append({"md5": digest, "relpath": file.relative_to(folder).as_posix()})
-    entries.sort(key=lambda entry: entry["relpath"])
-    text = json.dumps(entries, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dica.data import prepared
+from dica.data.splits import DataInfo
 from dica.files import IntegrityError, sha256_file
-from dica.methods.base import DataInfo
 
 PLACES = ("auto", "device", "host")
 

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load as load_safetensors
 
 from dica import methods
+from dica.data.splits import DataInfo
 from dica.files import IntegrityError, UserError, read_json, sha256_bytes
-from dica.methods.base import DataInfo, Method
+from dica.methods.base import Method
 from dica.runs.files import RECORD, WEIGHTS
 from dica.runs.ids import run_id
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dica.data.splits import splits_of
 from dica.engine.images import ResidentImages
-from dica.methods.base import Method, splits_of
+from dica.methods.base import Method
 from dica.rng import generator
 
 IMAGES = 2000

@@ -25,7 +25,7 @@ from dica.figures.panel import Panel
 from dica.figures.style import STYLE, Canvas, resize, say
 from dica.files import UserError, atomic_write_bytes, sha256_bytes
 from dica.plan.artefacts import PLOTS, Artefact
-from dica.tables.cells import load_runs
+from dica.plan.planned import load_runs
 
 __all__ = ["draw", "drawn_with", "loss_parts", "read_history", "sealed", "to_bytes", "write_figures"]
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from dica.files import UserError, read_json
 from dica.plan.artefacts import Artefact, Column, Row, analysis_path, planned, source
+from dica.plan.planned import Run
 from dica.scores import metrics
 from dica.scores.metrics import load_arrays
-from dica.tables.cells import Run, published_number
+from dica.tables.cells import published_number
 
 SHORTEST = 60  # characters of a list in a note before it is cut
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from dica.files import UserError
 
 if TYPE_CHECKING:
-    from dica.methods.base import DataInfo, Method
+    from dica.data.splits import DataInfo
+    from dica.methods.base import Method
 
 
 def build(name: str, params: dict, data: DataInfo) -> Method:

@@ -10,19 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.networks.backbones import RESIDUAL
 from dica.rng import Rng
 from dica.views.pipeline import Pipeline, build_pipeline
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """Facts about the images that decide a network's shape."""
-
-    channels: int
-    image_size: int
-    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -55,20 +47,6 @@ class Batch:
     rng: Rng
     extra: dict[str, Tensor] = field(default_factory=dict)
     take: Callable[[Tensor], Tensor] | None = None
-
-
-SPLITS = {
-    "all": ("train", "test"),
-    "train": ("train",),
-    "test": ("test",),
-    "train+unlabeled": ("train", "unlabeled"),
-    "all+unlabeled": ("train", "unlabeled", "test"),
-}
-
-
-def splits_of(name: str, data: DataInfo) -> tuple[str, ...]:
-    """Return the splits behind a `train_split` value that the data set really has."""
-    return tuple(split for split in SPLITS[name] if data.counts.get(split))
 
 
 def pick(images: Tensor, rows: Tensor) -> Tensor:

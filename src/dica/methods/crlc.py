@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.losses.crlc import (
     bank_feature_contrast,
@@ -34,7 +35,7 @@ from dica.losses.crlc import (
     draw_negatives,
     feature_contrast,
 )
-from dica.methods.base import Batch, DataInfo, Method, Phase, splits_of
+from dica.methods.base import Batch, Method, Phase
 from dica.networks.backbones import build_backbone, init_weights
 from dica.networks.heads import ClusterSubHeads, ProjectionHead
 

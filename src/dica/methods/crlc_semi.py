@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dica.methods.base import Batch, DataInfo
+from dica.data.splits import DataInfo
+from dica.methods.base import Batch
 from dica.methods.crlc import CRLC
 from dica.methods.labelled import LabelledImages
 

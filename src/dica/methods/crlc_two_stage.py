@@ -21,9 +21,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.common import l2_normalise
-from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.base import Batch, Method
 from dica.methods.crlc import CRLC
 from dica.networks.backbones import load_state
 

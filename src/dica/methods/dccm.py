@@ -35,9 +35,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.losses.dccm import Pairs, Targets, dccm_loss, mutual_information_loss, select_pairs, targets
-from dica.methods.base import Batch, DataInfo, Method, pick, splits_of
+from dica.methods.base import Batch, Method, pick
 from dica.rng import Rng
 
 BN_MOMENTUM = 0.1

@@ -16,8 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dica.data.splits import DataInfo, splits_of
 from dica.losses.drc import drc_loss
-from dica.methods.base import Batch, DataInfo, Method, Phase, splits_of
+from dica.methods.base import Batch, Method, Phase
 from dica.networks.backbones import build_backbone, init_weights
 from dica.networks.heads import ClusterHead
 

@@ -20,9 +20,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from dica.data.splits import DataInfo
 from dica.losses.fixmatch import fixmatch_loss
 from dica.losses.tcc import momentum_update
-from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.base import Batch, Method
 from dica.methods.labelled import LabelledImages
 from dica.networks.backbones import build_backbone, init_weights
 

@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dica.data.splits import DataInfo
 from dica.losses.imc_swav import cluster_loss, logit_regulariser, swap_loss
-from dica.methods.base import Batch, DataInfo, Method, pick
+from dica.methods.base import Batch, Method, pick
 from dica.networks.backbones import build_backbone
 from dica.networks.heads import ClusterHead, ProjectionHead, Prototypes
 from dica.rng import Rng

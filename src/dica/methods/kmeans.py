@@ -14,9 +14,10 @@ from sklearn.cluster import KMeans as LloydKMeans
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-from dica.methods.base import DataInfo, Method, splits_of
+from dica.data.splits import DataInfo, splits_of
+from dica.methods.base import Method
 from dica.rng import derive_seed
-from dica.views.pipeline import resize
+from dica.views.pixels import resize
 
 PART = 1000  # images at a time: resizing and networks need room
 LEAST_VARIANCE = 1e-12  # collapsed features are all at their centroid: the posterior stays a number

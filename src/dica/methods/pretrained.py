@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dica.data.splits import DataInfo
 from dica.files import IntegrityError, UserError, sha256_bytes
-from dica.methods.base import DataInfo
 from dica.methods.simclr import FeatureMethod
 from dica.networks.backbones import load_state
 

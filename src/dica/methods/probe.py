@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dica.data.splits import DataInfo
 from dica.files import UserError
-from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.base import Batch, Method
 
 PART = 1000  # images at a time through the source
 

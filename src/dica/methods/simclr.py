@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dica.data.splits import DataInfo
 from dica.losses.crlc import feature_contrast
-from dica.methods.base import Batch, DataInfo, Method
+from dica.methods.base import Batch, Method
 from dica.methods.kmeans import KMeans
 from dica.networks.backbones import build_backbone, init_weights
 from dica.networks.heads import ProjectionHead

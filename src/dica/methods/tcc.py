@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.common import full_precision, l2_normalise, plogp
 from dica.losses.tcc import (
@@ -38,7 +39,7 @@ from dica.losses.tcc import (
     momentum_update,
     tcc_loss,
 )
-from dica.methods.base import Batch, DataInfo, Method, Phase
+from dica.methods.base import Batch, Method, Phase
 from dica.networks.backbones import build_backbone, init_weights
 
 

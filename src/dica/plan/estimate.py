@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from dica.audit.runs import RUN_KEYS, read_record
 from dica.files import UserError, canonical_json, read_json
 from dica.plan.parameters import load_datasets
-from dica.scores.stats import mean
+from dica.runs.read import RUN_KEYS, read_record
 from dica.validation import hint
 
 RULES = ("same", "variant", "data set", "unknown")
@@ -139,8 +139,8 @@ class Estimator:
         for rule, chosen in zip(RULES, (same, here, alike), strict=False):
             if chosen:
                 seconds = [done.seconds * self._work(run) / self._work(vars(done)) for done in chosen]
-                sizes = mean([done.bytes_git + done.bytes_models for done in chosen])
-                return rule, mean(seconds), min(seconds), max(seconds), round(sizes), _basis(chosen)
+                sizes = fmean([done.bytes_git + done.bytes_models for done in chosen])
+                return rule, fmean(seconds), min(seconds), max(seconds), round(sizes), _basis(chosen)
         return "unknown", 0.0, 0.0, 0.0, 0, ""
 
     def _like(self, done: Timed, run: dict[str, Any]) -> bool:

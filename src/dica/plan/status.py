@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dica.audit.runs import METRICS_KEYS, read_record
 from dica.files import read_json, sha256_file
+from dica.runs.read import METRICS_KEYS, read_record
 from dica.runs.record import collapse_note
 
 STATES = ("done", "stale", "running", "failed", "missing")

@@ -21,11 +21,11 @@ from markupsafe import Markup
 
 from dica.files import UserError, atomic_write_text, read_json
 from dica.plan.artefacts import Artefact
+from dica.plan.planned import Run, load_runs
 from dica.report.runs import commit_of, device_of, duration, groups_of
 from dica.scores.outside import is_number
 from dica.scores.stats import RULE, VERDICTS
 from dica.tables import layout, links
-from dica.tables.cells import Run, load_runs
 
 TITLE = "Deep image clustering archive"
 METRICS = ("acc", "nmi", "ari")

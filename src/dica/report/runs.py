@@ -15,10 +15,10 @@ from PIL import Image
 
 from dica.files import canonical_json, read_json
 from dica.plan.plan import rebuild_command
+from dica.plan.planned import Run
 from dica.runs.record import collapse_note
 from dica.scores import metrics
 from dica.tables import layout
-from dica.tables.cells import Run
 from dica.tables.links import runs_page
 
 POINTS = 120  # of a curve; more cannot be seen at its size

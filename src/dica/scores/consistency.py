@@ -31,9 +31,9 @@ from scipy.optimize import minimize
 
 from dica.files import UserError, atomic_write_text
 from dica.plan.parameters import load_datasets
+from dica.plan.planned import load_runs
 from dica.plan.published import decimals, load_published
 from dica.scores.metrics import SPLITS, judged_labels, load_arrays
-from dica.tables.cells import load_runs
 
 VERDICTS = ("impossible", "needs uneven clusters", "possible")
 STATISTICS = ("mean", "best", "single")  # printed numbers; "upper-bound" and the like are none

@@ -15,10 +15,10 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
 from dica.files import UserError
+from dica.plan.planned import Run, load_runs
 from dica.scores import stats
 from dica.scores.consistency import write_csv
 from dica.scores.metrics import cluster_map, contingency, load_arrays, scored_partition
-from dica.tables.cells import Run, load_runs
 
 METRICS = ("acc", "nmi", "ari")
 GROUP = ("dataset", "method", "variant")
