@@ -24,7 +24,8 @@ class Content:
     """A data set as its reader found it.
 
     `counts` is known before the first image is decoded. `labels` holds one (n,) int16 array per split, -1 where there
-    is no label; a reader that streams may fill it while `blocks` is consumed, so read it afterwards.
+    is no label; a reader that streams may fill it while `blocks` is consumed, so read it afterwards. `names` holds the
+    file of each row where images are files: those who look at clusters want it, and it is no part of the content.
     """
 
     classes: list[str]
@@ -32,11 +33,20 @@ class Content:
     counts: dict[str, int]
     blocks: Iterable[Block]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
 
 def whole(split: str, images: np.ndarray, start: int = 0) -> Block:
     """Return consecutive images as one block that begins at row `start`."""
     return Block(split, np.arange(start, start + len(images)), images)
+
+
+def names_in_order(targets: dict[str, tuple[str, int]]) -> dict[str, list[str]]:
+    """Return the file names of each split in the order of their rows, from name -> (split, row)."""
+    names: dict[str, list[str]] = {}
+    for name, (split, _) in sorted(targets.items(), key=lambda item: item[1]):
+        names.setdefault(split, []).append(name)
+    return names
 
 
 def first_per_class(content: Content, per_class: dict[str, int], name: str) -> Content:
@@ -70,6 +80,10 @@ def first_per_class(content: Content, per_class: dict[str, int], name: str) -> C
         content,
         counts=content.counts | {split: len(rows) for split, rows in keep.items()},
         labels=content.labels | {split: content.labels[split][rows] for split, rows in keep.items()},
+        names={
+            split: [names[row] for row in keep[split]] if split in keep else names
+            for split, names in content.names.items()
+        },
         blocks=_kept(content.blocks, keep),
     )
 

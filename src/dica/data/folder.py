@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dica.data.archives import IMAGE_LIMIT, archive_members, archive_names
-from dica.data.decoded import Block, Content
+from dica.data.decoded import Block, Content, names_in_order
 from dica.data.images import Encoded, Recipe, decode_all
 from dica.files import UserError
 
@@ -68,6 +68,7 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
         counts={split: len(values) for split, values in labels.items()},
         blocks=_blocks(path, form, targets, entry),
         labels={split: np.array(values, np.int16) for split, values in labels.items()},
+        names=names_in_order(targets),
     )
 
 

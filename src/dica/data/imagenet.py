@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from dica.data.archives import Member, tar_members
-from dica.data.decoded import Block, Content
+from dica.data.decoded import Block, Content, names_in_order
 from dica.data.images import Encoded, Recipe, decode_all
 from dica.files import UserError
 
@@ -78,12 +78,14 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
     else:
         paths = _list_folder(files["folder"], number_of, listing)
         contents = ((name, path.read_bytes()) for name, path in paths.items())
+    targets = listing.targets()
     return Content(
         classes=list(entry["wnids"]),
         shape=(entry["image_size"], entry["image_size"], 3),
         counts={split: len(pairs) for split, pairs in listing.found.items()},
-        blocks=_blocks(contents, listing.targets(), entry),
+        blocks=_blocks(contents, targets, entry),
         labels=listing.labels(),
+        names=names_in_order(targets),
     )
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
 from dica.data.decoded import Block, Content, first_per_class
 from dica.data.fetch import fetch_dataset
-from dica.data.prepared import MANIFEST, check_length, fingerprint, labels_digest, load_manifest
-from dica.files import IntegrityError, UserError, sync_folder, write_json, write_npz
+from dica.data.prepared import MANIFEST, NAMES, check_length, check_names, fingerprint, labels_digest, load_manifest
+from dica.files import IntegrityError, UserError, sha256_file, sync_folder, write_json, write_npz
 
 PREPARED = Path("data/prepared")
 LABELS = Path("data/labels")
@@ -54,7 +54,8 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
     dict
         The manifest: dataset, data_id (None while nothing declared identifies the content), kind, classes, image_size,
         channels, splits {file, n, shape, bytes, sha256 (of the file),
-        pixels_sha256, labels_sha256}, fingerprint, sources {file, sha256, md5}, prepared_with.
+        pixels_sha256, labels_sha256}, fingerprint, sources {file, sha256, md5}, prepared_with, and names (the sha256 of
+        `names.json`) where images are files.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
         sync_folder(target)
         write_npz(root / LABELS / f"{name}.npz", _known_labels(content.labels))
         write_json(root / LABELS / f"{name}.json", _anchor(manifest))
+        manifest |= _write_names(target / NAMES, content.names)
         write_json(target / MANIFEST, manifest)
     return manifest
 
@@ -116,6 +118,8 @@ def verify(name: str, root: Path | str) -> dict[str, Any]:
                 f"{path}: sha256 is {file_digest}, the manifest says {record['sha256']}; prepare {name} again"
             )
     _verify_labels(root / LABELS / f"{name}.npz", manifest)
+    if "names" in manifest:
+        check_names(target / NAMES, manifest)
     if (again := fingerprint(manifest["splits"], manifest["classes"])) != manifest["fingerprint"]:
         raise IntegrityError(
             f"{target / MANIFEST}: fingerprint is {manifest['fingerprint']}, its parts give {again}; "
@@ -235,6 +239,15 @@ def _array_digests(path: Path, pixels: int) -> tuple[str, str]:
             whole.update(block)
             data.update(block)
     return whole.hexdigest(), data.hexdigest()
+
+
+def _write_names(path: Path, names: dict[str, list[str]]) -> dict[str, str]:
+    """Write the file names beside the arrays and return their digest for the manifest; nothing where there are none."""
+    if not names:
+        path.unlink(missing_ok=True)
+        return {}
+    write_json(path, dict(sorted(names.items())))
+    return {"names": sha256_file(path)}
 
 
 def _known_labels(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes
+from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes, sha256_file
 
 MANIFEST = "manifest.json"
+NAMES = "names.json"
 
 
 def load_manifest(folder: Path | str) -> dict[str, Any]:
@@ -89,6 +90,38 @@ def open_split(folder: Path | str, split: str) -> np.memmap:
             f"prepare {folder.name} again"
         )
     return images
+
+
+def image_names(folder: Path | str, split: str) -> list[str]:
+    """Return the file name of each image of a split in stored order, with `/` below the data set's folder or archive.
+
+    Names are no part of the fingerprint: the same pixels under other names are the same data.
+
+    Raises
+    ------
+    UserError
+        If the data set is not prepared, has no such split, or its images are no files (CIFAR, digits).
+    IntegrityError
+        If the names are not those that were written with the arrays.
+    """
+    folder = Path(folder)
+    manifest = load_manifest(folder)
+    if split not in manifest["splits"]:
+        raise UserError(f"{folder}: no split {split!r} (it has {', '.join(sorted(manifest['splits']))})")
+    if "names" not in manifest:
+        raise UserError(
+            f"{folder}: no file names are stored (a kind without image files, or prepared by an older version); "
+            f"to store them: `python -m dica.data prepare {folder.name}`"
+        )
+    path = folder / NAMES
+    check_names(path, manifest)
+    return read_json(path)[split]
+
+
+def check_names(path: Path, manifest: dict[str, Any]) -> None:
+    """Raise an IntegrityError unless the file of names is the one of the manifest."""
+    if not path.is_file() or sha256_file(path) != manifest["names"]:
+        raise IntegrityError(f"{path}: not the names of the manifest; prepare {manifest['dataset']} again")
 
 
 def train_labels(folder: Path | str, file: Path | str) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dica.data.archives import archive_names, zip_members
-from dica.data.decoded import Block, Content
+from dica.data.decoded import Block, Content, names_in_order
 from dica.data.images import Encoded, Recipe, decode_all
 from dica.files import UserError
 
@@ -56,6 +56,7 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
         counts={split: len(pairs) for split, pairs in found.items()},
         blocks=_blocks(path, targets, entry),
         labels={split: np.array([number for number, _ in pairs], np.int16) for split, pairs in found.items()},
+        names=names_in_order(targets),
     )
 
 
