@@ -265,3 +265,11 @@ def test_top5_accuracy_is_under_the_map_of_the_first_cluster(tmp_path: Path) -> 
         write_npz(tmp_path / "p.npz", spoilt)
         with pytest.raises(UserError, match=message):
             metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "all")
+
+
+@pytest.mark.parametrize("images", [10, 1797, 60_000])
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_nmi_of_a_perfect_partition_is_one_and_not_more(images: int, average: str) -> None:
+    labels = np.arange(images) % 10
+    assert metrics.nmi(labels, (labels + 3) % 10, average) == pytest.approx(1.0)
+    assert metrics.nmi(labels, (labels + 3) % 10, average) <= 1.0

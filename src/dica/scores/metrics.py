@@ -119,9 +119,12 @@ def confusion(
 
 def accuracy(y_true: Any, y_pred: Any) -> float:
     """Clustering accuracy in [0, 1] (DCCM Eq. 19-20): one-to-one map, surplus clusters are wrong."""
-    table = contingency(y_true, y_pred)
-    clusters, classes = linear_sum_assignment(table, maximize=True)
-    return float(table[clusters, classes].sum() / table.sum())
+    return accuracy_of(contingency(y_true, y_pred))
+
+
+def accuracy_of(table: np.ndarray) -> float:
+    """`accuracy` of counts (clusters, classes)."""
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / table.sum())
 
 
 def nmi(y_true: Any, y_pred: Any, average: str = "arithmetic") -> float:
@@ -129,22 +132,31 @@ def nmi(y_true: Any, y_pred: Any, average: str = "arithmetic") -> float:
 
     `average` names the mean of the two entropies that divides: `arithmetic` or `geometric`.
     """
+    return nmi_of(contingency(y_true, y_pred), average)
+
+
+def nmi_of(table: np.ndarray, average: str = "arithmetic") -> float:
+    """`nmi` of counts (clusters, classes)."""
     if average not in ("arithmetic", "geometric"):
         raise UserError(f"nmi: average is {average!r}, allowed: arithmetic, geometric")
     # All of it follows from the counts; scikit-learn's own functions go through the samples several times.
-    table = contingency(y_true, y_pred)
     entropies = [float(entr(counts / table.sum()).sum()) for counts in (table.sum(axis=0), table.sum(axis=1))]
     if max(entropies) == 0:
         return 1.0
     shared = mutual_info_score(None, None, contingency=table)
     if shared <= np.finfo(np.float64).eps:
         return 0.0
-    return float(shared / (sum(entropies) / 2 if average == "arithmetic" else np.sqrt(entropies[0] * entropies[1])))
+    mean = sum(entropies) / 2 if average == "arithmetic" else np.sqrt(entropies[0] * entropies[1])
+    return float(min(shared / mean, 1.0))  # rounding takes a perfect partition above 1
 
 
 def ari(y_true: Any, y_pred: Any) -> float:
     """Adjusted Rand index (Hubert-Arabie), at most 1 and about 0 for random partitions."""
-    table = contingency(y_true, y_pred)
+    return ari_of(contingency(y_true, y_pred))
+
+
+def ari_of(table: np.ndarray) -> float:
+    """`ari` of counts (clusters, classes)."""
     # Python integers: products of pair counts pass 2^63 from about 60,000 samples on.
     together, a, b, total = (
         int((counts * (counts - 1)).sum()) for counts in (table, table.sum(axis=0), table.sum(axis=1), table.sum())

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 
 from dica.files import UserError
 from dica.plan.planned import Run, load_runs
 from dica.scores import stats
 from dica.scores.consistency import write_csv
-from dica.scores.metrics import cluster_map, contingency, load_arrays, scored_partition
+from dica.scores.metrics import ari, cluster_map, contingency, load_arrays, scored_partition
 
 METRICS = ("acc", "nmi", "ari")
 GROUP = ("dataset", "method", "variant")
@@ -151,7 +150,7 @@ def stability(partitions: Partitions) -> list[dict[str, Any]]:
     rows = []
     for group, runs in sorted(partitions.groups.items()):
         found = [partitions.of(runs[seed])[1] for seed in sorted(runs)]
-        alike = [float(adjusted_rand_score(one, other)) for one, other in combinations(found, 2)]
+        alike = [ari(one, other) for one, other in combinations(found, 2)]
         row = {**dict(zip(GROUP, group, strict=True)), "seeds": len(runs), "pairs": len(alike)}
         if alike:
             row |= {"ari_mean": stats.mean(alike), "ari_min": min(alike), "ari_max": max(alike)}
