@@ -7,7 +7,9 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from dica.data.splits import DataInfo
+from dica.files import UserError
 from dica.methods import build
+from dica.methods.inputs import MAPS, Inputs
 
 PARAMS = {"num_clusters": 3, "train_split": "train", "eval_split": "train", "restarts": 3, "max_iterations": 50}
 
@@ -55,3 +57,57 @@ def test_the_seed_decides_the_starts(images) -> None:
         fits.append(method.centroids.clone())
     assert torch.equal(fits[0], fits[1])
     assert not torch.equal(fits[0], fits[2])
+
+
+SCALES = ["as-is", "standardised", "pca", "whitened"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [*MAPS, "filters"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_inputs_are_what_their_names_say(name: str, scale: str, channels: int) -> None:
+    images = torch.randint(0, 256, (60, channels, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    inputs = Inputs(channels, 8, map=name, scale=scale, components=1)
+    points = inputs.fit(images, seed=3)
+    assert points.shape == (60, inputs.width)
+    assert torch.allclose(points, inputs(images)), "the fitted map is the one that is applied later"
+    if scale == "standardised":
+        spread = points.std(dim=0, correction=0)
+        torch.testing.assert_close(spread[spread > 0.5], torch.ones(int((spread > 0.5).sum())), rtol=1e-3, atol=1e-3)
+    if scale == "whitened":
+        torch.testing.assert_close(points.var(dim=0), torch.ones(1), rtol=1e-3, atol=1e-3)
+    restored = Inputs(channels, 8, map=name, scale=scale, components=1)
+    restored.load_state_dict(inputs.state_dict())
+    assert torch.equal(restored(images), inputs(images)), "all that is fitted is in the weights"
+
+
+def test_maps_against_plain_loops() -> None:
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    shares = Inputs(3, 4, map="histogram")(images)
+    for image, row in zip(images, shares, strict=True):
+        expected = torch.zeros(512)
+        for red, green, blue in image.flatten(1).T.tolist():
+            expected[red // 32 + 8 * (green // 32) + 64 * (blue // 32)] += 1 / 16
+        torch.testing.assert_close(row, expected)
+    each = Inputs(3, 4, map="image-standardised")(images)
+    torch.testing.assert_close(each.mean(dim=1), torch.zeros(5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(each.std(dim=1, correction=0), torch.ones(5))
+    flat = torch.full((1, 3, 4, 4), 9, dtype=torch.uint8)
+    assert not Inputs(3, 4, map="image-standardised")(flat).any(), "a constant image stays at zero"
+    mean = Inputs(3, 4, map="mean-colour")(images)
+    torch.testing.assert_close(mean, images.float().mean(dim=(2, 3)) / 255)
+
+
+def test_more_components_than_numbers_is_one_clear_error() -> None:
+    with pytest.raises(UserError, match=r"inputs\.components: 50, but mean-colour gives 3 numbers an image"):
+        Inputs(3, 8, map="mean-colour", scale="pca")
+
+
+def test_kmeans_clusters_its_inputs(images) -> None:
+    pixels, level = images
+    params = {**PARAMS, "inputs": {"map": "pixels", "scale": "whitened", "components": 1}}
+    method = build("kmeans", params, DataInfo(1, 8, {"train": 90}))
+    method.fit({"train": pixels}, seed=0)
+    assert method.centroids.shape == (3, 1)
+    assert adjusted_rand_score(level, method.predict(pixels).argmax(1)) == 1
+    assert method.features(pixels).shape == (90, 1)

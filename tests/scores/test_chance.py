@@ -58,7 +58,11 @@ def test_tables_are_those_of_shuffled_labels() -> None:
     tables = random_tables(classes, clusters, draws=300)
     assert (tables.sum(axis=1) == classes).all()
     assert (tables.sum(axis=2) == clusters).all()
-    true, pred, generator = np.repeat(np.arange(4), classes), np.repeat(np.arange(3), clusters), np.random.default_rng(3)
+    true, pred, generator = (
+        np.repeat(np.arange(4), classes),
+        np.repeat(np.arange(3), clusters),
+        np.random.default_rng(3),
+    )
     shuffled = [metrics.accuracy(true, generator.permutation(pred)) for _ in range(300)]
     assert chance(classes, clusters, draws=300)["acc"].mean == pytest.approx(np.mean(shuffled), abs=0.005)
 

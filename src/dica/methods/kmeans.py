@@ -2,7 +2,8 @@
 
 Lloyd's algorithm with k-means++ starts on flattened pixels scaled to [0, 1], or on features as they are; the start with
 the least inertia wins. The papers copy the pixels' numbers from earlier work without a recipe; restarts, iterations and
-size are keys, and for sets too large for Lloyd's algorithm `minibatch` takes its stochastic form.
+size are keys, and for sets too large for Lloyd's algorithm `minibatch` takes its stochastic form. `inputs` clusters
+other numbers than raw pixels (`dica.methods.inputs`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from dica.data.splits import DataInfo, splits_of
 from dica.methods.base import Method
+from dica.methods.inputs import Inputs
 from dica.rng import derive_seed
-from dica.views.pixels import resize
 
 PART = 1000  # images at a time: resizing and networks need room
 LEAST_VARIANCE = 1e-12  # collapsed features are all at their centroid: the posterior stays a number
@@ -28,9 +29,9 @@ class KMeans(Method):
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
-        self.represent = self._pixels
         size = params.get("resize", data.image_size)
-        self.register_buffer("centroids", torch.zeros(params["num_clusters"], data.channels * size**2))
+        self.represent = self.inputs = Inputs(data.channels, size, **params.get("inputs", {"map": "pixels"}))
+        self.register_buffer("centroids", torch.zeros(params["num_clusters"], self.inputs.width))
         self.register_buffer("variance", torch.ones(()))
 
     def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
@@ -42,7 +43,11 @@ class KMeans(Method):
     def fit(self, images: dict[str, Tensor], seed: int) -> list[dict[str, float]]:
         """Fit the centroids to the training splits; returns one history row."""
         params = self.params
-        points = torch.cat([self._points(images[name]) for name in splits_of(params["train_split"], self.data)])
+        splits = [images[name] for name in splits_of(params["train_split"], self.data)]
+        if self.represent is self.inputs:
+            points = self.inputs.fit(torch.cat(splits), seed).to(self.centroids)
+        else:
+            points = torch.cat([self._points(split) for split in splits])
         settings = {
             "n_init": params["restarts"],
             "max_iter": params["max_iterations"],
@@ -75,11 +80,6 @@ class KMeans(Method):
         """Return what is clustered, (n, d) on the device of the centroids."""
         parts = (part.to(self.centroids.device) for part in images.split(PART))
         return torch.cat([self.represent(part).to(self.centroids) for part in parts])
-
-    def _pixels(self, images: Tensor) -> Tensor:
-        """Return flattened pixels in [0, 1], (n, C s s)."""
-        size, pixels = self.params.get("resize"), images.float() / 255
-        return (resize(pixels, size) if size else pixels).flatten(1)
 
 
 def build(params: dict, data: DataInfo) -> KMeans:

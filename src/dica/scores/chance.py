@@ -60,7 +60,9 @@ def random_tables(class_sizes: Any, cluster_sizes: Any, draws: int = DRAWS, seed
     """
     classes, clusters = np.asarray(class_sizes, dtype=np.int64), np.asarray(cluster_sizes, dtype=np.int64)
     if classes.sum() != clusters.sum() or min(classes.min(), clusters.min()) < 0:
-        raise UserError(f"sizes: {classes.sum()} images in classes, {clusters.sum()} in clusters; they must be the same")
+        raise UserError(
+            f"sizes: {classes.sum()} images in classes, {clusters.sum()} in clusters; they must be the same"
+        )
     generator = np.random.default_rng(seed)
     tables = np.empty((draws, len(clusters), len(classes)), dtype=np.int64)
     for table in tables:
