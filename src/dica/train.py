@@ -55,6 +55,7 @@ from dica.files import (
     write_json,
     write_npz,
 )
+from dica.losses.common import leading
 from dica.methods.base import Method
 from dica.rng import Rng, derive_seed, generator
 from dica.runs import record
@@ -92,8 +93,10 @@ def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.nd
         arrays[f"{name}_assignment"] = assignment.cpu().numpy().astype(np.int16)
         arrays[f"{name}_confidence"] = confidence.cpu().numpy().astype(np.float16)
         if method.params.get("top5"):
-            best = [method.scores(part.to(images.device)).topk(5).indices for part in parts]
-            arrays[f"{name}_top5"] = torch.cat(best).cpu().numpy().astype(np.int16)
+            scores = torch.cat([method.scores(part.to(images.device)).float() for part in parts])
+            # the assignment comes first, also where scores and probabilities are equal or disagree by rounding
+            best = leading(scores.scatter(1, assignment[:, None], torch.inf), 5)
+            arrays[f"{name}_top5"] = best.cpu().numpy().astype(np.int16)
     arrays |= {f"{name}_judged": mask.cpu().numpy() for name, mask in method.judged().items()}
     return arrays
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
 from dica.data.splits import DataInfo
-from dica.files import UserError
+from dica.files import UserError, write_npz
 from dica.methods import build
 from dica.methods.inputs import MAPS, Inputs
+from dica.scores.metrics import recompute
+from dica.train import predict
 
 PARAMS = {"num_clusters": 3, "train_split": "train", "eval_split": "train", "restarts": 3, "max_iterations": 50}
 
@@ -111,3 +115,18 @@ def test_kmeans_clusters_its_inputs(images) -> None:
     assert method.centroids.shape == (3, 1)
     assert adjusted_rand_score(level, method.predict(pixels).argmax(1)) == 1
     assert method.features(pixels).shape == (90, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_the_five_best_of_equal_images_begin_with_the_assignment(tmp_path) -> None:
+    """1,000 equal images of classes 550 + 9 x 50: all scores are equal, and top-5 accuracy is not below accuracy."""
+    labels = torch.cat([torch.zeros(550), torch.arange(1, 10).repeat_interleave(50)]).long()
+    method = build("kmeans", {**PARAMS, "num_clusters": 10, "top5": True}, DataInfo(1, 8, {"train": 1000}))
+    pixels = torch.full((1000, 1, 8, 8), 77, dtype=torch.uint8)
+    method.fit({"train": pixels}, seed=0)
+    write_npz(tmp_path / "labels.npz", {"train": labels.numpy()})
+    images = SimpleNamespace(splits=["train"], device=torch.device("cpu"), all_of=lambda name: pixels)
+    write_npz(tmp_path / "predictions.npz", predict(method, images, None))
+    found = recompute(tmp_path / "predictions.npz", tmp_path / "labels.npz", "train")["headline"]
+    assert found["acc"] == 0.55
+    assert found["acc_top5"] == pytest.approx(0.75)

@@ -273,3 +273,14 @@ def test_nmi_of_a_perfect_partition_is_one_and_not_more(images: int, average: st
     labels = np.arange(images) % 10
     assert metrics.nmi(labels, (labels + 3) % 10, average) == pytest.approx(1.0)
     assert metrics.nmi(labels, (labels + 3) % 10, average) <= 1.0
+
+
+def test_of_several_best_maps_one_is_taken_by_rule() -> None:
+    """Empty clusters and equal counts leave the map open, and with it all that reads more than its total."""
+    assert metrics.cluster_map([0, 1, 2, 3], [3, 3, 3, 3], 4, 4).tolist() == [0, 1, 2, 3]
+    assert metrics.cluster_map([2, 2, 0], [1, 1, 1], 4, 4).tolist() == [0, 2, 1, 3]
+    assert metrics.cluster_map([0, 1, 0, 1], [0, 0, 1, 1]).tolist() == [0, 1]
+    true, pred = [0, 1, 0, 1, 2], [0, 0, 1, 1, 3]
+    order = [4, 2, 0, 3, 1]
+    shuffled = [[values[place] for place in order] for values in (true, pred)]
+    assert metrics.cluster_map(*shuffled).tolist() == metrics.cluster_map(true, pred).tolist()

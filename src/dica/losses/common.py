@@ -63,3 +63,26 @@ def plogp(p: Tensor) -> Tensor:
 def entropy(p: Tensor, dim: int = -1) -> Tensor:
     """Return the entropy -sum p log p (natural logarithm) along `dim`."""
     return -plogp(p).sum(dim)
+
+
+def leading(values: Tensor, count: int) -> Tensor:
+    """Return the columns of the `count` largest values of each row, the largest first; of equal ones the lowest column.
+
+    (`topk` alone leaves the order of equal values to the device.)
+
+    Parameters
+    ----------
+    values
+        (n, m) floats without NaN; half precision and float32 are exact, others are sorted.
+
+    Examples
+    --------
+    >>> leading(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3).tolist()
+    [[1, 2, 3]]
+    """
+    if values.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return values.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    bits = (values.float() + 0.0).view(torch.int32).long()  # + 0.0: the negative zero is not smaller
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the floats
+    columns = torch.arange(values.shape[1], device=values.device)
+    return ((rising << 32) - columns).topk(count, dim=1).indices

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dica.data.splits import DataInfo
 from dica.files import UserError
-from dica.losses.common import l2_normalise
+from dica.losses.common import l2_normalise, leading
 from dica.methods.base import Batch, Method
 from dica.methods.crlc import CRLC
 from dica.networks.backbones import load_state
@@ -86,7 +86,7 @@ def nearest_neighbours(features: Tensor, count: int) -> Tensor:
     for start in range(0, len(unit), PART):
         similarity = unit[start : start + PART] @ unit.T
         similarity.diagonal(start).fill_(-torch.inf)  # the rows themselves
-        found.append(similarity.topk(count, dim=1).indices)
+        found.append(leading(similarity, count))
     return torch.cat(found)
 
 

@@ -81,7 +81,7 @@ class Inputs(nn.Module):
         self.register_buffer("matrix", torch.zeros(width, components) if reduced else torch.zeros(len(self.center)))
 
     def fit(self, images: Tensor, seed: int) -> Tensor:
-        """Draw and fit what there is to draw and fit; return the points (n, width) of uint8 images (n, C, h, w)."""
+        """Draw and fit what there is to draw and fit on uint8 images (n, C, h, w); return their points (n, width)."""
         if len(self.filters):
             drawn = torch.randn(self.filters.shape, generator=generator(seed, "filters"))
             self.filters.copy_(drawn / drawn.flatten(1).norm(dim=1)[:, None, None, None])

@@ -8,6 +8,7 @@ other numbers than raw pixels (`dica.methods.inputs`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -30,13 +31,14 @@ class KMeans(Method):
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         size = params.get("resize", data.image_size)
-        self.represent = self.inputs = Inputs(data.channels, size, **params.get("inputs", {"map": "pixels"}))
+        self.inputs = Inputs(data.channels, size, **params.get("inputs", {"map": "pixels"}))
+        self.of_source: Callable[[Tensor], Tensor] | None = None
         self.register_buffer("centroids", torch.zeros(params["num_clusters"], self.inputs.width))
         self.register_buffer("variance", torch.ones(()))
 
     def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
         """Cluster what `source` says of the images, instead of their pixels."""
-        self.represent = partial(source.features, layer=self.params.get("layer", "backbone"))
+        self.of_source = partial(source.features, layer=self.params.get("layer", "backbone"))
         size = self._points(images["train"][:2]).shape[1]
         self.centroids = self.centroids.new_zeros(self.params["num_clusters"], size)
 
@@ -44,10 +46,9 @@ class KMeans(Method):
         """Fit the centroids to the training splits; returns one history row."""
         params = self.params
         splits = [images[name] for name in splits_of(params["train_split"], self.data)]
-        if self.represent is self.inputs:
-            points = self.inputs.fit(torch.cat(splits), seed).to(self.centroids)
-        else:
-            points = torch.cat([self._points(split) for split in splits])
+        if self.of_source is None:
+            self.inputs.fit(torch.cat(splits), seed)
+        points = torch.cat([self._points(split) for split in splits])
         settings = {
             "n_init": params["restarts"],
             "max_iter": params["max_iterations"],
@@ -79,7 +80,8 @@ class KMeans(Method):
     def _points(self, images: Tensor) -> Tensor:
         """Return what is clustered, (n, d) on the device of the centroids."""
         parts = (part.to(self.centroids.device) for part in images.split(PART))
-        return torch.cat([self.represent(part).to(self.centroids) for part in parts])
+        represent = self.of_source or self.inputs
+        return torch.cat([represent(part).to(self.centroids) for part in parts])
 
 
 def build(params: dict, data: DataInfo) -> KMeans:

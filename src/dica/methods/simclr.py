@@ -38,7 +38,7 @@ class FeatureMethod(Method):
         self.rl_head = ProjectionHead(features, (params["head_hidden"],), params["projection_size"])
         init_weights(self.rl_head, network["init"])
         self.clusters = KMeans({**params, "train_split": params["train_split"].removesuffix("+unlabeled")}, data)
-        self.clusters.represent = self.features
+        self.clusters.of_source = self.features
         self.clusters.centroids = torch.zeros(params["num_clusters"], features)
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:

@@ -62,7 +62,11 @@ def contingency(y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: in
 
 
 def cluster_map(y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: int = 0) -> np.ndarray:
-    """Return the class (or -1) of every cluster under the best one-to-one map (Hungarian algorithm)."""
+    """Return the class (or -1) of every cluster under the best one-to-one map (Hungarian algorithm).
+
+    Several maps may be the best; what reads more than their total (top-5 accuracy, confusions) takes the one that
+    scipy's solver finds for the counts with clusters as rows. It is a function of the counts alone.
+    """
     table = contingency(y_true, y_pred, num_classes, num_clusters)
     clusters, classes = linear_sum_assignment(table, maximize=True)
     mapping = np.full(table.shape[0], -1, dtype=np.int64)
