@@ -1,4 +1,4 @@
-"""Losses of the baselines against the reference vectors and worked examples, whose numbers are printed to 6 decimals."""
+"""Losses of the baselines against the reference vectors, and against worked examples printed to 6 decimals."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Losses of IDFD: Tao, Takagi and Nakata, Clustering-friendly Representation Learning via Instance Discrimination and
 Feature Decorrelation, ICLR 2021.
 
-Instance discrimination over all images, not a sample of them (`instance_discrimination`), decorrelation of the features,
-whose columns are divided by their length but not centred (`feature_decorrelation`), and their sum (`idfd_loss`).
+Instance discrimination over all images, not a sample of them (`instance_discrimination`), decorrelation of the
+features, whose columns are divided by their length but not centred (`feature_decorrelation`), and their sum
+(`idfd_loss`).
 """
 
 from __future__ import annotations

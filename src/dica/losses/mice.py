@@ -1,8 +1,8 @@
 """Loss of MiCE: Tsai, Li and Zhu, Mixture of Contrastive Experts for Unsupervised Image Clustering, ICLR 2021.
 
-A gate (`gate`), experts (`expert_scores`) and their mixture (`mice_loss`). With the exact posterior the evidence lower bound of the
-paper is tight, so that the loss is -log of the mixture: each image by the experts' probabilities of finding its own
-embedding among those of the queue, weighed by the gate.
+A gate (`gate`), experts (`expert_scores`) and their mixture (`mice_loss`). With the exact posterior the evidence lower
+bound of the paper is tight, so that the loss is -log of the mixture: each image by the experts' probabilities of
+finding its own embedding among those of the queue, weighed by the gate.
 """
 
 from __future__ import annotations

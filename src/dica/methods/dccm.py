@@ -25,9 +25,6 @@ Deviations and readings, each a key of params/dccm.yaml:
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,10 +35,9 @@ from torch.nn import functional as F
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.losses.dccm import Pairs, Targets, dccm_loss, mutual_information_loss, select_pairs, targets
-from dica.methods.base import Batch, Method, pick
-from dica.rng import Rng
-
-BN_MOMENTUM = 0.1
+from dica.methods.base import Batch, Method
+from dica.methods.outer_batches import OuterBatchMethod
+from dica.networks.plain import BN_MOMENTUM, initialise, plain_layer
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ class Network(nn.Module):
         self.stages = nn.ModuleList()
         channels, self.shallow_size = in_channels, 0
         for index, layer in enumerate(spec.layers):
-            self.stages.append(_stage(channels, *layer))
+            self.stages.append(plain_layer(channels, *layer))
             channels = layer[2] if layer[0] == "conv" else channels
             self.shallow_size = channels if index == self.tap else self.shallow_size
         self.hidden = nn.Linear(channels, spec.hidden)
@@ -133,7 +129,7 @@ class Network(nn.Module):
         self.output = nn.Linear(spec.hidden, num_clusters)
         self.output_bn = nn.BatchNorm1d(num_clusters, momentum=BN_MOMENTUM) if final_bn else nn.Identity()
         self.deep_size = spec.hidden if mi_layers == "paper" else num_clusters
-        _initialise(self)
+        initialise(self)
 
     def forward(self, images: Tensor) -> Features:
         """Map (n, c, s, s) to logits and the two layers of the mutual-information term."""
@@ -166,27 +162,6 @@ class Network(nn.Module):
             )
 
 
-def _stage(channels: int, kind: str, kernel: int, out: int = 0) -> nn.Module:
-    if kind == "max":
-        return nn.MaxPool2d(kernel)
-    if kind == "avg":
-        return nn.AvgPool2d(kernel)
-    return nn.Sequential(
-        nn.Conv2d(channels, out, kernel), nn.BatchNorm2d(out, momentum=BN_MOMENTUM), nn.ReLU(inplace=True)
-    )
-
-
-def _initialise(module: nn.Module) -> None:
-    """Convolutions: Kaiming normal over fan-in, zero bias. Linear layers: identity, so no cluster starts at random."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
-        elif isinstance(part, nn.Linear):
-            nn.init.eye_(part.weight)
-        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
-
-
 class Discriminator(nn.Module):
     """T(d, s): d repeated at each position of s, then 1x1 convolutions to `width`, `width` and 1, without biases."""
 
@@ -196,7 +171,7 @@ class Discriminator(nn.Module):
         self.first = nn.Conv2d(deep_size + shallow_size, width, 1, bias=False)
         self.second = nn.Conv2d(width, width, 1, bias=False)
         self.third = nn.Conv2d(width, 1, 1, bias=False)
-        _initialise(self)
+        initialise(self)
 
     def forward(self, deep: Tensor, shallow: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Score the positive and the negative pairs of n images.
@@ -219,11 +194,12 @@ class Discriminator(nn.Module):
         return scores[: 2 * n], scores[2 * n :].unflatten(0, (n, r))
 
 
-class DCCM(Method):
+class DCCM(OuterBatchMethod):
     """Supervision of a network by its own confident pairs and labels, renewed at every outer batch."""
 
     layers = ("backbone", "embedding", "conv")  # the first two are the same: the first linear layer, Y(64)
     replayable = True
+    pairwise = ("s", "W")
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
@@ -251,27 +227,8 @@ class DCCM(Method):
         """Return the convolutions, and the discriminator if there is one."""
         return [part for part in self.children() if isinstance(part, Network | Discriminator)]
 
-    def split(self, batch: Batch) -> Iterator[Batch]:
-        """Yield one batch a gradient step, with the targets of its images as the outer batch sees them."""
-        if len(batch.images) < 2:
-            return  # the last batch of an unlucky count: one image has no batch statistics
-        given = self._targets(batch)
-        count = 0
-        for number in range(self.params["inner_passes"]):
-            order = torch.randperm(
-                len(batch.images), generator=batch.rng(f"inner order/{number}"), device=batch.images.device
-            )
-            for index, rows in enumerate(_full_batches(order, self.params["inner_batch"])):
-                inner = dataclasses.replace(
-                    batch, images=batch.images[rows], indices=batch.indices[rows], extra=_slice(given, rows)
-                )
-                for copy in range(self.params["augmentations_per_batch"]):
-                    rng = _within(batch.rng, f"{number}/{index}/{copy}")
-                    yield dataclasses.replace(inner, step=batch.step + count, rng=rng)
-                    count += 1
-
-    @torch.no_grad()
-    def _targets(self, batch: Batch) -> Targets:
+    def targets(self, batch: Batch) -> Targets:
+        """Return pseudo-graph and pseudo-labels (Eq. 2, 7, 8)."""
         if self.params["terms"] == "MI":
             probs = self.given_probs[batch.indices]
         else:
@@ -322,24 +279,6 @@ class DCCM(Method):
         keep_pos = torch.cat([torch.ones_like(pairs.positive_keep), pairs.positive_keep])
         return {"t_pos": t_pos, "t_neg": t_neg, "keep_pos": keep_pos, "keep_neg": pairs.negative_keep}
 
-    @torch.no_grad()
-    def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
-        """With `bn_eval: batch`, average the batch statistics over shuffled batches of the images to predict."""
-        if self.params["bn_eval"] == "running":
-            return
-        norms = [part for part in self.network.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches that follow
-        self.network.train()
-        pixels = torch.cat([images[split] for split in splits_of(self.params["eval_split"], self.data)])
-        draw = rng("bn_eval")
-        order = torch.randperm(len(pixels), generator=draw, device=draw.device)
-        for rows in order.tensor_split(math.ceil(len(order) / self.params["batch_size"])):
-            self.network(self.test_view(pick(pixels, rows)))
-        for norm in norms:
-            norm.momentum = BN_MOMENTUM
-
     def predict(self, images: Tensor) -> Tensor:
         """Return the softmax outputs for the test view, (n, K)."""
         return torch.softmax(self.network(self.test_view(images)).logits, dim=1)
@@ -358,23 +297,6 @@ def _check(params: dict) -> None:
         raise UserError("dccm: terms MI takes its pseudo-graph from a source, and no other terms take one")
     if params["pair_mode"] == "code" and params["pairs"] != "V1":
         raise UserError(f"dccm: pair_mode code exists for pairs V1 only, not {params['pairs']}")
-
-
-def _full_batches(order: Tensor, size: int) -> list[Tensor]:
-    """Cut `order` into batches, without the incomplete last one unless it is the only one (code)."""
-    batches = list(order.split(size))
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) < size else batches
-
-
-def _slice(given: Targets, rows: Tensor) -> dict[str, Tensor]:
-    """Return the targets of some images of the outer batch, by name."""
-    square = (rows[:, None], rows)
-    return {name: value[square] if value.dim() == 2 else value[rows] for name, value in given._asdict().items()}
-
-
-def _within(rng: Rng, position: str) -> Rng:
-    """Return `rng` for one inner step: equal purposes of different steps draw different numbers."""
-    return lambda purpose: rng(f"{purpose}/{position}")
 
 
 def build(params: dict, data: DataInfo) -> DCCM:
