@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dica.cli import completion
+from dica.cli import completion, data
 from dica.cli.runs import ARCHIVE, AsJson, Profile, compare, console, estimate, evaluate, status
 from dica.files import UserError, project_root
 from dica.validation import hint
@@ -173,6 +173,7 @@ for command in (status, compare, estimate, evaluate):
 
 deposits = typer.Typer(help="Build or check the deposit: one file with all that an auditor needs.")
 app.add_typer(deposits, name="deposit")
+app.add_typer(data.app, name="data")
 
 
 @deposits.command("build")
