@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import archives
-from dica.data.archives import archive_members, archive_names
+from dica.data.archives import archive_members, archive_names, tar_members
 from dica.files import UserError
 
 
@@ -109,3 +109,33 @@ def test_something_else_is_not_an_archive(tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(b"<html>not found</html>")
     with pytest.raises(UserError, match=r"x\.tar\.gz: damaged"):
         archive_names(tmp_path / "x.tar.gz")
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w"])
+def test_a_member_that_claims_more_than_any_archive_holds_is_refused_at_once(tmp_path, mode):
+    path = archives.write_tar(tmp_path / "x.tar", {"a.png": b"1"}, mode)
+    with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as tar:
+        claims = tarfile.TarInfo("huge.png")
+        claims.size = 10**14
+        tar.fileobj.write(claims.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(UserError, match=r"huge\.png' claims 100000000000000 bytes; refused"):
+        archive_names(path)
+
+
+@pytest.mark.parametrize("mode", ["r|*", "r:"])
+def test_extended_headers_are_not_held_in_memory_however_long_they_are(tmp_path, mode):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a.png")
+        info.pax_headers = {"comment": "x" * 3 * 2**20}
+        tar.addfile(info)
+    with pytest.raises(UserError, match="the headers of a member have more than"):
+        [member.name for member in tar_members(path, "x.tar", mode)]
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2", "w"])
+def test_members_longer_than_the_bound_on_headers_are_read_and_passed_over(tmp_path, mode):
+    large = bytes(3 * 2**20)
+    path = archives.write_tar(tmp_path / "x.tar", {"a.png": large, "b.png": b"b", "c.png": large}, mode)
+    assert archive_names(path) == ["a.png", "b.png", "c.png"]
+    assert [len(member.read()) for member in archive_members(path)] == [3 * 2**20, 1, 3 * 2**20]

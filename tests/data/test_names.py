@@ -13,7 +13,8 @@ from dica.data.prepare import prepare, verify
 from dica.data.prepared import image_names, open_split
 from dica.files import IntegrityError, UserError
 
-PIXELS = {name: images(1, 6, 6, seed)[0] for seed, name in enumerate(["a", "b", "c", "d"])}
+FLAT = {"prepare": {"labels": "none"}}
+PIXELS = {name: images(1, 6, 6, seed)[0] for seed, name in enumerate(["a", "b", "c", "d", "e"])}
 
 
 def folder_project(root: Path, names: dict[str, str], splits: dict[str, int], **more) -> Path:
@@ -27,8 +28,14 @@ def folder_project(root: Path, names: dict[str, str], splits: dict[str, int], **
 
 
 def test_each_stored_row_has_the_name_of_its_own_file(tmp_path):
-    layout = {"a": "train/cat/ü 2.png", "b": "train/cat/1.png", "c": "train/dog/0.png", "d": "test/dog/=1+1.png"}
-    root = folder_project(tmp_path, layout, {"train": 3, "test": 1})
+    layout = {
+        "a": "train/cat/ü 2.png",
+        "b": "train/cat/1.png",
+        "c": "train/dog/0.png",
+        "d": "test/dog/=1+1.png",
+        "e": "test/cat/1.png",
+    }
+    root = folder_project(tmp_path, layout, {"train": 3, "test": 2})
     manifest = prepare("mini", root)
     stored = {}
     for split in ("train", "test"):
@@ -50,14 +57,14 @@ def test_names_follow_when_only_the_first_of_each_class_are_kept(tmp_path):
 
 
 def test_other_names_for_the_same_pixels_give_the_same_fingerprint(tmp_path):
-    first = prepare("mini", folder_project(tmp_path / "1", {"a": "1.png", "b": "2.png"}, {"train": 2}))
-    second = prepare("mini", folder_project(tmp_path / "2", {"a": "x.png", "b": "y.png"}, {"train": 2}))
+    first = prepare("mini", folder_project(tmp_path / "1", {"a": "1.png", "b": "2.png"}, {"train": 2}, **FLAT))
+    second = prepare("mini", folder_project(tmp_path / "2", {"a": "x.png", "b": "y.png"}, {"train": 2}, **FLAT))
     assert first["fingerprint"] == second["fingerprint"]
     assert first["names"] != second["names"]
 
 
 def test_changed_or_missing_names_are_noticed(tmp_path):
-    root = folder_project(tmp_path, {"a": "1.png", "b": "2.png"}, {"train": 2})
+    root = folder_project(tmp_path, {"a": "1.png", "b": "2.png"}, {"train": 2}, **FLAT)
     prepare("mini", root)
     path = root / "data/prepared/mini/names.json"
     for damage in (lambda: path.write_text(path.read_text().replace("1", "3")), path.unlink):

@@ -345,7 +345,9 @@ def test_a_folder_without_fingerprint_has_no_identity_until_one_is_declared(home
     folder.mkdir()
     for number in range(2):
         (folder / f"{number}.png").write_bytes(archives.encode(images(1, 6, 6, number)[0]))
-    one = entry("folder", [{"format": "folder", "folder": "data/raw/photos"}], {"train": 2}, 6)
+    one = entry(
+        "folder", [{"format": "folder", "folder": "data/raw/photos"}], {"train": 2}, 6, prepare={"labels": "none"}
+    )
     project(home, mini=one)
     with pytest.raises(UserError, match="fingerprint mini"):
         catalog.data_id(catalog.entry(home, "mini"))

@@ -11,7 +11,7 @@ import pytest
 
 import archives
 from archives import encode, entry, images, project, source
-from dica.data import cifar, folder
+from dica.data import cifar, layout
 from dica.data.archives import archive_members
 from dica.data.images import Recipe, decode
 from dica.data.prepare import prepare
@@ -293,7 +293,8 @@ def test_folder_tar_and_zip_of_the_same_images_are_the_same_data_set(home):
     [
         (["b/1.png", "a/2.png"], {("train", "a", "a/2.png"), ("train", "b", "b/1.png")}),
         (["2.png", "1.png"], {("train", None, "1.png"), ("train", None, "2.png")}),
-        (["top/2.png"], {("train", None, "top/2.png")}),
+        (["top/2.png"], {("train", "top", "top/2.png")}),
+        (["top/c/2.png"], {("train", "c", "top/c/2.png")}),
         (["train/1.png"], {("train", None, "train/1.png")}),
         (
             ["x/train/c/1.png", "x/unlabeled/c/2.png"],
@@ -302,7 +303,7 @@ def test_folder_tar_and_zip_of_the_same_images_are_the_same_data_set(home):
     ],
 )
 def test_layouts_of_folders(names, expected):
-    assert set(map(tuple, folder.arrange(names, "x"))) == expected
+    assert set(map(tuple, layout.arrange(names, "x"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -310,11 +311,13 @@ def test_layouts_of_folders(names, expected):
 )
 def test_layouts_that_mean_nothing_are_refused(names, message):
     with pytest.raises(UserError, match=message):
-        folder.arrange(names, "x")
+        layout.arrange(names, "x")
 
 
 def test_a_flat_folder_has_no_labels(home):
-    one = folder_entry(write_files(home / "flat", files_of(["2.png", "1.png"])), {"train": 2})
+    one = folder_entry(
+        write_files(home / "flat", files_of(["2.png", "1.png"])), {"train": 2}, prepare={"labels": "none"}
+    )
     manifest = prepare("flat", project(home, flat=one))
     assert labels(home, "flat", "all").tolist() == [-1, -1]
     assert manifest["classes"] == []

@@ -6,7 +6,9 @@ becomes a path on disk, and an archive that holds an absolute name, `..`, a link
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import lzma
 import stat
 import tarfile
@@ -19,6 +21,23 @@ from typing import BinaryIO, NamedTuple
 from dica.files import UserError
 
 IMAGE_LIMIT = 64 * 2**20  # bytes of one compressed image; the largest of ILSVRC-2012 has 16 MB
+MEMBER_LIMIT = 16 * 2**30  # bytes that a member may claim; tarfile passes over one in steps, past the archive's end too
+HEADER_LIMIT = (
+    2**20
+)  # bytes between two members: tarfile holds extended headers in memory, however long they claim to be
+FOREIGN = {  # containers that are told by their first bytes and not read
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"LZIP": "lzip",
+    b"\x1f\x9d": "compress (.Z)",
+    b"MSCF": "cabinet",
+    b"\x89HDF": "HDF5",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"hsqs": "squashfs",
+}
 
 
 class Member(NamedTuple):
@@ -45,15 +64,21 @@ class Member(NamedTuple):
 
 
 def checked_name(name: str, archive: str) -> str:
-    """Return a member's name without a leading `./`, or raise a UserError if it points outside the archive."""
+    """Return a member's name with `/` between folders and no leading `./`.
+
+    Raises
+    ------
+    UserError
+        If it points outside the archive or is not UTF-8.
+    """
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(f"{archive}: member {name!a} has a name that is not UTF-8; refused") from None
-    parts = name.replace("\\", "/").split("/")
+    parts = name.replace("\\", "/").split("/")  # archives made on Windows separate folders by backslashes
     if name.startswith(("/", "\\")) or ".." in parts or "\0" in name:
         raise UserError(f"{archive}: member {name!r} points outside the archive; refused")
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 @contextlib.contextmanager
@@ -61,7 +86,7 @@ def damage_reported(archive: str) -> Iterator[None]:
     """Turn the many errors of damaged archives into one UserError."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
         raise UserError(f"{archive}: damaged or not an archive of the expected kind ({error})") from None
     except RuntimeError as error:  # what zipfile raises for an encrypted member
         raise UserError(f"{archive}: cannot be read ({error})") from None
@@ -84,11 +109,19 @@ def tar_members(source: Path | BinaryIO, archive: str, mode: str = "r|*") -> Ite
     UserError
         At a member that is a link or a device or points outside, that comes twice, or if the archive is damaged.
     """
-    arguments = {"name": source} if isinstance(source, Path) else {"fileobj": source}
     seen: set[str] = set()
-    with damage_reported(archive), tarfile.open(mode=mode, **arguments) as tar:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(damage_reported(archive))
+        if isinstance(source, Path):
+            refuse_foreign(source)
+            source = stack.enter_context(open(source, "rb"))
+        reader = _Bounded(_decompressed(source, mode), archive, mode == "r|*")
+        tar = stack.enter_context(tarfile.open(mode="r|" if mode == "r|*" else mode, fileobj=reader))
         for info in tar:
             name = checked_name(info.name, archive)
+            if info.size > MEMBER_LIMIT:
+                raise UserError(f"{archive}: member {name!r} claims {info.size} bytes; refused")
+            reader.allow(info.size)
             if info.isdir():
                 continue
             if not info.isreg() or info.issparse():
@@ -97,6 +130,59 @@ def tar_members(source: Path | BinaryIO, archive: str, mode: str = "r|*") -> Ite
                 raise UserError(f"{archive}: member {name!r} is there twice; refused")
             seen.add(name)
             yield Member(name, info.size, tar.extractfile(info), archive)
+
+
+class _Bounded:
+    """An open tar of which may be read the bytes of the members and, between them, `HEADER_LIMIT` of headers.
+
+    Where the reader goes forward only, this holds for all reads up to the next member; where it seeks, for each one.
+    """
+
+    def __init__(self, stream: BinaryIO, archive: str, forward: bool) -> None:
+        self.stream, self.archive, self.forward = stream, archive, forward
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+        self.left = 0
+        self.allow(0)
+
+    def allow(self, size: int) -> None:
+        """Let the next member's bytes, and the headers after it, be read."""
+        self.left = size + HEADER_LIMIT
+
+    def read(self, size: int) -> bytes:
+        if size > self.left:
+            raise UserError(f"{self.archive}: the headers of a member have more than {HEADER_LIMIT} bytes; refused")
+        data = self.stream.read(size)
+        if self.forward:
+            self.left -= len(data)
+        return data
+
+
+def _decompressed(source: BinaryIO, mode: str) -> BinaryIO:
+    """Open what is inside the compression, told by its first bytes; tarfile's own way knows no bounds."""
+    if mode != "r|*":
+        return source
+    start = source.read(6)
+    source.seek(0)
+    for magic, opened in (
+        (b"\x1f\x8b", gzip.open),
+        (b"BZh", bz2.open),
+        (b"\xfd7zXZ", lzma.open),
+        (b"\x5d\0\0", lzma.open),
+    ):
+        if start.startswith(magic):
+            return opened(source)
+    return source
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise a UserError that says what a file is if it is a container of a known kind that is not read."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    for magic, kind in FOREIGN.items():
+        if start.startswith(magic):
+            raise UserError(
+                f"{path.name}: is a {kind} archive, which is not read; unpack it or pack it again as tar.xz"
+            )
 
 
 def zip_members(path: Path, archive: str, wanted: set[str] | None = None) -> Iterator[Member]:
@@ -118,7 +204,7 @@ def _zip_files(file: zipfile.ZipFile, archive: str) -> dict[str, zipfile.ZipInfo
     infos: dict[str, zipfile.ZipInfo] = {}
     for info in file.infolist():
         name = checked_name(info.filename, archive)
-        if info.is_dir():
+        if info.is_dir() or info.filename.endswith("\\"):
             continue
         kind = stat.S_IFMT(info.external_attr >> 16)  # 0 when the archive was made where modes are unknown
         if kind not in (0, stat.S_IFREG):

@@ -26,6 +26,8 @@ class Content:
     `counts` is known before the first image is decoded. `labels` holds one (n,) int16 array per split, -1 where there
     is no label; a reader that streams may fill it while `blocks` is consumed, so read it afterwards. `names` holds the
     file of each row where images are files: those who look at clusters want it, and it is no part of the content.
+    `left_out` lists, by split, the files that were declared to be skipped when they cannot be read; their digests are
+    part of the content's identity.
     """
 
     classes: list[str]
@@ -34,6 +36,7 @@ class Content:
     blocks: Iterable[Block]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
 
 def whole(split: str, images: np.ndarray, start: int = 0) -> Block:

@@ -1,37 +1,23 @@
-"""Any folder, tar or zip of images: classes from sub-folders, or none.
+"""Any folder, tar or zip of images; `layout` says what the folders in it mean.
 
-    train/<class>/a.jpg, test/<class>/b.jpg     two labelled splits
-    <class>/a.jpg                               one labelled split, `train`
-    a.jpg                                       one split without labels, `train`
-
-Splits are called train, test and unlabeled; one wrapping folder around them is skipped. The order is that of the sorted
-names, whatever the archive's own order, so a folder and an archive of it give the same arrays.
+The order is that of the sorted names, whatever the archive's own order, so a folder and an archive of it give the same
+arrays.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from dica.data.archives import IMAGE_LIMIT, archive_members, archive_names
 from dica.data.decoded import Block, Content, names_in_order
-from dica.data.images import Encoded, Recipe, decode_all
-from dica.files import UserError
-
-SPLITS = ("train", "test", "unlabeled")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-
-
-class Place(NamedTuple):
-    """Where an image belongs: its split, class (None without labels) and name."""
-
-    split: str
-    label: str | None
-    name: str
+from dica.data.images import Encoded, Recipe, decode_all, decoded
+from dica.data.layout import Place, arrange, class_names, is_image
+from dica.files import UserError, sha256_bytes
 
 
 def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
@@ -40,7 +26,8 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
     Parameters
     ----------
     entry
-        The data set's entry: `image_size`, and `prepare.size` / `prepare.mode` if images are to be resized.
+        The data set's entry: `image_size`, and under `prepare` how images are resized, what the folders mean
+        (`layout`), `links: follow` for linked folders and `skip_unreadable: true` for damaged images.
     form
         `archive` or `folder`.
     files
@@ -49,12 +36,20 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
     Raises
     ------
     UserError
-        If there is no image, the layout is mixed, images differ in size and none is declared, or some are unreadable.
+        If there is no image, the layout is ambiguous, images differ in size and none is declared, or some are
+        unreadable and not to be left out.
     """
     (path,) = files.values()
-    names = list(_folder_names(path)) if form == "folder" else _archive_names(path)
-    places = sorted(arrange(names, path.name), key=lambda place: (place.split, place.label or "", place.name))
-    classes = sorted({place.label for place in places if place.label is not None})
+    prepare = entry["prepare"]
+    if form == "folder":
+        names = list(_folder_names(path, prepare.get("links") == "follow"))
+    else:
+        names = [name for name in archive_names(path) if is_image(name)]
+    places = arrange(names, path.name, prepare)
+    left_out = _unreadable(path, form, places, entry) if prepare.get("skip_unreadable") else {}
+    bad = {record["name"] for records in left_out.values() for record in records}
+    places = [place for place in places if place.name not in bad]
+    classes = class_names(places, prepare)
     number_of = {name: number for number, name in enumerate(classes)}
     labels: dict[str, list[int]] = {}
     targets: dict[str, tuple[str, int]] = {}
@@ -69,81 +64,85 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
         blocks=_blocks(path, form, targets, entry),
         labels={split: np.array(values, np.int16) for split, values in labels.items()},
         names=names_in_order(targets),
+        left_out=left_out,
     )
 
 
-def arrange(names: list[str], where: str) -> list[Place]:
-    """Sort image names (with `/`) into splits and classes, as the module text says."""
-    paths = {name: name.split("/") for name in names}
-    if not paths:
-        raise UserError(f"{where}: no image found (looked for {', '.join(SUFFIXES)})")
-    depth = 0
-    while _wrapper(paths.values(), depth):
-        depth += 1
-    tops = {parts[depth] for parts in paths.values() if len(parts) > depth + 1}
-    flat = any(len(parts) == depth + 1 for parts in paths.values())
-    if not flat and tops <= set(SPLITS):
-        by_split = {split: [n for n, p in paths.items() if p[depth] == split] for split in tops}
-        return [place for split in by_split for place in _split_places(split, by_split[split], paths, depth + 1, where)]
-    return _split_places("train", list(paths), paths, depth, where)
-
-
-def _wrapper(paths: Any, depth: int) -> bool:
-    """Whether all names share one folder at `depth` that is not a split: then it carries no meaning."""
-    heads = {parts[depth] if len(parts) > depth + 1 else None for parts in paths}
-    return len(heads) == 1 and not heads & {None, *SPLITS}
-
-
-def _split_places(split: str, names: list[str], paths: dict[str, list[str]], depth: int, where: str) -> list[Place]:
-    nested = [name for name in names if len(paths[name]) > depth + 1]
-    if nested and len(nested) != len(names):
-        loose = next(name for name in names if len(paths[name]) == depth + 1)
-        raise UserError(f"{where}: {split} has images inside class folders and outside ({loose!r}); use one way")
-    labelled = bool(nested) and split != "unlabeled"
-    return [Place(split, paths[name][depth] if labelled else None, name) for name in names]
-
-
-def _is_image(name: str) -> bool:
-    """Hidden files are what systems leave behind (`._a.jpg`, `.DS_Store`), not images."""
-    return name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
-
-
-def _archive_names(path: Path) -> list[str]:
-    return [name for name in archive_names(path) if _is_image(name)]
-
-
-def _folder_names(path: Path) -> Iterator[str]:
+def _folder_names(path: Path, follow: bool) -> Iterator[str]:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
-    for folder, _, files in os.walk(path):
+    for folder, below, files in os.walk(path, followlinks=follow, onerror=_raise):
+        _check_links(path, Path(folder), below, follow)
         for file in files:
             name = (Path(folder) / file).relative_to(path).as_posix()
-            if not _is_image(name):
+            if not is_image(name):
                 continue
             try:
                 name.encode("utf-8")
             except UnicodeEncodeError:
                 raise UserError(f"{path}: the name {name!a} is not UTF-8; rename it") from None
+            if "\\" in name:
+                raise UserError(
+                    f"{path}: the name {name!r} has a backslash, which separates folders in archives made on Windows; "
+                    f"declare the archive itself as the source, or rename the file"
+                )
             yield name
 
 
+def _raise(error: OSError) -> None:
+    """Stop at a folder that cannot be listed: `os.walk` by itself would leave its images out and say nothing."""
+    raise error
+
+
+def _check_links(path: Path, folder: Path, below: list[str], follow: bool) -> None:
+    for name in below:
+        if not (folder / name).is_symlink():
+            continue
+        place = (folder / name).relative_to(path)
+        if not follow:
+            raise UserError(
+                f"{path}: {str(place)!r} is a link to a folder, of which DVC and Git keep no image; copy the folder, "
+                f"or declare `prepare: {{links: follow}}` to read what the link leads to"
+            )
+        if folder.resolve().is_relative_to((folder / name).resolve()):
+            raise UserError(f"{path}: {str(place)!r} is a link to a folder that it lies in; remove it")
+
+
+def _unreadable(path: Path, form: str, places: list[Place], entry: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """Return, by split, the images that cannot be decoded: the name, the digest of the file, and why."""
+    split_of = {place.name: place.split for place in places}
+    items = (Encoded(split_of[name], 0, name, data) for name, data in _contents(path, form, split_of))
+    found: dict[str, list[dict[str, str]]] = {}
+    for item, result in decoded(items, _recipe(entry)):
+        if isinstance(result, str):
+            record = {"name": item.name, "sha256": sha256_bytes(item.data), "why": result}
+            found.setdefault(item.split, []).append(record)
+    return {split: sorted(records, key=lambda record: record["name"]) for split, records in found.items()}
+
+
+def _recipe(entry: dict[str, Any]) -> Recipe:
+    return Recipe(entry["prepare"].get("size"), entry["prepare"].get("mode"), upright=True)
+
+
 def _blocks(path: Path, form: str, targets: dict[str, tuple[str, int]], entry: dict[str, Any]) -> Iterator[Block]:
-    prepare = entry.get("prepare", {})
-    recipe = Recipe(prepare.get("size"), prepare.get("mode"), upright=True)
-    contents = _folder_bytes(path, targets) if form == "folder" else _archive_bytes(path, targets)
-    items = (Encoded(*targets[name], name, data) for name, data in contents)
-    for split, rows, images in decode_all(items, recipe, entry["image_size"], entry["name"]):
+    items = (Encoded(*targets[name], name, data) for name, data in _contents(path, form, targets))
+    advice = "mend or remove them, or declare `prepare: {skip_unreadable: true}` to leave them out"
+    for split, rows, images in decode_all(items, _recipe(entry), entry["image_size"], entry["name"], advice):
         yield Block(split, rows, images)
 
 
-def _archive_bytes(path: Path, targets: dict[str, tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
+def _contents(path: Path, form: str, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    return _folder_bytes(path, names) if form == "folder" else _archive_bytes(path, names)
+
+
+def _archive_bytes(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
     for member in archive_members(path):
-        if member.name in targets:
+        if member.name in names:
             yield member.name, member.read()
 
 
-def _folder_bytes(path: Path, targets: dict[str, tuple[str, int]]) -> Iterator[tuple[str, bytes]]:
-    for name in targets:
+def _folder_bytes(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    for name in names:
         file = path / name
         if not file.is_file():  # a broken link, a fifo
             raise UserError(f"{path}: {name!r} is not a plain file")

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dica.files import UserError
 
-PIXEL_LIMIT = 64_000_000  # a decoded image above this is refused: a small file can claim to be enormous
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "WEBP",
+    "PPM",
+)  # told by content; Pillow opens others with outside programs
+PIXEL_LIMIT = 64_000_000  # an image that has or needs more on its way is refused: a small file can claim to be enormous
+LARGE = 4_000_000  # pixels: above this one image is decoded at a time, so that the threads' memory does not add up
 CHUNK = 256  # images in flight at once
+CHUNK_BYTES = 64 * 2**20  # compressed bytes in flight at once
 SMALL = 4096  # bytes: images of fewer on average are decoded faster by one thread (32x32 JPEGs: 1.2 s against 1.9 s)
 SHOWN = 20  # unreadable files that an error message lists
+
+
+_one_large = threading.Lock()
 
 
 class Encoded(NamedTuple):
@@ -47,22 +63,42 @@ def decode(data: bytes, recipe: Recipe) -> np.ndarray:
     Raises
     ------
     Exception
-        Whatever Pillow raises for a damaged file; ValueError for a pixel type or an extent that is not supported.
+        Whatever Pillow raises for a damaged file; ValueError for a format, pixel type or extent that is not supported.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.width * image.height > PIXEL_LIMIT:
-            raise ValueError(f"{image.width}x{image.height} pixels are too many")
-        image.load()
-        if recipe.upright:
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        elif image.mode in ("I", "F"):
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"its content is none of {', '.join(FORMATS)}") from None
+    with image:
+        if image.mode in ("I", "F"):
             raise ValueError(f"pixels of type {image.mode} are not supported")
+        work = _work(image.width, image.height, recipe)
+        if work > PIXEL_LIMIT:
+            raise ValueError(f"{image.width}x{image.height} pixels are too many, as they are or resized")
+        with _one_large if work > LARGE else contextlib.nullcontext():
+            return _pixels(image, recipe)
+
+
+def _work(width: int, height: int, recipe: Recipe) -> int:
+    """Return the pixels of the largest array on the way; a thin strip grows beyond all bounds when it is resized."""
+    if recipe.size is None:
+        return width * height
+    longer = max(width, height)
+    resized = recipe.size * (longer if recipe.mode == "stretch" else -(-longer * recipe.size // min(width, height)))
+    return max(width * height, resized)
+
+
+def _pixels(image: Image.Image, recipe: Recipe) -> np.ndarray:
+    image.load()
+    if recipe.upright:
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode != "RGB":
         image = image.convert("RGB")
-        if recipe.size is not None:
-            image = _resized(image, recipe.size, recipe.mode or "crop")
-        return np.asarray(image)
+    if recipe.size is not None:
+        image = _resized(image, recipe.size, recipe.mode or "crop")
+    return np.asarray(image)
 
 
 def _resized(image: Image.Image, size: int, mode: str) -> Image.Image:
@@ -74,8 +110,46 @@ def _resized(image: Image.Image, size: int, mode: str) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
+def decoded(items: Iterable[Encoded], recipe: Recipe) -> Iterator[tuple[Encoded, np.ndarray | str]]:
+    """Yield every file with its image, or with the reason why it has none, in the given order and bounded memory."""
+    workers = min(8, len(os.sched_getaffinity(0)))
+
+    def attempt(group: list[Encoded]) -> list[np.ndarray | str]:
+        results: list[np.ndarray | str] = []
+        for item in group:
+            try:
+                results.append(decode(item.data, recipe))
+            except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+                results.append(" ".join(str(error).split()) or type(error).__name__)
+        return results
+
+    with ThreadPoolExecutor(workers) as pool:
+        for chunk in _chunks(items):
+            if sum(len(item.data) for item in chunk) < SMALL * len(chunk):
+                results = attempt(chunk)
+            else:
+                step = -(-len(chunk) // workers)
+                groups = [chunk[start : start + step] for start in range(0, len(chunk), step)]
+                results = list(itertools.chain.from_iterable(pool.map(attempt, groups)))
+            yield from zip(chunk, results, strict=True)
+
+
+def _chunks(items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    """Yield the files in groups of at most `CHUNK`, and of about `CHUNK_BYTES`."""
+    chunk: list[Encoded] = []
+    total = 0
+    for item in items:
+        chunk.append(item)
+        total += len(item.data)
+        if len(chunk) == CHUNK or total >= CHUNK_BYTES:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk
+
+
 def decode_all(
-    items: Iterable[Encoded], recipe: Recipe, side: int, where: str
+    items: Iterable[Encoded], recipe: Recipe, side: int, where: str, advice: str = "mend or remove them"
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (split, rows, images) for image files, with bounded memory.
 
@@ -89,45 +163,29 @@ def decode_all(
         Every decoded image must be side x side.
     where
         Names the data set in messages.
+    advice
+        What to do about unreadable images.
 
     Raises
     ------
     UserError
         For an image of another size, at once; for unreadable images, at the end, with a list of them.
     """
-    workers = min(8, len(os.sched_getaffinity(0)))
     bad: list[str] = []
-
-    def attempt(group: list[Encoded]) -> list[np.ndarray | str]:
-        results: list[np.ndarray | str] = []
-        for item in group:
-            try:
-                results.append(decode(item.data, recipe))
-            except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-                results.append(f"{item.name} ({' '.join(str(error).split()) or type(error).__name__})")
-        return results
-
-    iterator = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(itertools.islice(iterator, CHUNK)):
-            if sum(len(item.data) for item in chunk) < SMALL * len(chunk):
-                results = attempt(chunk)
-            else:
-                step = -(-len(chunk) // workers)
-                groups = [chunk[start : start + step] for start in range(0, len(chunk), step)]
-                results = list(itertools.chain.from_iterable(pool.map(attempt, groups)))
-            good: dict[str, list[tuple[int, np.ndarray]]] = {}
-            for item, result in zip(chunk, results, strict=True):
-                if isinstance(result, str):
-                    bad.append(result)
-                    continue
-                _require_side(item, result, side, where)
-                good.setdefault(item.split, []).append((item.row, result))
-            for split, pairs in good.items():
-                yield split, np.array([row for row, _ in pairs]), np.stack([image for _, image in pairs])
+    results = decoded(items, recipe)
+    while chunk := list(itertools.islice(results, CHUNK)):
+        good: dict[str, list[tuple[int, np.ndarray]]] = {}
+        for item, result in chunk:
+            if isinstance(result, str):
+                bad.append(f"{item.name} ({result})")
+                continue
+            _require_side(item, result, side, where)
+            good.setdefault(item.split, []).append((item.row, result))
+        for split, pairs in good.items():
+            yield split, np.array([row for row, _ in pairs]), np.stack([image for _, image in pairs])
     if bad:
         listed = "\n  ".join(sorted(bad)[:SHOWN]) + ("\n  ..." if len(bad) > SHOWN else "")
-        raise UserError(f"{where}: {len(bad)} unreadable images; mend or remove them:\n  {listed}")
+        raise UserError(f"{where}: {len(bad)} unreadable images; {advice}:\n  {listed}")
 
 
 def _require_side(item: Encoded, image: np.ndarray, side: int, where: str) -> None:

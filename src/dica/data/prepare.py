@@ -53,9 +53,9 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
     -------
     dict
         The manifest: dataset, data_id (None while nothing declared identifies the content), kind, classes, image_size,
-        channels, splits {file, n, shape, bytes, sha256 (of the file),
-        pixels_sha256, labels_sha256}, fingerprint, sources {file, sha256, md5}, prepared_with, and names (the sha256 of
-        `names.json`) where images are files.
+        channels, splits {file, n, shape, bytes, sha256 (of the file), pixels_sha256, labels_sha256, and left_out
+        {name, sha256, why} of the images that were skipped}, fingerprint, sources {file, sha256, md5}, prepared_with,
+        and names (the sha256 of `names.json`) where images are files.
 
     Raises
     ------
@@ -143,11 +143,26 @@ def _require_declared(entry: dict[str, Any], content: Content) -> None:
 
 
 def _require_classes(entry: dict[str, Any], content: Content) -> None:
-    if content.classes and len(content.classes) != entry["num_classes"]:
+    declared = f"`num_classes` in params/datasets.yaml is {entry['num_classes']}"
+    if entry["prepare"].get("labels") == "none":
+        return
+    if not content.classes:
         raise UserError(
-            f"{entry['name']}: {len(content.classes)} classes found, `num_classes` in params/datasets.yaml is "
-            f"{entry['num_classes']}"
+            f"{entry['name']}: no class found, {declared}; if the images have no labels and {entry['num_classes']} "
+            f"clusters are to be found, declare `prepare: {{labels: none}}`"
         )
+    if len(content.classes) != entry["num_classes"]:
+        raise UserError(f"{entry['name']}: {len(content.classes)} classes found, {declared}{_lone_class(content)}")
+
+
+def _lone_class(content: Content) -> str:
+    """Explain what a single folder full of images is taken for: half of the time its author meant none."""
+    if len(content.classes) > 1 or not content.names:
+        return ""
+    return (
+        f": all images lie in {content.classes[0]!r}; if that is no class, declare `prepare: {{labels: none}}`; if its "
+        f"folders are the classes, `prepare: {{top: ...}}`"
+    )
 
 
 def _require_fingerprint(entry: dict[str, Any], manifest: dict[str, Any]) -> None:
@@ -217,6 +232,7 @@ def _write_block(block: Block, file: BinaryIO, start: int) -> None:
 
 
 def _record(split: str, path: Path, content: Content) -> dict[str, Any]:
+    left_out = content.left_out.get(split)
     shape = [content.counts[split], *content.shape]
     file_digest, pixel_digest = _array_digests(path, int(np.prod(shape)))
     return {
@@ -227,7 +243,7 @@ def _record(split: str, path: Path, content: Content) -> dict[str, Any]:
         "sha256": file_digest,
         "pixels_sha256": pixel_digest,
         "labels_sha256": labels_digest(content.labels[split]),
-    }
+    } | ({"left_out": left_out} if left_out else {})
 
 
 def _array_digests(path: Path, pixels: int) -> tuple[str, str]:
@@ -269,8 +285,10 @@ def _verify_labels(path: Path, manifest: dict[str, Any]) -> None:
 
 def _anchor(manifest: dict[str, Any]) -> dict[str, Any]:
     """Return what ties labels to a fingerprint without the images: Git keeps it for those who audit."""
-    keys = ("shape", "pixels_sha256", "labels_sha256")
-    splits = {split: {key: record[key] for key in keys} for split, record in manifest["splits"].items()}
+    keys = ("shape", "pixels_sha256", "labels_sha256", "left_out")
+    splits = {
+        split: {key: record[key] for key in keys if key in record} for split, record in manifest["splits"].items()
+    }
     return {"fingerprint": manifest["fingerprint"], "classes": manifest["classes"], "splits": splits}
 
 

@@ -45,13 +45,20 @@ def is_current(root: Path, entry: dict[str, Any]) -> bool:
 def fingerprint(splits: dict[str, dict[str, Any]], classes: list[str]) -> str:
     """Return the hash that identifies content: of each split name, shape, pixel and label digest, and the class names.
 
-    The container (archive, order of its members, NumPy header) has no influence.
+    The container (archive, order of its members, NumPy header) has no influence. Images that were left out because they
+    cannot be read count by their digests.
     """
     parts = [
-        [split, record["shape"], record["pixels_sha256"], record["labels_sha256"]]
+        [split, record["shape"], record["pixels_sha256"], record["labels_sha256"], *_left_out(record)]
         for split, record in sorted(splits.items())
     ]
     return sha256_bytes(canonical_json({"splits": parts, "classes": classes}).encode())
+
+
+def _left_out(record: dict[str, Any]) -> list[list[str]]:
+    """Return nothing where nothing was left out, so that such fingerprints are those of before."""
+    left_out = sorted(image["sha256"] for image in record.get("left_out", ()))
+    return [left_out] if left_out else []
 
 
 def labels_digest(labels: np.ndarray) -> str:

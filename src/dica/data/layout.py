@@ -1,0 +1,209 @@
+"""What the folders around images mean: splits, classes, or nothing. Only names are looked at, with `/` between folders.
+
+    train/<class>/a.jpg, test/<class>/b.jpg     two labelled splits
+    <class>/a.jpg                               one labelled split, `train`
+    a.jpg                                       one split without labels, `train`; declare `prepare: {labels: none}`
+
+The usual names of splits count in any case (`Train`, `testing`, `unlabelled`, `train_set`). Held-out images under
+another name (`val`, `dev`) are split `test` where there is no `test`. One folder around everything that holds folders
+carries no meaning and is skipped; one that holds images is a class. What could mean two things is refused, and the
+message names the key of `prepare` that decides it: `top`, `split_folders`, `classes`, `labels`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from dica.files import UserError
+from dica.validation import hint
+
+SPLIT_NAME = re.compile(
+    r"((?P<train>train(ing)?)|(?P<test>test(ing)?)|(?P<unlabeled>unlabell?ed)"
+    r"|(?P<held_out>val(id(ation)?)?|dev(elopment)?|eval(uation)?|hold[ _-]?out))"
+    r"([ _-]?(set|data|images|split))?([ _-]?\d+)?"  # train_set, val2017
+)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+LABELLED = ("train", "test")
+
+
+class Place(NamedTuple):
+    """Where an image belongs: its split, class (None without labels) and name."""
+
+    split: str
+    label: str | None
+    name: str
+
+
+def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = None) -> list[Place]:
+    """Sort image names into splits and classes, in the order in which they are stored.
+
+    Parameters
+    ----------
+    names
+        The names, with `/` between folders.
+    where
+        The folder or archive, for messages.
+    prepare
+        The data set's `prepare`; its keys win over what the names look like.
+
+    Raises
+    ------
+    UserError
+        If there is no name, or the names could mean more than one thing, or contradict what is declared.
+    """
+    prepare = prepare or {}
+    names = list(names)
+    if not names:
+        raise UserError(f"{where}: no image found (looked for {', '.join(SUFFIXES)})")
+    paths = _below_top({name: tuple(name.split("/")) for name in names}, prepare.get("top"), where)
+    split_of = _split_folders(paths.values(), prepare.get("split_folders"), where)
+    places = []
+    for name, parts in paths.items():
+        if not split_of:
+            places.append(("train", parts, name))
+        elif parts[0] in split_of and len(parts) > 1:
+            places.append((split_of[parts[0]], parts[1:], name))
+    with_labels = [] if prepare.get("labels") == "none" else _labelled_splits(places, where)
+    found = [Place(split, nfc(parts[0]) if split in with_labels else None, name) for split, parts, name in places]
+    _require_one_spelling(paths, where)
+    _require_same_classes(found, with_labels, prepare.get("classes"), where)
+    return sorted(found, key=lambda place: (place.split, place.label or "", nfc(place.name), place.name))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image: hidden ones are what systems leave behind (`._a.jpg`, `.DS_Store`)."""
+    return name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def class_names(places: list[Place], prepare: dict[str, Any]) -> list[str]:
+    """Return the classes in the order of their labels: as declared, or sorted."""
+    declared = prepare.get("classes")
+    return list(map(nfc, declared)) if declared else sorted({p.label for p in places if p.label is not None})
+
+
+def nfc(text: str) -> str:
+    """Return the composed form: macOS stores `é` as two characters, other systems as one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _below_top(paths: dict[str, tuple[str, ...]], top: str | None, where: str) -> dict[str, tuple[str, ...]]:
+    """Return each name's folders below the declared `top`, or below the folders that only wrap everything."""
+    if top is not None:
+        head = tuple(part for part in top.split("/") if part not in ("", "."))
+        below = {name: parts[len(head) :] for name, parts in paths.items() if parts[: len(head)] == head}
+        if not below:
+            raise UserError(f"{where}: no image below {top!r} (`prepare.top`)")
+        return below
+    while _is_wrapped(paths.values()):
+        paths = {name: parts[1:] for name, parts in paths.items()}
+    return paths
+
+
+def _is_wrapped(paths: Iterable[tuple[str, ...]]) -> bool:
+    """Whether one folder, which is no split and holds folders alone, is around everything."""
+    paths = list(paths)
+    return min(map(len, paths)) > 2 and len({parts[0] for parts in paths}) == 1 and not split_meant(paths[0][0])
+
+
+def split_meant(folder: str) -> str | None:
+    """Return `train`, `test`, `unlabeled` or `held_out` if a folder has a usual name of a split, else None."""
+    match = SPLIT_NAME.fullmatch(folder.lower())
+    return next(role for role, text in match.groupdict().items() if text) if match else None
+
+
+def _split_folders(
+    paths: Iterable[tuple[str, ...]], declared: dict[str, str | list[str]] | None, where: str
+) -> dict[str, str]:
+    """Return folder -> split; empty where the top folders are classes or there are none."""
+    paths = list(paths)
+    tops = sorted({parts[0] for parts in paths if len(parts) > 1})
+    if declared is not None:
+        return _declared_folders(declared, tops, where)
+    meant = {top: split_meant(top) for top in tops}
+    if not any(meant.values()):
+        return {}
+    by_role: dict[str, list[str]] = {}
+    for top, role in meant.items():
+        by_role.setdefault(role or "class", []).append(top)
+    if "test" not in by_role and "train" in by_role and "held_out" in by_role:
+        by_role["test"] = by_role.pop("held_out")
+    loose = any(len(parts) == 1 for parts in paths)
+    if loose or {"class", "held_out"} & set(by_role) or any(len(folders) > 1 for folders in by_role.values()):
+        raise UserError(_ambiguous(by_role, loose, where))
+    return {folders[0]: role for role, folders in by_role.items()}
+
+
+def _declared_folders(declared: dict[str, str | list[str]], tops: list[str], where: str) -> dict[str, str]:
+    split_of: dict[str, str] = {}
+    for split, folders in declared.items():
+        for folder in [folders] if isinstance(folders, str) else folders:
+            if folder not in tops:
+                raise UserError(f"{where}: prepare.split_folders.{split}: no folder {folder!r}; {hint(folder, tops)}")
+            if folder in split_of:
+                raise UserError(f"{where}: prepare.split_folders: {folder!r} is there twice")
+            split_of[folder] = split
+    return split_of
+
+
+def _ambiguous(by_role: dict[str, list[str]], loose: bool, where: str) -> str:
+    splits = [top for role, tops in by_role.items() if role != "class" for top in tops]
+    beside = [repr(top) for top in by_role.get("class", [])[:3]] + (["images"] if loose else [])
+    example = {role: by_role[role][0] for role in ("train", "test", "unlabeled") if role in by_role}
+    if "train" not in example:
+        example = {"train": splits[0]} | example
+    if "test" not in example and by_role.get("held_out"):
+        example["test"] = by_role["held_out"][0]
+    shown = ", ".join(f"{split}: {folder}" for split, folder in example.items())
+    return (
+        f"{where}: {', '.join(map(repr, splits))} look like splits"
+        + (f", but {', '.join(beside)} beside them do not" if beside else ", but of more kinds than train and test")
+        + f"; say which folders are read, such as `prepare: {{split_folders: {{{shown}}}}}`, or `split_folders: {{}}` "
+        "if all are classes"
+    )
+
+
+def _labelled_splits(places: list[tuple[str, tuple[str, ...], str]], where: str) -> list[str]:
+    labelled = []
+    for split in LABELLED:
+        depths = {len(parts) > 1: name for place, parts, name in places if place == split}
+        if len(depths) == 2:
+            raise UserError(
+                f"{where}: {split} has images inside class folders and outside ({depths[False]!r}); use one way, or "
+                f"`prepare: {{labels: none}}` if folders are no classes"
+            )
+        if True in depths:
+            labelled.append(split)
+    return labelled
+
+
+def _require_one_spelling(names: Iterable[str], where: str) -> None:
+    """Refuse two names that differ only in how Unicode composes a letter: elsewhere they are one name."""
+    spelled: dict[str, str] = {}
+    for name in names:
+        parts = name.split("/")
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            if (known := spelled.setdefault(nfc(path), path)) != path:
+                raise UserError(
+                    f"{where}: {known!a} and {path!a} are one name, written with other Unicode characters; rename one"
+                )
+
+
+def _require_same_classes(found: list[Place], labelled: list[str], declared: list[str] | None, where: str) -> None:
+    of_split = {split: {place.label for place in found if place.split == split} for split in labelled}
+    everything = set().union(*of_split.values())
+    if declared is not None:
+        wanted = set(map(nfc, declared))
+        if unlike := sorted(everything ^ wanted):
+            state = "not found" if unlike[0] in wanted else "found, but not declared"
+            raise UserError(f"{where}: class {unlike[0]!r} is {state} (`prepare.classes`)")
+        return
+    for split, classes in of_split.items():
+        if missing := sorted(everything - classes):
+            raise UserError(
+                f"{where}: split {split} has no class {missing[0]!r}, another split has; if that is meant, list all "
+                f"classes under `prepare.classes`, or read other folders with `prepare.split_folders`"
+            )
