@@ -90,7 +90,7 @@ def test_what_is_as_committed_matches(project: Path) -> None:
                      "metrics.json", "acc", "predictions.npz", "weights.safetensors", "code"):  # fmt: skip
         assert f"{expected}: " in holds, expected
     json.dumps(result.as_dict())
-    assert all(auditor.audit(row).code == (0 if row["runs"] or not row["method"] else 4) for row in auditor.every())
+    assert all(auditor.audit(row).code == (0 if row["runs"] or not row["method"] else 4) for row in auditor.all_rows())
 
 
 def test_nothing_is_written(project: Path) -> None:
@@ -109,7 +109,7 @@ def test_each_file_is_hashed_once_and_git_asked_once_for_all_cells(project: Path
     monkeypatch.setattr(module, "sha256_file", lambda path: hashed.append(path) or sha256_file(path))
     monkeypatch.setattr(subprocess, "run", lambda command, **o: asked.append(command) or run(command, **o))
     auditor = Auditor(project)
-    assert len([auditor.audit(row) for row in auditor.every()]) > 6
+    assert len([auditor.audit(row) for row in auditor.all_rows()]) > 6
     assert len(hashed) == len(set(hashed))
     assert len([command for command in asked if "status" in command]) == 1
 
@@ -511,7 +511,7 @@ def test_a_run_that_only_a_figure_shows_is_checked_with_all_cells(editable: Path
     assert "figures  dica figure-2: missing: figure-2.svg, figure-2.png" in capsys.readouterr().out
     draw_figures(editable)
     auditor = Auditor(editable)
-    assert [(len(found.runs), found.code) for found in auditor.beside()] == [(4, 0), (0, 0)]
+    assert [(len(found.runs), found.code) for found in auditor.audit_uncelled()] == [(4, 0), (0, 0)]
     (run_folder(editable) / "history.csv").write_text("epoch\n")
     assert worst(editable) == 3
     assert "history.csv: changed" in capsys.readouterr().out
@@ -544,7 +544,7 @@ def drawn(drawn_once: Path) -> Path:
 
 def figures_say(root: Path) -> tuple[int, str]:
     """Audit the figures; return their code and what is said of them."""
-    (found,) = [found for found in Auditor(root).beside() if found.address == "figures"]
+    (found,) = [found for found in Auditor(root).audit_uncelled() if found.address == "figures"]
     return found.code, "; ".join(f"{finding.what}: {finding.detail}" for finding in found.findings)
 
 
@@ -653,7 +653,7 @@ def test_deleted_bounds_are_missing(drawn: Path) -> None:
     commit_all(drawn)
     try:
         bounds.unlink()
-        (found,) = [each for each in Auditor(drawn).beside() if each.address == "statistics and bounds"]
+        (found,) = [each for each in Auditor(drawn).audit_uncelled() if each.address == "statistics and bounds"]
     finally:
         shutil.rmtree(drawn / ".git")
     assert found.code == 4

@@ -52,7 +52,7 @@ def test_all_cells_and_what_was_never_run(dica) -> None:
     code, output = dica("audit", "--all")
     assert code == 0
     assert "6 cells over 4 runs: 6 matches" in output
-    assert "without a run, and rightly listed so" in output
+    assert "not run, and listed as not run" in output
 
 
 @pytest.mark.parametrize(

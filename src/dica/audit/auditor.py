@@ -66,7 +66,7 @@ class CellAudit:
         return MISSING if any(finding.missing for finding in self.all_findings) else MATCHES
 
     @property
-    def rightly_empty(self) -> bool:
+    def not_run_and_says_so(self) -> bool:
         """Whether nothing was run for this cell and it says so."""
         return not self.runs and all(finding.what == "run" for finding in self.findings if finding.ok is False)
 
@@ -116,14 +116,14 @@ class Auditor:
         self.check_printed = cache(self._check_printed)
 
     @cached_property
-    def today(self) -> dict:
+    def plan_of_params(self) -> dict:
         """The plan that params/ gives now."""
         return make_plan(self.profile, self.root)
 
     @cached_property
     def declared(self) -> list[Artefact]:
         """The tables and figures that are regenerated."""
-        return [artefact for artefact in artefacts_of(self.today, self.root) if artefact.regenerated]
+        return [artefact for artefact in artefacts_of(self.plan_of_params, self.root) if artefact.regenerated]
 
     @cached_property
     def artefacts(self) -> dict[tuple[str, str], Artefact]:
@@ -134,23 +134,23 @@ class Auditor:
     def plan(self) -> dict:
         """The plan that the tables were made from: plan.json, or today's where that is absent or not to be trusted."""
         path = self.root / self.results / "plan.json"
-        return load_plan(path) if path.is_file() and not self.plan_findings else self.today
+        return load_plan(path) if path.is_file() and not self.plan_findings else self.plan_of_params
 
     @cached_property
     def plan_findings(self) -> list[Finding]:
         """What is wrong with plan.json: its runs must be what their ids say."""
         path = self.root / self.results / "plan.json"
         try:
-            plan = load_plan(path) if path.is_file() else self.today
-            forged = [run["path"] for run in plan["runs"] if not _is_itself(run, self.results)]
-            if plan["profile"] != self.today["profile"]:
+            plan = load_plan(path) if path.is_file() else self.plan_of_params
+            forged = [run["path"] for run in plan["runs"] if not _id_is_right(run, self.results)]
+            if plan["profile"] != self.plan_of_params["profile"]:
                 forged.append(f"profile {plan['profile']}")
         except (UserError, KeyError, TypeError, AttributeError) as error:
             return [Finding("plan.json", False, f"malformed: {error}")]
         return [Finding("plan.json", False, f"not what its id says: {', '.join(map(str, forged))}")] if forged else []
 
     @cached_property
-    def unscored(self) -> dict[str, Finding]:
+    def unusable_runs(self) -> dict[str, Finding]:
         """Folders of runs whose metrics cannot be used, with the reason: rows over them cannot be rebuilt."""
         shown = set(chain.from_iterable(row["runs"].split() for row in self.cells))
         found = {}
@@ -166,17 +166,17 @@ class Auditor:
         return found
 
     @cached_property
-    def usable(self) -> dict:
+    def plan_of_tables(self) -> dict:
         """The plan without the runs whose metrics cannot be used."""
-        return {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unscored]}
+        return {**self.plan, "runs": [run for run in self.plan["runs"] if run["path"] not in self.unusable_runs]}
 
     @cached_property
-    def lacking(self) -> dict[tuple[str, str], Finding]:
+    def missing_metrics(self) -> dict[tuple[str, str], Finding]:
         """(Folder, metric) of runs whose record lacks a metric that a table shows, with the reason.
 
         Only that metric's cells cannot be rebuilt.
         """
-        scored = [run for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        scored = [run for run in self.plan_of_tables["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
         plan = {**self.plan, "runs": scored}
         wanted = {
             (run["path"], metric)
@@ -185,7 +185,7 @@ class Auditor:
             for metric in artefact.metrics_of(column)
             for run in planned(plan, artefact, line, column.key, metric)
         }
-        needed = {place: _needed(place[1]) for place in sorted(wanted)}
+        needed = {place: _file_and_key(place[1]) for place in sorted(wanted)}
         read = cache(lambda folder, name, key: read_record(self.root / folder / name, {key: NUMBER})[1])
         found = {place: read(place[0], *key) for place, key in needed.items()}
         return {
@@ -197,8 +197,8 @@ class Auditor:
     @cached_property
     def rebuilt(self) -> pd.DataFrame:
         """The cells that plan, params/ and metrics give now, with the stored verdict where its ground is not in Git."""
-        frame = cells(self.usable, self.root, self.results, list(self.artefacts.values()), self.lacking)
-        stored = {_key(row): row for row in self.cells}
+        frame = cells(self.plan_of_tables, self.root, self.results, list(self.artefacts.values()), self.missing_metrics)
+        stored = {_cell_key(row): row for row in self.cells}
         for name, texts in _verdicts(_parse(cells_text(frame)), stored).items():
             frame[name] = texts
         return frame
@@ -206,7 +206,7 @@ class Auditor:
     @cached_property
     def expected(self) -> dict[tuple, dict]:
         """The rows of cells.csv as they should be."""
-        return {_key(row): row for row in _parse(cells_text(self.rebuilt))}
+        return {_cell_key(row): row for row in _parse(cells_text(self.rebuilt))}
 
     def find(self, paper: str, artefact: str, cell: str) -> dict:
         """Return the row of ``cells.csv`` that `cell` (``row/column/metric``) names.
@@ -216,26 +216,26 @@ class Auditor:
         UserError
             If there is none; the message lists what could have been meant.
         """
-        every = self.every()
-        rows = [row for row in every if (row["paper"], row["artefact"]) == (paper, artefact)]
+        listed = self.all_rows()
+        rows = [row for row in listed if (row["paper"], row["artefact"]) == (paper, artefact)]
         if not rows:
-            known = sorted({f"{row['paper']} {row['artefact']}" for row in every})
+            known = sorted({f"{row['paper']} {row['artefact']}" for row in listed})
             raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', known)}")
         for row in rows:
             if cell_name(row) == cell:
                 return row
         raise UserError(f"{paper} {artefact} has no cell {cell!r}; {hint(cell, map(cell_name, rows))}")
 
-    def every(self) -> list[dict]:
+    def all_rows(self) -> list[dict]:
         """Return the rows of ``cells.csv``, then those that it lacks."""
-        stored = {_key(row) for row in self.cells}
+        stored = {_cell_key(row) for row in self.cells}
         return self.cells + [row for key, row in self.expected.items() if key not in stored]
 
     def audit(self, row: dict) -> CellAudit:
         """Check one cell from its printed number down to the predictions."""
         address = f"{row['paper']} {row['artefact']} {cell_name(row)}"
-        asked, shown = self._planned(self.today, row), self._planned(self.plan, row)
-        expected = self.expected.get(_key(row), {})
+        asked, shown = self._planned(self.plan_of_params, row), self._planned(self.plan, row)
+        expected = self.expected.get(_cell_key(row), {})
         folders = list(dict.fromkeys([*row["runs"].split(), *expected.get("runs", "").split()]))
         runs = [self.run_checks.audit(folder, headline_name(row["metric"])) for folder in folders]
         findings = [*self.plan_findings, *self._check_value(row, runs), *self._check_plan(row, asked, shown)]
@@ -246,9 +246,9 @@ class Auditor:
         findings.append(self.checkout.check_git(self._recorded(row, folders)))
         return CellAudit(address, row, runs, findings, self._rebuild(folders or asked))
 
-    def beside(self) -> list[CellAudit]:
+    def audit_uncelled(self) -> list[CellAudit]:
         """Check what no cell shows: runs of figures alone, analyses, tables that are made of runs directly, figures."""
-        shown = set(chain.from_iterable(row["runs"].split() for row in self.every()))
+        shown = set(chain.from_iterable(row["runs"].split() for row in self.all_rows()))
         others = [run for run in self.plan["runs"] if run["path"] not in shown]
         others = [run for run in others if (self.root / run["path"] / RECORD).is_file()]
         runs = [self.run_checks.audit(run["path"], "acc") for run in others]
@@ -304,13 +304,15 @@ class Auditor:
         findings = [Finding(name, False, f"missing; build it again: {self.light}", missing=True) for name in gone]
         if not names:
             return findings
-        scored = [run["path"] for run in self.usable["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
+        scored = [
+            run["path"] for run in self.plan_of_tables["runs"] if (self.root / run["path"] / "metrics.json").is_file()
+        ]
         if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
             detail = f"cannot be made again without the predictions of {', '.join(absent)}"
             return [*findings, Finding("statistics", False, detail, missing=True)]
         with TemporaryDirectory() as made:
             try:
-                remake(self.usable, self.root, self.results, Path(made))
+                remake(self.plan_of_tables, self.root, self.results, Path(made))
             except (UserError, KeyError, ValueError, TypeError, IndexError) as error:
                 return [Finding("statistics", False, f"cannot be made again: {error}")]
             same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
@@ -326,15 +328,15 @@ class Auditor:
 
         findings = []
         for artefact in figures:
-            asked, shown = (set(_behind(artefact.address, plan)) for plan in (self.today, self.plan))
+            asked, shown = (set(_runs_of_artefact(artefact.address, plan)) for plan in (self.plan_of_params, self.plan))
             if asked != shown:
                 detail = "the parameters in params/ now ask for other runs than plan.json has; build it again"
                 findings.append(Finding(artefact.address, False, f"{detail}: {self.light}"))
-            elif unusable := sorted(shown & set(self.unscored)):
+            elif unusable := sorted(shown & set(self.unusable_runs)):
                 detail = f"cannot be drawn again without the metrics of {', '.join(unusable)}"
                 findings.append(Finding(artefact.address, None, detail))
             else:
-                finding = check_figure(artefact, self.usable, self.root, self.results)
+                finding = check_figure(artefact, self.plan_of_tables, self.root, self.results)
                 if finding.ok is None and self._figure_changed(artefact):  # then nothing vouches for it
                     finding = replace(finding, ok=False, detail=f"changed since the commit; {finding.detail}")
                 findings.append(finding)
@@ -370,7 +372,7 @@ class Auditor:
         return findings
 
     def _check_plan(self, row: dict, asked: list[str], shown: list[str]) -> list[Finding]:
-        known = {run["path"] for run in self.today["runs"]}
+        known = {run["path"] for run in self.plan_of_params["runs"]}
         old = [folder for folder in row["runs"].split() if folder not in known]
         old = list(dict.fromkeys(old + [folder for folder in shown if folder not in asked]))
         new = [folder for folder in asked if folder not in shown]
@@ -388,7 +390,7 @@ class Auditor:
     def _check_row(self, row: dict, shown: list[str]) -> list[Finding]:
         """Compare every column with the rebuilt row, unless the row is of runs that nothing asks for any more."""
         stored = row["runs"].split()
-        known = {run["path"] for plan in (self.today, self.plan) for run in plan["runs"]}
+        known = {run["path"] for plan in (self.plan_of_params, self.plan) for run in plan["runs"]}
         if any(folder not in known for folder in stored):
             return []  # the parameters have changed, which is said
         unusable = self._unusable(row, dict.fromkeys([*shown, *stored]))
@@ -397,7 +399,7 @@ class Auditor:
                 Finding("cells.csv", False, f"cannot be rebuilt: {folder}/{why.what}: {why.detail}", why.missing)
                 for folder, why in unusable.items()
             ]
-        count, expected = self._times[_key(row)], self.expected.get(_key(row))
+        count, expected = self._times[_cell_key(row)], self.expected.get(_cell_key(row))
         if expected is None or count != 1:
             what = "params/artefacts declares no such cell" if expected is None else f"has this cell {count} times"
             return [Finding("cells.csv", False, f"{what}; build the tables again: {self.light}")]
@@ -411,13 +413,15 @@ class Auditor:
         """Return the runs of a cell that do not give its number, with the reason."""
         metric = row["metric"]
         if metric == "time_ratio":  # it also rests on the runs that it is relative to
-            folders = _behind(f"{row['paper']} {row['artefact']}", self.plan)
-        found = {folder: self.unscored.get(folder) or self.lacking.get((folder, metric)) for folder in folders}
+            folders = _runs_of_artefact(f"{row['paper']} {row['artefact']}", self.plan)
+        found = {
+            folder: self.unusable_runs.get(folder) or self.missing_metrics.get((folder, metric)) for folder in folders
+        }
         return {folder: why for folder, why in found.items() if why}
 
     @cached_property
     def _times(self) -> Counter:
-        return Counter(_key(row) for row in self.cells)
+        return Counter(_cell_key(row) for row in self.cells)
 
     def _check_printed(self, place: tuple[str, str]) -> Finding:
         """Compare a printed table with the rebuilt rows, laid out again."""
@@ -425,14 +429,14 @@ class Auditor:
         if place not in self.artefacts:
             return Finding(what, False, f"params/artefacts declares no table {' '.join(place)}")
         artefact = self.artefacts[place]
-        shown = set(_behind(artefact.address, self.plan))
+        shown = set(_runs_of_artefact(artefact.address, self.plan))
         known = {run["path"] for run in self.plan["runs"]}
         rows = [row for row in self.cells if (row["paper"], row["artefact"]) == place]
         if any(folder not in known for row in rows for folder in row["runs"].split()):
             return Finding(
                 what, None, f"made for other parameters than plan.json has now; build it again: {self.light}"
             )
-        if unusable := sorted(shown & {*self.unscored, *(folder for folder, _ in self.lacking)}):
+        if unusable := sorted(shown & {*self.unusable_runs, *(folder for folder, _ in self.missing_metrics)}):
             return Finding(what, None, f"cannot be laid out again without the metrics of {', '.join(unusable)}")
         absent, unlike = self._printed(artefact)
         if unlike:
@@ -466,7 +470,7 @@ class Auditor:
         ]
 
     def _rebuild(self, folders: list[str]) -> str:
-        known = {run["path"] for run in self.today["runs"]}
+        known = {run["path"] for run in self.plan_of_params["runs"]}
         wanted, old = [f for f in folders if f in known], [f for f in folders if f not in known]
         parts = [rebuild_command(wanted, self.option, self.root)] if wanted else []
         if old:
@@ -506,7 +510,7 @@ def _parse(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
 
 
-def _key(row: dict) -> tuple[str, ...]:
+def _cell_key(row: dict) -> tuple[str, ...]:
     return tuple(row[name] for name in ("paper", "artefact", "row", "column", "metric"))
 
 
@@ -514,14 +518,14 @@ def _verdicts(rows: list[dict], stored: dict[tuple, dict]) -> dict[str, list[str
     """Return verdicts and reasons of the rebuilt rows, the stored ones where only the machine of the runs knows."""
     found: dict[str, list[str]] = {"verdict": [], "reason": []}
     for row in rows:
-        old = stored.get(_key(row), row)
-        chosen = old if _grounds(row) == _grounds(old) else row
+        old = stored.get(_cell_key(row), row)
+        chosen = old if _verdict_known_here(row) == _verdict_known_here(old) else row
         for name, texts in found.items():
             texts.append(chosen[name])
     return found
 
 
-def _grounds(row: dict) -> tuple[str, str]:
+def _verdict_known_here(row: dict) -> tuple[str, str]:
     """Return verdict and reason without what only the machine of the runs knows: whether and why others failed."""
     if row["verdict"] in ("failed", "not run"):
         return "no run", ""
@@ -532,12 +536,12 @@ def _grounds(row: dict) -> tuple[str, str]:
     return row["verdict"], before + found
 
 
-def _behind(address: str, plan: dict) -> list[str]:
+def _runs_of_artefact(address: str, plan: dict) -> list[str]:
     """Return the folders of the runs that an artefact needs."""
     return [run["path"] for run in plan["runs"] if address in run["needed_by"]]
 
 
-def _needed(metric: str) -> tuple[str, str]:
+def _file_and_key(metric: str) -> tuple[str, str]:
     """Return the file of a run and the key in it that a table's metric is read from."""
     return (RECORD, "seconds") if metric == "time_ratio" else ("metrics.json", f"headline.{headline_name(metric)}")
 
@@ -547,7 +551,7 @@ def _line(artefact: Artefact | None, row: dict) -> Row | None:
     return next((line for line in artefact.rows if line.key == row["row"]), None) if artefact else None
 
 
-def _is_itself(run: dict, results: str) -> bool:
+def _id_is_right(run: dict, results: str) -> bool:
     """Whether an entry of plan.json is complete, and id and folder are those of what it holds."""
     if any(faults(run, key.split("."), kind) for key, kind in PLAN_KEYS.items()):
         return False

@@ -59,16 +59,16 @@ def audit(
 
 
 def _audit_all(auditor, as_json: bool) -> int:
-    """Audit every cell and what no cell shows; cells that rightly say that nothing was run do not count."""
-    everything = [auditor.audit(row) for row in auditor.every()]
-    results = [result for result in everything if not result.rightly_empty]
-    beside = auditor.beside()
+    """Audit every cell and what no cell shows. A cell without a run that says so does not count."""
+    everything = [auditor.audit(row) for row in auditor.all_rows()]
+    results = [result for result in everything if not result.not_run_and_says_so]
+    uncelled = auditor.audit_uncelled()
     codes = [result.code for result in results] or [4]
-    worst = max([*codes, *(result.code for result in beside)], key=(0, 4, 3).index)
+    worst = max([*codes, *(result.code for result in uncelled)], key=(0, 4, 3).index)
     if as_json:
-        print(json.dumps([result.as_dict() for result in [*results, *beside]], indent=2))
+        print(json.dumps([result.as_dict() for result in [*results, *uncelled]], indent=2))
         return worst
-    for result in [*results, *beside]:
+    for result in [*results, *uncelled]:
         if result.code:
             wrong = [f"{finding.what}: {finding.detail}" for finding in result.all_findings if finding.ok is False]
             console.print(f"{VERDICTS[result.code]}  {escape(result.address)}  {escape('; '.join(wrong))}")
@@ -77,9 +77,9 @@ def _audit_all(auditor, as_json: bool) -> int:
     summary = ", ".join(f"{count} {VERDICTS[code]}" for code, count in counts.items() if count or code == 0)
     console.print(f"{len(results)} cells over {len(runs)} runs: {summary}")
     if len(everything) > len(results):
-        console.print(f"without a run, and rightly listed so: {len(everything) - len(results)} more")
-    for result in beside:
-        console.print(f"beside the cells, {escape(result.address)}: {VERDICTS[result.code]}")
+        console.print(f"not run, and listed as not run: {len(everything) - len(results)} more")
+    for result in uncelled:
+        console.print(f"in no cell, {escape(result.address)}: {VERDICTS[result.code]}")
     return worst
 
 
