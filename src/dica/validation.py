@@ -18,15 +18,34 @@ from dica.files import UserError
 
 SHOWN = 40  # names that a message lists at most
 FLOAT = "tag:yaml.org,2002:float"
+MERGE = "tag:yaml.org,2002:merge"
 TEXT_LIMIT = 10_000_000  # characters of a file; the longest parameter file has some 20,000
+DEPTH_LIMIT = 100  # mappings and lists inside each other
 NODE_LIMIT = 200_000  # values, with every alias written out: a small file can claim to be enormous
 MESSAGE_LIMIT = 600  # characters of an error message
 
 
-class _Loader(yaml.SafeLoader):
+_Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it: eight times as fast
+
+# Words and numbers that YAML 1.1 does not read as a person does, so that another program may read them otherwise.
+TRAPS = {
+    "a number with leading zeros may be octal": r"[-+]?0[0-9][0-9_.]*([eE][-+]?[0-9]+)?",
+    "write the number with the digits 0 to 9": r"[-+]?(0x[0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+)",
+    "write the number without _": r"[-+]?\.?[0-9][0-9_.]*_[0-9_.]*([eE][-+]?[0-9]+)?",
+    "may be read as minutes and seconds": r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?",
+    "may be read as a date": r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?",
+    "is no number to work with": r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)",
+    "write true or false": r"True|TRUE|False|FALSE|(?i:yes|no|on|off)",
+    "write null": r"~|Null|NULL",
+}
+TRAP = re.compile("|".join(f"(?P<t{number}>{pattern})" for number, pattern in enumerate(TRAPS.values())))
+
+
+class _Loader(_Parser):
     """Safe YAML that refuses a key given twice (YAML itself silently keeps the last one).
 
-    As in YAML 1.2, 1e-4 is a number, and `off`, `no`, `y` are words; PyYAML by itself reads them the other way round.
+    As in YAML 1.2, 1e-4 is a number and `y` a word, and so is `off` in other programs' files; PyYAML by itself reads
+    them the other way round.
     """
 
     yaml_implicit_resolvers: ClassVar = {
@@ -41,10 +60,12 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = sorted(key for key, count in counts.items() if count > 1 and key != "<<")
-        if twice:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted(key for key, count in Counter(names).items() if count > 1):
             raise _refusal(f"key given twice: {twice[0]}", node)
+        for place, (key, value) in enumerate(node.value):
+            if key.tag == MERGE and (place or isinstance(value, yaml.SequenceNode)):
+                raise _refusal("`<<` takes one mapping and comes first, so that what wins is what comes later", key)
         mapping = super().construct_mapping(node, deep)
         for key in mapping:
             if not isinstance(key, str):
@@ -58,7 +79,26 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-def _refusal(problem: str, node: yaml.Node) -> yaml.YAMLError:
+def _require_plain(text: str, ours: bool) -> None:
+    """Refuse, before any value is built, deep nesting and what a person reads otherwise than YAML does."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Parser):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_LIMIT:
+                raise _refusal("nested too deeply", event)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if not ours:
+            continue
+        if getattr(event, "tag", None):
+            raise _refusal(f"{event.tag[:50]}: could not determine a constructor for tags; none is needed", event)
+        if isinstance(event, yaml.ScalarEvent) and not event.style and (trap := TRAP.fullmatch(event.value)):
+            why = list(TRAPS)[int(trap.lastgroup[1:])]
+            raise _refusal(f"{event.value[:50]}: {why}; put it in quotes if text is meant", event)
+
+
+def _refusal(problem: str, node: yaml.Node | yaml.Event) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
@@ -86,12 +126,20 @@ def _require_few(root: yaml.Node) -> None:
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|false$"), list("tf"))
-_Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver(
+    FLOAT, re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"), list("-+.0123456789")
+)
 _Loader.add_constructor(FLOAT, _Loader.construct_finite)
 
 
-def load_yaml(path: Path) -> Any:
+def load_yaml(path: Path, ours: bool = True) -> Any:
     """Read a YAML file.
+
+    Parameters
+    ----------
+    ours
+        People write it for this archive: what YAML reads otherwise than they do is refused. Other programs' files
+        (`dvc.lock`) are written and read by the same rules.
 
     Raises
     ------
@@ -103,13 +151,12 @@ def load_yaml(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         if len(text) > TEXT_LIMIT:
             raise UserError(f"{path}: {len(text)} characters; at most {TEXT_LIMIT} are read")
+        _require_plain(text, ours)
         return yaml.load(text, Loader=_Loader)
     except OSError as error:
         raise UserError(
             f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
         ) from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets some of Python's own errors through
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

@@ -320,7 +320,7 @@ def test_broken_missing_and_unknown_catalogue_entries(home):
     with pytest.raises(UserError, match="no data set 'maxi'; there are mini"):
         catalog.entry(home, "maxi")
     (home / "params/datasets.yaml").write_text("a: [")
-    with pytest.raises(UserError, match=r"datasets\.yaml:1: expected the node"):
+    with pytest.raises(UserError, match=r"datasets\.yaml:\d: did not find expected node"):
         catalog.load(home)
     (home / "params/datasets.yaml").unlink()
     with pytest.raises(UserError, match="no such file"):

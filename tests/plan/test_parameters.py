@@ -79,7 +79,7 @@ def test_unreadable_yaml_names_the_file(tmp_path: Path, text: str, expected: str
 
 def test_numbers_and_words_are_read_as_people_mean_them(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
-    path.write_text("lr: 1e-4\nbn_refresh: off\nflag: true\ncount: 12\nwnid: n02085936\n")
+    path.write_text("lr: 1e-4\nbn_refresh: 'off'\nflag: true\ncount: 12\nwnid: n02085936\n")
     body = validation.load_yaml(path)
     assert body == {"lr": 1e-4, "bn_refresh": "off", "flag": True, "count": 12, "wnid": "n02085936"}
 

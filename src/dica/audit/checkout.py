@@ -74,7 +74,7 @@ class Checkout:
     def dvc_lock(self) -> dict[str, str]:
         """Path -> md5 of every output that ``dvc.lock`` records."""
         path = self.root / "dvc.lock"
-        stages = load_yaml(path).get("stages", {}) if path.is_file() else {}
+        stages = load_yaml(path, ours=False).get("stages", {}) if path.is_file() else {}
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
 

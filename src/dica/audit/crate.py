@@ -110,7 +110,7 @@ class _Crate:
 
     def describe_root(self) -> None:
         """Say what the deposit is, who made it and what conditions hold."""
-        citation = load_yaml(self.root / "CITATION.cff") if "CITATION.cff" in self.inside else {}
+        citation = load_yaml(self.root / "CITATION.cff", ours=False) if "CITATION.cff" in self.inside else {}
         for profile, (name, version) in PROFILES.items():
             self.context(profile, **{"@type": "CreativeWork", "name": name, "version": version})
         self.context(LICENCE, **{"@type": "CreativeWork", "name": "MIT Licence", "identifier": LICENCE})

@@ -268,7 +268,7 @@ def _from_dvc(source: dict[str, Any], folder: Path) -> Iterator[BinaryIO]:
     root = next((parent for parent in folder.resolve().parents if (parent / ".dvc").is_dir()), None)
     if root is None or not pointer.is_file():
         raise _Absent("no DVC pointer" if root else "no DVC project")
-    md5 = (load_yaml(pointer) or {}).get("outs", [{}])[0].get("md5")
+    md5 = (load_yaml(pointer, ours=False) or {}).get("outs", [{}])[0].get("md5")
     if source.get("md5") and md5 != source["md5"]:
         raise IntegrityError(f"{pointer}: md5 is {md5}, params/datasets.yaml declares {source['md5']}")
     with contextlib.ExitStack() as stack:
