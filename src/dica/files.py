@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+ARRAYS_LIMIT = 512 * 2**20  # bytes of all arrays of one npz file; zeros are packed a thousand times smaller
 INTERRUPTED = 75  # exit code of a run that stopped with its state saved: EX_TEMPFAIL of sysexits.h, try again
 
 
@@ -121,6 +123,40 @@ def sha256_file(path: Path | str) -> str:
     """Return the SHA-256 of a file in hex, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> dict[str, np.ndarray]:
+    """Read every array of an npz file without ever unpickling.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is not such an archive, or would fill more than `limit` bytes.
+    """
+    try:
+        require_small_arrays(path, limit)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UserError:
+        raise
+    except Exception as error:  # zip, zlib and numpy each have their own errors for a damaged file
+        raise UserError(f"{path}: not a readable npz file ({error})") from None
+
+
+def require_small_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> None:
+    """Raise a UserError, before memory is taken, if the arrays of an npz file claim more than `limit` bytes or lie."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if (claimed := sum(member.file_size for member in members)) > limit:
+            raise UserError(f"{path}: its arrays have {claimed} bytes, at most {limit} are read")
+        for member in members:
+            with archive.open(member) as file:
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = read_header[np.lib.format.read_magic(file)](file)
+                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+                    raise UserError(f"{path}: {member.filename} claims to have the shape {shape}, its bytes do not")
 
 
 def write_npz(path: Path | str, arrays: dict[str, np.ndarray]) -> None:

@@ -21,7 +21,7 @@ from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
 from dica.data.decoded import Block, Content, first_per_class
 from dica.data.fetch import fetch_dataset
 from dica.data.prepared import MANIFEST, NAMES, check_length, check_names, fingerprint, labels_digest, load_manifest
-from dica.files import IntegrityError, UserError, sha256_file, sync_folder, write_json, write_npz
+from dica.files import IntegrityError, UserError, load_arrays, sha256_file, sync_folder, write_json, write_npz
 
 PREPARED = Path("data/prepared")
 LABELS = Path("data/labels")
@@ -274,10 +274,9 @@ def _verify_labels(path: Path, manifest: dict[str, Any]) -> None:
     if not path.is_file():
         raise IntegrityError(f"{path}: is missing; prepare {manifest['dataset']} again")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {split: labels_digest(archive[split]) for split in archive.files}
-    except Exception as error:  # a damaged zip can raise nearly anything
-        raise IntegrityError(f"{path}: not readable ({error}); prepare {manifest['dataset']} again") from None
+        found = {split: labels_digest(values) for split, values in load_arrays(path).items()}
+    except (UserError, ValueError) as error:
+        raise IntegrityError(f"{error}; prepare {manifest['dataset']} again") from None
     expected = {split: r["labels_sha256"] for split, r in manifest["splits"].items() if split != "unlabeled"}
     if found != expected:
         raise IntegrityError(f"{path}: labels are not those of the manifest; prepare {manifest['dataset']} again")

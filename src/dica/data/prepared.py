@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes, sha256_file
+from dica.files import (
+    IntegrityError,
+    UserError,
+    canonical_json,
+    read_json,
+    require_small_arrays,
+    sha256_bytes,
+    sha256_file,
+)
 
 MANIFEST = "manifest.json"
 NAMES = "names.json"
@@ -149,6 +157,7 @@ def train_labels(folder: Path | str, file: Path | str) -> np.ndarray:
         If the labels are not those of the prepared images.
     """
     try:
+        require_small_arrays(file)
         with np.load(file, allow_pickle=False) as archive:
             labels = archive["train"]
     except FileNotFoundError:

@@ -20,10 +20,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import entr
 from sklearn.metrics import mutual_info_score
 
-from dica.files import UserError, read_json, sha256_file, write_json
+from dica.files import UserError, load_arrays, read_json, sha256_file, write_json
 
 SPLITS = ("train", "test")
 EVAL_SPLITS = ("all", *SPLITS)
+SMALL = 1000  # clusters that any number of images may be evaluated with; more only up to one an image
+COUNTS_LIMIT = 2**25  # counts of clusters against classes (268 MB); a file from elsewhere can hold the index 2^31
 
 
 def as_labels(values: Any, name: str) -> np.ndarray:
@@ -58,6 +60,8 @@ def contingency(y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: in
     """Return the counts (clusters, classes); given sizes are lower bounds, so that empty ones are kept."""
     true, pred = as_pair(y_true, y_pred)
     shape = (max(num_clusters, int(pred.max()) + 1), max(num_classes, int(true.max()) + 1))
+    if shape[0] * shape[1] > COUNTS_LIMIT:
+        raise UserError(f"{shape[0]} clusters and {shape[1]} classes are too many to count against each other")
     return np.bincount(pred * shape[1] + true, minlength=shape[0] * shape[1]).reshape(shape)
 
 
@@ -271,6 +275,10 @@ def evaluate(
     true, pred = true[labelled], pred[labelled]
     if not true.size:
         raise UserError("no sample has a label: nothing to evaluate")
+    if not 0 < num_clusters <= max(SMALL, labelled.size):
+        raise UserError(
+            f"num_clusters is {num_clusters}; for {labelled.size} images at most {max(SMALL, labelled.size)}"
+        )
     shares = cluster_shares(pred, num_clusters)
     acc = float((true == pred).mean()) if supervised else accuracy(true, pred)
     more = {"error": 1 - acc} if supervised else {}
@@ -297,23 +305,6 @@ def top5_accuracy(y_true: np.ndarray, top5: np.ndarray, mapping: np.ndarray) -> 
     if top5.min() < 0 or top5.max() >= len(mapping):
         raise UserError(f"top5: holds a cluster outside 0 to {len(mapping) - 1}")
     return float((mapping[top5] == y_true[:, None]).any(axis=1).mean())
-
-
-def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
-    """Read every array of an npz file without ever unpickling.
-
-    Raises
-    ------
-    UserError
-        If the file is missing or is not such an archive.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # zip, zlib and numpy each have their own errors for a damaged file
-        raise UserError(f"{path}: not a readable npz file ({error})") from None
 
 
 def judged_labels(split: str, labels: np.ndarray, stored: dict[str, np.ndarray]) -> np.ndarray:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import csv
+from array import array
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dica.files import UserError
+from dica.files import ARRAYS_LIMIT, UserError
 from dica.scores.metrics import SPLITS, confusion, evaluate, load_arrays
 from dica.validation import hint
 
-KINDS = (".npz", ".npy", ".csv", ".txt")
+LIMITS = {  # bytes; the labels of 1.3 million images fit in each, in a csv with long file names beside them
+    ".npz": ARRAYS_LIMIT,
+    ".npy": ARRAYS_LIMIT,
+    ".csv": 256 * 2**20,
+    ".txt": 16 * 2**20,
+}
+KINDS = tuple(LIMITS)
 COLUMNS = ("assignment", "cluster", "prediction", "label")
 
 
@@ -31,6 +40,8 @@ def read_assignments(path: Path) -> np.ndarray:
         raise UserError(f"{path}: of unknown kind; allowed: {', '.join(KINDS)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    if path.stat().st_size > LIMITS[path.suffix]:
+        raise UserError(f"{path}: has {path.stat().st_size} bytes, at most {LIMITS[path.suffix]} are read")
     readers = {".npz": _from_npz, ".npy": _from_npy, ".csv": _from_csv, ".txt": _from_txt}
     values = readers[path.suffix](path)
     if values.ndim != 1 or not values.size:
@@ -60,24 +71,27 @@ def _from_npz(path: Path) -> np.ndarray:
 
 def _from_npy(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped first: a header can claim any shape
     except Exception as error:  # numpy has several errors for a damaged file
         raise UserError(f"{path}: not a readable npy file ({error})") from None
 
 
 def _from_csv(path: Path) -> np.ndarray:
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows:
-        raise UserError(f"{path}: is empty")
-    header, body = rows[0], rows[1:]
-    if is_number(header[0]) and len(header) == 1:
-        return _numbers(path, [row[0] for row in rows], 1)
-    names = [name for name in COLUMNS if name in header] if len(header) > 1 else header
-    if not names:
-        raise UserError(f"{path}: has the columns {', '.join(header)}; call one of them {' or '.join(COLUMNS)}")
-    place = header.index(names[0])
-    return _numbers(path, [row[place] if place < len(row) else "" for row in body], 2)
+        rows = (row for row in csv.reader(file) if row)
+        try:
+            header = next(rows, None)
+            if header is None:
+                raise UserError(f"{path}: is empty")
+            if is_number(header[0]) and len(header) == 1:
+                return _numbers(path, chain(header, (row[0] for row in rows)), 1)
+            names = [name for name in COLUMNS if name in header] if len(header) > 1 else header
+            if not names:
+                raise UserError(f"{path}: has the columns {', '.join(header)}; call one of them {' or '.join(COLUMNS)}")
+            place = header.index(names[0])
+            return _numbers(path, (row[place] if place < len(row) else "" for row in rows), 2)
+        except csv.Error as error:
+            raise UserError(f"{path}: not readable as csv ({error})") from None
 
 
 def _from_txt(path: Path) -> np.ndarray:
@@ -93,11 +107,13 @@ def is_number(text: str) -> bool:
     return True
 
 
-def _numbers(path: Path, texts: list[str], first_line: int) -> np.ndarray:
+def _numbers(path: Path, texts: Iterable[str], first_line: int) -> np.ndarray:
+    values = array("d")
     for line, text in enumerate(texts, start=first_line):
         if not is_number(text):
-            raise UserError(f"{path}:{line}: {text!r} is no number")
-    return np.array([float(text) for text in texts])
+            raise UserError(f"{path}:{line}: {text[:50]!r} is no number")
+        values.append(float(text))
+    return np.array(values)
 
 
 def score(path: Path, dataset: str, root: Path, split: str = "", num_clusters: int = 0) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""Files of assignments from elsewhere: what they claim is bounded before memory is taken."""
+
+from __future__ import annotations
+
+import io
+import resource
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dica.files import UserError, load_arrays, require_small_arrays, write_npz
+from dica.scores import outside
+from dica.scores.metrics import contingency, evaluate, recompute
+from dica.scores.outside import read_assignments
+
+
+def npz_that_claims(path: Path, shape: str, data: bytes = b"12345678") -> Path:
+    """Write an npz whose array has this shape in its header and these bytes."""
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data)
+    return path
+
+
+def test_a_small_file_with_large_arrays_takes_no_memory(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (80 * 2**20,)})
+        for _ in range(640):
+            file.write(bytes(2**20))
+    assert (tmp_path / "x.npz").stat().st_size < 2**20
+    for read in (load_arrays, read_assignments):
+        with pytest.raises(UserError, match=r"x\.npz: its arrays have \d+ bytes, at most 536870912"):
+            read(tmp_path / "x.npz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(2,)", "(0,)"])
+def test_a_header_that_does_not_fit_the_bytes_is_refused(tmp_path, shape):
+    path = npz_that_claims(tmp_path / "x.npz", shape)
+    with pytest.raises(UserError, match=r"x\.npz: a\.npy claims to have the shape"):
+        load_arrays(path)
+
+
+def test_arrays_of_every_kind_pass(tmp_path):
+    arrays = {
+        "a": np.arange(5),
+        "b": np.float16(3),
+        "c": np.zeros((0, 3)),
+        "d": np.array(["x", "yy"]),
+        "e": np.eye(3).T,
+    }
+    write_npz(tmp_path / "x.npz", arrays)
+    require_small_arrays(tmp_path / "x.npz")
+    for name, values in load_arrays(tmp_path / "x.npz").items():
+        np.testing.assert_array_equal(values, arrays[name])
+    with pytest.raises(UserError, match="at most 100 are read"):
+        load_arrays(tmp_path / "x.npz", limit=100)
+
+
+def test_a_pickled_array_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(UserError, match="not a readable npz file"):
+        load_arrays(tmp_path / "x.npz")
+
+
+def test_an_npy_that_claims_more_than_it_holds_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<i8", "fortran_order": False, "shape": (10**11,)})
+    (tmp_path / "x.npy").write_bytes(buffer.getvalue() + bytes(8))
+    with pytest.raises(UserError, match=r"x\.npy: not a readable npy file"):
+        read_assignments(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".csv", ".txt"])
+def test_a_file_too_long_for_its_kind_is_not_opened(tmp_path, suffix, monkeypatch):
+    monkeypatch.setitem(outside.LIMITS, suffix, 3)
+    (tmp_path / f"x{suffix}").write_text("0\n1\n")
+    with pytest.raises(UserError, match="has 4 bytes, at most 3 are read"):
+        read_assignments(tmp_path / f"x{suffix}")
+
+
+def test_a_csv_field_beyond_all_bounds_is_one_line(tmp_path):
+    (tmp_path / "x.csv").write_text("a,label\n" + "x" * 200_000 + ",1\n")
+    with pytest.raises(UserError, match=r"x\.csv: not readable as csv"):
+        read_assignments(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("number", [2**31 - 1, 10**6, 0, -1])
+def test_a_number_of_clusters_beyond_one_an_image_is_refused(tmp_path, number):
+    with pytest.raises(UserError, match=f"num_clusters is {number}; for 4 images at most 1000"):
+        evaluate(np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1]), number, 2)
+    labels = np.array([0, 1, 0, 1], np.int16)
+    write_npz(tmp_path / "labels.npz", {"train": labels})
+    write_npz(tmp_path / "predictions.npz", {"train_assignment": labels, "num_clusters": np.int64(number)})
+    with pytest.raises(UserError, match=r"predictions\.npz"):
+        recompute(tmp_path / "predictions.npz", tmp_path / "labels.npz", "train")
+
+
+def test_an_index_of_2_to_the_31_is_not_counted():
+    for true, pred in (([0, 1], [0, 2**31]), ([0, 2**40], [0, 1])):
+        with pytest.raises(UserError, match="too many to count"):
+            contingency(np.array(true), np.array(pred))
