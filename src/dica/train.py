@@ -59,6 +59,7 @@ from dica.losses.common import leading
 from dica.methods.base import Method
 from dica.rng import Rng, derive_seed, generator
 from dica.runs import record
+from dica.runs.behaviour import trace_of
 from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runs.ids import IDENTITY_KEYS, run_id
 
@@ -317,6 +318,7 @@ def _write_record(
         {
             **{key: config[key] for key in ("id", "method", "variant", "dataset", "seed", "determinism")},
             **code,
+            "trace": trace_of(config["method"], config["variant"]),
             "versions": record.versions(device),
             "host_platform": platform.platform(),
             "device": record.device_facts(device),

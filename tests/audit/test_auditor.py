@@ -440,7 +440,7 @@ def test_more_seeds_are_other_runs_too(editable: Path) -> None:
 def test_changed_code_is_a_note(project: Path) -> None:
     (project / "src/dica/train.py").write_text("# other code\n")
     result = audit(project)
-    assert (result.code, "code: changed since the run: src/dica/train.py" in said(result, None)) == (0, True)
+    assert (result.code, "code changed since: src/dica/train.py" in said(result, None)) == (0, True)
 
 
 @pytest.mark.parametrize(

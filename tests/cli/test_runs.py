@@ -18,6 +18,7 @@ from dica.cli import __main__ as cli
 from dica.cli import completion
 from dica.files import UserError, write_json, write_npz
 from dica.plan import estimate
+from dica.runs.behaviour import traces
 from dica.scores import outside as scoring
 
 DRC = "/".join(CELL)
@@ -66,14 +67,21 @@ def test_status_tells_every_state_apart(dica, project: Path) -> None:
         state = project / "results/state" / waiting[number].rsplit("-", 1)[-1]
         write_json(state / name, {"reason": "loss is not finite"})
     (project / "src/dica/train.py").write_text("# other code\n")
+    first, second = sorted((project / "results/runs/drc/digits").glob("*/run.json"))
+    trace = traces("drc")["full"]
+    edit_json(first, lambda record: record.update(trace=trace))
+    edit_json(second, lambda record: record.update(trace={**trace, "digest": "0" * 16}))
     found = {row["path"]: row for row in answer(dica, "status")}
     assert (found[waiting[0]]["state"], found[waiting[0]]["detail"]) == ("failed", "loss is not finite")
     assert "checkpoint" in found[waiting[1]]["detail"]
-    stale = [row for row in found.values() if row["state"] == "stale"]
-    assert len(stale) == 4
-    assert all("src/dica/train.py" in row["detail"] for row in stale)
+    (stale,) = [row for row in found.values() if row["state"] == "stale"]  # by its behaviour, not by its text
+    assert (project / stale["path"] / "run.json", stale["code"]) == (second, "other behaviour")
+    done = {row["path"]: row["code"] for row in found.values() if row["state"] == "done"}
+    assert done.pop(first.parent.relative_to(project).as_posix()) == "same behaviour"
+    assert list(done.values()) == ["unknown behaviour"] * 2  # K-means has no golden trace
     code, output = dica("status", "--stale")
     assert (code, "code changed since: src/dica/train.py" in output, "not finite" in output) == (0, True, True)
+    assert "finished runs: 0 same code, 1 same behaviour, 1 other behaviour, 2 unknown behaviour" in output
 
 
 def test_metrics_of_older_conventions_are_stale(dica, project: Path) -> None:

@@ -19,6 +19,7 @@ from dica.data.splits import DataInfo, splits_of
 from dica.engine.optim import learning_rate
 from dica.files import UserError, read_json, sha256_bytes, sha256_file, write_json
 from dica.runs import record
+from dica.runs.behaviour import trace_of
 from tiny import make_prepared, tiny_config
 
 
@@ -53,6 +54,9 @@ def test_a_run_leaves_a_record_that_answers_for_every_file(method: str, tmp_path
     assert set(record["files"]) == written | observed
     assert f"src/dica/methods/{method}.py" in record["sources"]
     assert "src/dica/train.py" in record["sources"]
+    assert "src/dica/runs/record.py" in record["bookkeeping"]
+    assert record["trace"] == trace_of(method, "full")
+    assert (record["trace"] is None) == (method == "kmeans")
     assert record["sources"]["src/dica/rng.py"] == sha256_file(Path(train.__file__).with_name("rng.py"))
     assert len(record["commit"]) == 40
     assert record["versions"]["torch"].startswith(torch.__version__.split("+")[0])

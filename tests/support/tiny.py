@@ -132,12 +132,17 @@ def gradient_methods() -> list[str]:
 
 def all_variants() -> list[tuple[str, str]]:
     """Every (method, variant) that is trained by gradient steps; of a sweep over numbers, the first point."""
-    chosen: dict[tuple, tuple[str, str]] = {}
-    for name in gradient_methods():
-        for variant, override in config.load_method(name, ROOT)["variants"].items():
-            settings = {key: value for key, value in (override or {}).items() if key != "epochs"}  # TINY has its own
-            chosen.setdefault((name, _shape(settings)), (name, variant))
-    return list(chosen.values())
+    return [(name, variant) for name in gradient_methods() for variant in dict.fromkeys(families(name).values())]
+
+
+def families(method: str) -> dict[str, str]:
+    """Return for every variant of a method the one that stands for it: the first that differs in numbers alone."""
+    first: dict[object, str] = {}
+    found = {}
+    for variant, override in config.load_method(method, ROOT)["variants"].items():
+        settings = {key: value for key, value in (override or {}).items() if key != "epochs"}  # TINY has its own
+        found[variant] = first.setdefault(_shape(settings), variant)
+    return found
 
 
 def _shape(override: object) -> object:

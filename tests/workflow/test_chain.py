@@ -161,7 +161,7 @@ def test_the_audit_names_changed_code_and_changed_parameters(finished: Project, 
     with open(clone.folder / "src/dica/losses/drc.py", "a") as file:
         file.write("# another comment\n")
     output = clone.dica("audit", *CELL)
-    assert "changed since the run: src/dica/losses/drc.py" in output
+    assert "code changed since: src/dica/losses/drc.py; the golden trace" in output
     clone.edit("params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=0.5))
     assert "now ask for other runs" in clone.dica("audit", *CELL, code=3)
 

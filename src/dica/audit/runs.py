@@ -13,6 +13,7 @@ from dica.data.prepared import fingerprint, labels_digest
 from dica.files import UserError
 from dica.plan.parameters import load_datasets
 from dica.plan.plan import run_folder, source_folder
+from dica.runs.behaviour import REWRITTEN, SAME, behaviour
 from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runs.ids import run_id
 from dica.runs.read import (
@@ -165,10 +166,11 @@ class RunChecks:
             return Finding(
                 "code", False, "run.json lacks sources.src/dica/train.py: the code of the run is not recorded"
             )
-        changed = [name for name, digest in sources.items() if self.checkout.sha256(self.root / name) != digest]
-        if changed:
-            return Finding("code", None, f"changed since the run: {', '.join(changed)}")
-        return Finding("code", True, f"the {len(sources)} source files are those of the run")
+        found = behaviour(
+            record["method"], record["variant"], record, lambda name: self.checkout.sha256(self.root / name)
+        )
+        holds = True if found.answer in (SAME, REWRITTEN) else None
+        return Finding("code", holds, f"{found.answer}: {found.detail}")
 
     def check_labels(self, dataset: str, runs: list[RunAudit]) -> list[Finding]:
         """Compare the labels with the data's fingerprint, which is in the id of every run on a pinned data set."""

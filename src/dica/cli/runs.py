@@ -31,26 +31,31 @@ SideName = typer.Argument(
 
 def status(
     profile: Profile = ARCHIVE,
-    changed: Annotated[bool, typer.Option("--stale", help="Say for each stale run what has changed.")] = False,
+    changed: Annotated[bool, typer.Option("--stale", help="Say for each run what has changed since.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tell which planned runs are done, stale, running, failed or missing.
 
-    Stale: done, but by code that has changed since, or scored by older conventions; `dica audit` says what it means.
+    Stale: done, but today's code behaves otherwise (its golden trace is another one), or scored by older conventions.
+    A run whose code has only another text, with the same golden trace, is done.
     Collapsed runs, with all images in one cluster, are done but named.
     """
     from dica.plan.parameters import load_profile
     from dica.plan.plan import make_plan
     from dica.plan.status import STATES, states
+    from dica.runs.behaviour import BEHAVIOURS, SAME
 
     root = project_root()
     body = load_profile(root / profile, root)
     found = states(make_plan(body, root), root, body["results"])
     if as_json:
-        rows = [{"path": state.run["path"], "state": state.name, "detail": state.detail} for state in found]
+        rows = [
+            {"path": state.run["path"], "state": state.name, "code": state.code, "detail": state.detail}
+            for state in found
+        ]
         print(json.dumps(rows, indent=2))
         return
-    table = Table(caption="stale: done, but the code has changed since", caption_justify="left")
+    table = Table(caption="stale: done, but today's code behaves otherwise", caption_justify="left")
     for heading in ("method", "dataset", *STATES):
         table.add_column(heading, justify="left" if heading in ("method", "dataset") else "right")
     groups: dict[tuple[str, str], Counter] = {}
@@ -62,9 +67,13 @@ def status(
     table.add_section()
     table.add_row("all", "", *(str(total[name] or "") for name in STATES), style="bold")
     console.print(table)
+    codes = Counter(state.code for state in found if state.code)
+    if codes:
+        console.print(f"code of the {codes.total()} finished runs: {', '.join(f'{codes[c]} {c}' for c in BEHAVIOURS)}")
     told = {"failed": "red", "running": "cyan", **({"stale": "yellow"} if changed else {})}
     for state in found:
-        if state.name in told or state.detail.startswith(("interrupted", "collapsed")):
+        older = changed and state.code not in ("", SAME)
+        if older or state.name in told or state.detail.startswith(("interrupted", "collapsed")):
             colour = told.get(state.name, "yellow")
             console.print(f"[{colour}]{state.name}[/] {escape(state.run['path'])}: {escape(state.detail)}")
 

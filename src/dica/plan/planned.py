@@ -13,7 +13,8 @@ from dica.plan.artefacts import (
     headline_name,
     load_artefacts,
 )
-from dica.runs.files import failure_reason
+from dica.runs.files import RECORD, failure_reason
+from dica.runs.read import TEXT, read_record
 
 
 def results_of(plan_path: Path, root: Path) -> str:
@@ -58,6 +59,10 @@ class Run:
     def seconds(self, root: Path) -> float:
         """Training time, as run.json has it."""
         return float(read_json(root / self.path / "run.json")["seconds"])
+
+    def record(self, root: Path) -> dict[str, Any] | None:
+        """Return run.json, or None where it does not say what code the run was trained with."""
+        return read_record(root / self.path / RECORD, {"sources": dict, "sources.*": TEXT})[0]
 
     @property
     def path(self) -> str:

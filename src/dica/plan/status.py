@@ -1,4 +1,4 @@
-"""What has become of the planned runs: done, running, failed, missing or stale."""
+"""What has become of the planned runs: done, stale (done by code of another behaviour), running, failed or missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dica.files import read_json, sha256_file
-from dica.runs.read import METRICS_KEYS, read_record
+from dica.runs.behaviour import OTHER, SAME, UNKNOWN, behaviour
+from dica.runs.files import METRICS, RECORD
+from dica.runs.read import METRICS_KEYS, TEXT, read_record
 from dica.runs.record import collapse_note
 
 STATES = ("done", "stale", "running", "failed", "missing")
@@ -17,11 +19,16 @@ STATES = ("done", "stale", "running", "failed", "missing")
 
 @dataclass
 class State:
-    """State of one planned run (one of `STATES`) and why; `stale` runs are done too, by code that changed since."""
+    """State of one planned run (one of `STATES`) and why.
+
+    `code` compares the code of a finished run with today's (see `dica.runs.behaviour`). `stale` runs are done too, but
+    today's code behaves otherwise, or their metrics are of older conventions.
+    """
 
     run: dict[str, Any]
     name: str
     detail: str = ""
+    code: str = ""
 
 
 def states(plan: dict[str, Any], root: Path, results: str) -> list[State]:
@@ -30,10 +37,13 @@ def states(plan: dict[str, Any], root: Path, results: str) -> list[State]:
     return [State(run, *_state(run, root, root / results / "state" / run["id"], digest)) for run in plan["runs"]]
 
 
-def _state(run: dict[str, Any], root: Path, state: Path, digest: Any) -> tuple[str, str]:
-    if (root / run["path"] / "run.json").is_file():
-        why, collapsed = _outdated(root / run["path"], digest)
-        return ("stale" if why else "done"), "; ".join(filter(None, (collapsed, why)))
+def _state(run: dict[str, Any], root: Path, state: Path, digest: Any) -> tuple[str, str, str]:
+    if (root / run["path"] / RECORD).is_file():
+        return _finished(run, root / run["path"], digest)
+    return *_unfinished(state), ""
+
+
+def _unfinished(state: Path) -> tuple[str, str]:
     if holder := lock_holder(state):
         return "running", holder
     if (state / "failed.json").is_file():
@@ -41,16 +51,20 @@ def _state(run: dict[str, Any], root: Path, state: Path, digest: Any) -> tuple[s
     return "missing", "interrupted, has a checkpoint" if (state / "checkpoint.pt").is_file() else ""
 
 
-def _outdated(folder: Path, digest: Any) -> tuple[str, str]:
-    """Return what has changed since a run was trained or scored, or nothing, and whether it collapsed."""
-    record, faults = read_record(folder / "run.json", {"sources": dict})
-    reasons = [f"run.json: {fault.detail}" for fault in faults]
-    changed = [name for name, found in record["sources"].items() if digest(name) != found] if record else []
-    if changed:
-        reasons.append(f"code changed since: {', '.join(changed)}")
-    metrics, faults = read_record(folder / "metrics.json", METRICS_KEYS)
-    reasons += [f"metrics.json: {fault.detail}" for fault in faults]
-    return "; ".join(reasons), collapse_note(metrics["headline"]) if metrics and not faults else ""
+def _finished(run: dict[str, Any], folder: Path, digest: Any) -> tuple[str, str, str]:
+    """Return the state of a finished run, what is to be said of it, and how its code compares with today's."""
+    record, faults = read_record(folder / RECORD, {"sources": dict, "sources.*": TEXT})
+    notes = [f"{RECORD}: {fault.detail}" for fault in faults]
+    code = UNKNOWN
+    if record is not None:
+        found = behaviour(run["method"], run["variant"], record, digest)
+        code = found.answer
+        notes += [found.detail] if code != SAME else []
+    metrics, unscored = read_record(folder / METRICS, METRICS_KEYS)
+    notes += [f"{METRICS}: {fault.detail}" for fault in unscored]
+    stale = code == OTHER or faults or unscored
+    collapsed = collapse_note(metrics["headline"]) if metrics else ""
+    return ("stale" if stale else "done"), "; ".join(filter(None, (collapsed, *notes))), code
 
 
 def lock_holder(state: Path) -> str:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from dica.files import read_json
 
+PACKAGE = Path(__file__).resolve().parents[1]
 RESULT_FILES = ("config.json", "history.csv", "predictions.npz")  # of every run
 TRACE = "trace.npz"  # beside them: of methods trained by gradient steps
 RECORD = "run.json"  # is written last, and has the digests of all others
 WEIGHTS, STAGES = "weights.safetensors", "stages.npz"  # in the folder of models, outside Git
+METRICS = "metrics.json"  # what the predictions score, written by the rule `evaluate`
 FAILURE = "failed.json"  # in the folder of the run's state
 
 

@@ -13,15 +13,17 @@ from importlib import metadata
 from pathlib import Path
 
 from dica.files import sha256_bytes, sha256_file
+from dica.runs.behaviour import decides
+from dica.runs.files import PACKAGE
 
-PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
 COLLAPSED = 0.95  # share of the images in one cluster from which a run counts as collapsed
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
 def code_state() -> dict:
-    """Return what code runs: ``commit``, ``dirty_sha256`` (hash of uncommitted changes, None without) and ``sources``.
+    """Return what code runs: ``commit``, ``dirty_sha256`` (hash of uncommitted changes, None without), ``sources``
+    (files that decide the number) and ``bookkeeping`` (files that write it down).
 
     Outside a Git checkout the first two are None.
     """
@@ -32,10 +34,12 @@ def code_state() -> dict:
     # Not every name is a file to hash: a folder with a repository of its own, a dangling link.
     names = [name for name in untracked if (CHECKOUT / name).is_file()]
     text = "\n".join(filter(None, [changes, *(f"{name} {sha256_file(CHECKOUT / name)}" for name in names)]))
+    found = source_digests()
     return {
         "commit": commit or None,
         "dirty_sha256": sha256_bytes(os.fsencode(text)) if text else None,
-        "sources": source_digests(),
+        "sources": {name: digest for name, digest in found.items() if decides(name)},
+        "bookkeeping": {name: digest for name, digest in found.items() if not decides(name)},
     }
 
 

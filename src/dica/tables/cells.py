@@ -24,6 +24,7 @@ from dica.plan.artefacts import (
     source,
 )
 from dica.plan.planned import Run, load_runs
+from dica.runs.behaviour import unlike_seeds
 from dica.runs.record import collapse_note
 from dica.scores.stats import mean, spread, verdict
 from dica.tables import facts
@@ -127,7 +128,7 @@ def _from_runs(
     number = published_number(artefact, row, column, metric, root)
     theirs = artefact.protocol_of(row, column, metric) if runs else {}
     ours = _own_protocol(runs)
-    mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs)
+    mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs, root)
     best = best_of(values, metric) if values else None
     shown = (best if row.statistic == "best" else mean(values)) if values else None
     return {
@@ -230,6 +231,7 @@ def _verdict(
     runs: list[Run],
     number: printed.Published | None,
     theirs: dict[str, Any],
+    root: Path,
 ) -> tuple[str, str]:
     if not runs:
         return "published only", ""
@@ -254,10 +256,20 @@ def _verdict(
     )
     # The audit takes what follows the count of seeds for a fact of this machine alone: collapses come before it.
     notes = [(run.plan["seed"], collapse_note(run.metrics["headline"])) for run in runs if run.metrics]
-    reason = [result.reason, *(f"seed {seed} {note}" for seed, note in notes if note)]
+    reason = [result.reason, *(f"seed {seed} {note}" for seed, note in notes if note), _unlike_code(runs, root)]
     if len(values) < len(runs):
         reason += [f"{len(values)} of {len(runs)} seeds", *failures]
     return result.mark, "; ".join(part for part in reason if part)
+
+
+def _unlike_code(runs: list[Run], root: Path) -> str:
+    """Return that the code of a number's seeds does not behave alike, or is not known to, else nothing.
+
+    A record that cannot be read is left out; `dica status` and the audit tell of it.
+    """
+    found = {run.plan["seed"]: run.record(root) for run in runs if run.metrics}
+    known = {seed: record for seed, record in found.items() if record}
+    return unlike_seeds(runs[0].plan["method"], runs[0].plan["variant"], known)
 
 
 def _difference(

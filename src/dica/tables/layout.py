@@ -281,6 +281,8 @@ def _own_cell(cell: Any, artefact: Artefact, ranks: dict, footnotes: Footnotes) 
         notes.append(footnotes.number(cell.reason.split("; ")[0]))
     if collapsed := re.findall(r"seed \d+ collapsed: [^;]*", cell.reason):
         notes.append(footnotes.number("; ".join(collapsed)))
+    if unlike := re.search(r"trained by code that [^;]*", cell.reason):
+        notes.append(footnotes.number(unlike[0]))
     if cell.n < cell.seeds_planned:
         notes.append(footnotes.number(f"{cell.n} of {cell.seeds_planned} seeds{_why(cell)}"))
     rank = ranks.get(("ours", *_place(cell)), "")
