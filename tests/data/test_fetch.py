@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import http.server
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from dica.data.fetch import ATTEMPTS, fetch
+from dica.data import download
+from dica.data.download import ATTEMPTS
+from dica.data.fetch import fetch
 from dica.files import IntegrityError, UserError
 
 DATA = os.urandom(700_000)
@@ -54,6 +57,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if plan == "slow":
             time.sleep(1)
+        if plan.startswith("to "):
+            self.send_response(302)
+            self.send_header("Location", plan.removeprefix("to "))
+            self.end_headers()
+            return
+        if plan == "silent":
+            time.sleep(2)
+            return
+        if plan in ("drip", "endless"):
+            self.send_response(200)
+            self.send_header("ETag", server.etag)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for place in range(40):
+                    self.wfile.write(server.data[place : place + 1] if plan == "drip" else bytes(2**20))
+                    time.sleep(0.1 if plan == "drip" else 0)
+            return
         data, start = server.data, 0
         match = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if match and self.headers.get("If-Range") == server.etag and plan != "ignore":
@@ -163,6 +183,64 @@ def test_without_a_validator_nothing_is_resumed(server, raw):
 def test_a_body_cut_without_a_stated_length_is_noticed(server, raw):
     server.plan = ["no length, cut", "good"]
     assert get(server, raw) == DATA
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["http://[bad", "http://:x/", "http://a b/", "ftp://127.0.0.1/x", "file:///etc/passwd", "http://\u2100/", "//"],
+)
+def test_a_redirect_to_nonsense_is_one_line(server, raw, place):
+    server.plan = [f"to {place}".encode().decode("latin-1")]
+    with pytest.raises(UserError, match=re.escape(NAME)) as error:
+        get(server, raw)
+    assert "\n" not in str(error.value)
+
+
+def test_redirects_in_a_circle_end(server, raw):
+    server.plan = [f"to {server.url}"]
+    with pytest.raises(UserError, match="30 redirects"):
+        get(server, raw)
+
+
+def test_a_server_that_never_answers_is_given_up(server, raw, monkeypatch):
+    monkeypatch.setattr(download, "ANSWER_S", 0.1)
+    server.plan = ["silent"]
+    with pytest.raises(UserError, match=rf"failed {ATTEMPTS} times at byte 0 \(no answer within 0\.1 seconds\)"):
+        get(server, raw)
+
+
+def test_a_drip_is_dropped_for_its_pace_and_taken_up_again(server, raw, monkeypatch):
+    monkeypatch.setattr(download, "WINDOW_S", 0.2)
+    server.plan = ["drip", "good"]
+    assert get(server, raw) == DATA
+    assert "range" in server.seen[-1]
+
+
+def test_all_attempts_together_have_an_end_and_what_came_stays(server, raw, monkeypatch):
+    monkeypatch.setattr(download, "ALLOWED_S", -1.0)
+    monkeypatch.setattr(download, "WINDOW_S", 60)
+    server.plan = ["drip"]
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"took more than .* hours to byte \d+ .*run again to go on"):
+        get(server, raw)
+    assert time.monotonic() - start < 3
+    assert [path.name for path in raw.glob("*.part")] == [f"{NAME}.part"]
+
+
+@pytest.mark.parametrize("plan", ["endless", "good"])
+def test_a_file_of_undeclared_size_has_a_largest_size(server, raw, monkeypatch, plan):
+    monkeypatch.setattr(download, "LARGEST", 600_000)
+    server.plan = [plan]
+    unsized = {key: value for key, value in source(url=server.url).items() if key != "size"}
+    with pytest.raises(IntegrityError, match="more than 600000 bytes; declare its `size`"):
+        fetch(unsized, raw, wait=0)
+    assert not list(raw.glob("*.part"))
+
+
+def test_a_copy_from_a_mirror_stops_at_the_declared_size(raw, tmp_path):
+    (tmp_path / NAME).write_bytes(DATA + bytes(5 * 2**20))
+    with pytest.raises(IntegrityError, match="size is"):
+        fetch(source(), raw, mirror=tmp_path)
 
 
 def test_a_weak_etag_is_not_a_validator(server, raw):
