@@ -8,6 +8,8 @@ Each kind is a function from a trained run to a few small arrays, which Git owns
 - `neighbours`: right and wrong images with their nearest neighbours in feature space, as pictures
 - `gradcam`: what spoke for the predicted cluster, as maps over pictures
 - `jsd`: divergence of prototype distributions between two views (IMC-SwAV)
+- `outlook`: what is to be said of clusters without labels: second choices, silhouettes, a map (`dica cluster`)
+- `counts`: K-means on the features for every number of clusters up to the run's own, to compare seeds by
 - `labelled`: the images that a semi-supervised run was given labels of, as pictures
 
 True labels choose and colour pictures; no model sees them.
@@ -26,8 +28,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_samples
 from torch import Tensor, nn
 
 from dica.data.splits import splits_of
@@ -37,7 +41,7 @@ from dica.files import IntegrityError, UserError, read_json, sha256_file, write_
 from dica.losses.imc_swav import jensen_shannon
 from dica.methods.base import Method
 from dica.plan.parameters import check_loadable
-from dica.rng import generator
+from dica.rng import derive_seed, generator
 from dica.scores import metrics
 
 IMAGES = 6000  # of an embedding, as in DRC's Figures 4 and 6
@@ -51,6 +55,9 @@ SIDE, MANY, SMALL_SIDE = 64, 100, 32  # of thumbnails, in pixels; smaller where 
 SMALLEST_MAP = 4  # positions a side that a heat map needs to be worth showing
 LOGITS = {"drc": "heads.main"}  # modules whose output is a paper's "assignment feature"
 JSD_IMAGES = 32
+MAPPED = 1500  # images on the map of an outlook
+COMPARED = 3000  # images that silhouettes and numbers of clusters are computed on: their cost goes with the square
+RESTARTS = 5  # of K-means for one number of clusters
 
 
 @dataclass
@@ -317,6 +324,53 @@ def labelled(run: Trained) -> dict[str, np.ndarray]:
     return {"index": rows[order].astype(np.int32), "label": label[order], **_pack(images)}
 
 
+def outlook(run: Trained) -> dict[str, np.ndarray]:
+    """What clusters look like from inside, without labels.
+
+    `second` and `second_confidence` (n,) of every scored image; `silhouette` of the images `compared`, NaN where they
+    are in one cluster; `xy`, a t-SNE map of the features of the images `mapped`.
+    """
+    total = len(run.stored[0])
+    probability = run.ask(run.method.predict, np.arange(total))
+    others = probability.copy()
+    others[np.arange(total), run.stored[0].astype(np.int64)] = -1  # the stored choice, whatever the last bit says
+    compared = _subset(total, COMPARED)
+    features = run.ask(run.method.features, compared).astype(np.float64)
+    mapped = _subset(len(compared), MAPPED)
+    return {
+        "second": others.argmax(axis=1).astype(np.int16),
+        "second_confidence": others.max(axis=1).astype(np.float16),
+        "compared": compared.astype(np.int32),
+        "silhouette": _silhouettes(features, run.stored[0][compared]),
+        "mapped": compared[mapped].astype(np.int32),
+        "xy": _tsne(features[mapped]),
+    }
+
+
+def _silhouettes(features: np.ndarray, assignment: np.ndarray) -> np.ndarray:
+    """Return the silhouette of each image, NaN for all where it has no meaning: one cluster, or one image in each."""
+    if not 1 < len(np.unique(assignment)) < len(assignment):
+        return np.full(len(assignment), np.nan, np.float32)
+    return silhouette_samples(features, assignment).astype(np.float32)
+
+
+def counts(run: Trained) -> dict[str, np.ndarray]:
+    """K-means on a run's features for 2, 3, … clusters up to the run's own number, on the same images for every seed.
+
+    `k` (m,), `assignment` (m, images), mean `silhouette` (m,).
+    """
+    rows = _subset(len(run.stored[0]), COMPARED)
+    features = run.ask(run.method.features, rows).astype(np.float64)
+    numbers = np.arange(2, int(run.config["params"]["num_clusters"]) + 1)
+    seed = derive_seed(run.config["seed"], "counts") % 2**32
+    found = [KMeans(int(k), n_init=RESTARTS, random_state=seed).fit_predict(features) for k in numbers]
+    return {
+        "k": numbers.astype(np.int32),
+        "assignment": np.array(found, np.int16),
+        "silhouette": np.array([_silhouettes(features, labels).mean() for labels in found], np.float32),
+    }
+
+
 def _pack(images: Tensor) -> dict[str, np.ndarray]:
     """Return thumbnails of (n, C, H, W) uint8 images as one JPEG sheet of square tiles, with their number and side."""
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
@@ -337,7 +391,7 @@ def _pack(images: Tensor) -> dict[str, np.ndarray]:
 
 
 KINDS: dict[str, Callable[[Trained], dict[str, np.ndarray]]] = {
-    kind.__name__: kind for kind in (embedding, stages, cases, neighbours, gradcam, jsd, labelled)
+    kind.__name__: kind for kind in (embedding, stages, cases, neighbours, gradcam, jsd, labelled, outlook, counts)
 }
 
 

@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 
 from dica.plan.artefacts import analyses, analysis_path, load_artefacts
+from dica.plan.own import own_analyses
 from dica.plan.parameters import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json
@@ -104,7 +105,7 @@ wildcard_constraints:
     dataset="|".join(DATASETS),
     seed=r"\d+",
     id="[0-9a-f]{12}",
-    paper="|".join(PAPERS),
+    paper="|".join(PAPERS) or "none",
     table="|".join({artefact.name for artefact in TABLES}) or "none",
     figure="|".join({artefact.name for artefact in FIGURES}) or "none",
 
@@ -211,6 +212,9 @@ ANALYSES = {
     analysis_path(RESULTS, kind, run["path"]): (kind, run)
     for artefact in FIGURES
     for kind, run in analyses(PLAN, artefact)
+} | {
+    analysis_path(RESULTS, kind, run["path"]): (kind, run)
+    for kind, run in own_analyses(PROFILE, PLAN)
 }
 # `tables` of dvc.yaml depends on the folder, whether or not anything is in it.
 (ROOT / RESULTS / "analyses").mkdir(parents=True, exist_ok=True)

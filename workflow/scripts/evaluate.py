@@ -26,7 +26,9 @@ def main() -> str:
     params = read_json(args.config)["params"]
     supervised = params.get("supervised", False)
     result = evaluate_files(args.predictions, args.labels, args.out, params["eval_split"], supervised)
-    scores = ", ".join(f"{name} {result['headline'][name]:.4f}" for name in ("acc", "nmi", "ari"))
+    labelled = result["headline"]["num_classes"] > 0
+    shown = ("acc", "nmi", "ari") if labelled else ("cluster_entropy", "mean_confidence")
+    scores = ", ".join(f"{name} {result['headline'][name]:.4f}" for name in shown)
     if note := collapse_note(result["headline"]):
         print(f"warning: run {result['id']} {note}", file=sys.stderr)
     return f"run {result['id']} on {result['evaluated_on']}: {scores}; wrote {args.out}"

@@ -32,7 +32,7 @@ from dica.plan.plan import make_plan, rebuild_command, run_folder
 from dica.plan.planned import artefacts_of, load_plan
 from dica.runs.files import RECORD
 from dica.runs.ids import run_id
-from dica.runs.read import METRICS_KEYS, NUMBER, PLAN_KEYS, Finding, faults, read_record
+from dica.runs.read import NUMBER, PLAN_KEYS, Finding, faults, read_metrics, read_record
 from dica.scores.metrics import load_arrays
 from dica.scores.stats import mean, spread
 from dica.tables import layout
@@ -157,7 +157,7 @@ class Auditor:
         for run in self.plan["runs"]:
             path = self.root / run["path"] / "metrics.json"
             if path.is_file():
-                metrics, findings = read_record(path, METRICS_KEYS)
+                metrics, findings = read_metrics(path)
                 if metrics and metrics["id"] != run["id"]:
                     findings = [Finding("metrics.json", False, f"is of run {metrics['id']}, its folder of {run['id']}")]
                 found |= {run["path"]: findings[0]} if findings else {}

@@ -19,12 +19,12 @@ from dica.runs.ids import run_id
 from dica.runs.read import (
     CONFIG_KEYS,
     LABELS_KEYS,
-    METRICS_KEYS,
     NUMBER,
     RUN_KEYS,
     SHARED_KEYS,
     TEXT,
     Finding,
+    read_metrics,
     read_record,
 )
 from dica.scores.metrics import load_arrays, recompute
@@ -132,7 +132,7 @@ class RunChecks:
     def _recompute(self, folder: str, dataset: str, config: dict | None) -> tuple[dict, dict, list[Finding]]:
         """Return the headline numbers, stored and recomputed, and the findings about metrics.json."""
         path, labels = self.root / folder, self.root / "data" / "labels" / f"{dataset}.npz"
-        stored, findings = read_record(path / "metrics.json", METRICS_KEYS)
+        stored, findings = read_metrics(path / "metrics.json")
         needed = {f"{folder}/predictions.npz": path / "predictions.npz", f"data/labels/{dataset}.npz": labels}
         absent = [name for name, file in needed.items() if not file.is_file()]
         if absent:

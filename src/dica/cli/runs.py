@@ -73,7 +73,7 @@ def status(
     told = {"failed": "red", "running": "cyan", **({"stale": "yellow"} if changed else {})}
     for state in found:
         older = changed and state.code not in ("", SAME)
-        if older or state.name in told or state.detail.startswith(("interrupted", "collapsed")):
+        if older or state.name in told or state.detail.startswith(("interrupted", "collapsed", "scored without labels")):
             colour = told.get(state.name, "yellow")
             console.print(f"[{colour}]{state.name}[/] {escape(state.run['path'])}: {escape(state.detail)}")
 
@@ -202,12 +202,15 @@ def this_device() -> str:
     """Return the name of this machine's GPU, else of its processor, without importing torch."""
     from dica.runs.record import _cpu_name
 
+    return next(iter(gpu_names()), None) or _cpu_name()
+
+
+def gpu_names() -> list[str]:
+    """Return the names of this machine's GPUs, none if they are hidden, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")) if visible else []:
-        for line in path.read_text().splitlines():
-            if line.startswith("Model:"):
-                return line.partition(":")[2].strip()
-    return _cpu_name()
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")) if visible else []
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""The catalogue of data sets, `params/datasets.yaml`, read and checked."""
+"""The catalogue of data sets, `params/datasets.yaml` and what `dica cluster` adds to it, read and checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dica.files import UserError, canonical_json, sha256_bytes
 from dica.validation import load_yaml, validate
 
 CATALOG = Path("params/datasets.yaml")
+OWN = Path("params/own")  # <name>/dataset.yaml in it holds the one data set own-<name>
+OWN_PREFIX = "own-"
 
 
 def load(root: Path | str) -> dict[str, dict[str, Any]]:
@@ -23,8 +25,20 @@ def load(root: Path | str) -> dict[str, dict[str, Any]]:
         If a file is missing or not YAML, or an entry is not what the schema allows; the message names file and key.
     """
     root = Path(root)
-    entries = load_yaml(root / CATALOG)
-    validate(entries, "datasets", str(root / CATALOG), root)
+    entries = _load_file(root / CATALOG, root)
+    for path in sorted((root / OWN).glob("*/dataset.yaml")):
+        own = _load_file(path, root)
+        if list(own) != [(name := f"{OWN_PREFIX}{path.parent.name}")]:
+            raise UserError(f"{path}: must declare the one data set {name!r}, has {', '.join(own) or 'none'}")
+        if name in entries:
+            raise UserError(f"{path}: {root / CATALOG} has a data set {name!r} already; rename this folder")
+        entries |= own
+    return entries
+
+
+def _load_file(path: Path, root: Path) -> dict[str, dict[str, Any]]:
+    entries = load_yaml(path)
+    validate(entries, "datasets", str(path), root)
     for name, entry in entries.items():
         entry["name"] = name
         if "class_list" in entry:
@@ -32,7 +46,7 @@ def load(root: Path | str) -> dict[str, dict[str, Any]]:
         size = entry["prepare"].get("size")
         if size not in (None, entry["image_size"]):
             raise UserError(
-                f"{root / CATALOG}: {name}.prepare.size is {size}, but {name}.image_size is {entry['image_size']}; "
+                f"{path}: {name}.prepare.size is {size}, but {name}.image_size is {entry['image_size']}; "
                 f"make them equal"
             )
     return entries

@@ -43,6 +43,8 @@ def load_profile(path: Path, root: Path) -> dict:
 def validate_profile(profile: Any, where: str, root: Path) -> None:
     """Check a profile and every override in it; see `validate` for the errors."""
     validate(profile, "profile", where, root)
+    if not profile["artefacts"] and "runs" not in profile:
+        raise UserError(f"{where}: artefacts: names nothing to show")
     dataset = profile.get("substitute", {}).get("dataset")
     if dataset is not None and dataset not in load_datasets(root):
         known = ", ".join(load_datasets(root))

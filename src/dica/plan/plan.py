@@ -19,6 +19,8 @@ from dica.plan.parameters import load_datasets, resolve
 from dica.runs.files import RECORD, failure_reason
 from dica.runs.ids import run_id
 
+OWN_RUNS = "own clusters"  # what needs the runs that a profile names itself, as artefacts are addressed
+
 
 def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> dict:
     """Return the complete config of one run, as ``config.json`` holds it.
@@ -109,17 +111,19 @@ def rebuild_command(folders: list[str], option: str = "", root: Path | None = No
 
 
 def make_plan(profile: dict, root: Path) -> dict:
-    """Return every run that the profile's artefacts need, and those that they build on, each once, in a fixed order."""
+    """Return every run that the profile asks for, and those that they build on, each once, in a fixed order."""
     runs: dict[str, dict] = {}
     shown = declared.load_artefacts(root, profile["artefacts"], profile.get("substitute"))
-    for artefact in shown:
-        for method, variant, dataset, seed in declared.needs(artefact):
-            for config in _with_sources(method, variant, dataset, seed, profile, root):
-                known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
-                run = runs.setdefault(config["id"], {**config, **known})
-                for key, value in (("variants", config["variant"]), ("needed_by", artefact.address)):
-                    if value not in run[key]:
-                        run[key].append(value)
+    wanted = [(artefact.address, need) for artefact in shown for need in declared.needs(artefact)]
+    if own := profile.get("runs"):
+        wanted += [(OWN_RUNS, (own["method"], "full", own["dataset"], seed)) for seed in range(own["seeds"])]
+    for address, need in wanted:
+        for config in _with_sources(*need, profile, root):
+            known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
+            run = runs.setdefault(config["id"], {**config, **known})
+            for key, value in (("variants", config["variant"]), ("needed_by", address)):
+                if value not in run[key]:
+                    run[key].append(value)
     ordered = sorted(runs.values(), key=lambda run: (run["method"], run["dataset"], run["variant"], run["seed"]))
     plan = {"profile": profile["name"], "artefacts": [artefact.address for artefact in shown], "runs": ordered}
     return {**plan, "substitute": profile["substitute"]} if "substitute" in profile else plan

@@ -11,7 +11,7 @@ from typing import Any
 from dica.files import read_json, sha256_file
 from dica.runs.behaviour import OTHER, SAME, UNKNOWN, behaviour
 from dica.runs.files import METRICS, RECORD
-from dica.runs.read import METRICS_KEYS, TEXT, read_record
+from dica.runs.read import TEXT, read_metrics, read_record
 from dica.runs.record import collapse_note
 
 STATES = ("done", "stale", "running", "failed", "missing")
@@ -60,11 +60,12 @@ def _finished(run: dict[str, Any], folder: Path, digest: Any) -> tuple[str, str,
         found = behaviour(run["method"], run["variant"], record, digest)
         code = found.answer
         notes += [found.detail] if code != SAME else []
-    metrics, unscored = read_record(folder / METRICS, METRICS_KEYS)
+    metrics, unscored = read_metrics(folder / METRICS)
     notes += [f"{METRICS}: {fault.detail}" for fault in unscored]
     stale = code == OTHER or faults or unscored
     collapsed = collapse_note(metrics["headline"]) if metrics else ""
-    return ("stale" if stale else "done"), "; ".join(filter(None, (collapsed, *notes))), code
+    unlabelled = "scored without labels" if metrics and "acc" not in metrics["headline"] else ""
+    return ("stale" if stale else "done"), "; ".join(filter(None, (collapsed, unlabelled, *notes))), code
 
 
 def lock_holder(state: Path) -> str:

@@ -29,6 +29,10 @@ METRICS_KEYS = {
     **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari", "headline.*"), NUMBER),
     **dict.fromkeys(("headline.largest_cluster_share", "headline.num_clusters"), NUMBER),
 }
+UNLABELLED_KEYS = {  # of a data set without labels, `num_classes` 0
+    **{key: kind for key, kind in METRICS_KEYS.items() if key not in ("headline.acc", "headline.nmi", "headline.ari")},
+    **dict.fromkeys(("headline.cluster_entropy", "headline.mean_confidence"), NUMBER),
+}
 LABELS_KEYS = {
     **{"fingerprint": TEXT, "classes": list, "splits": dict, "splits.*": dict},
     **{"splits.*.shape": list, "splits.*.pixels_sha256": TEXT, "splits.*.labels_sha256": TEXT},
@@ -63,6 +67,15 @@ def read_record(path: Path, keys: dict[str, Any]) -> tuple[dict | None, list[Fin
         return None, [Finding(path.name, False, "is not a JSON object")]
     wrong = list(dict.fromkeys(chain.from_iterable(faults(value, key.split("."), kind) for key, kind in keys.items())))
     return (None, [Finding(path.name, False, "; ".join(wrong))]) if wrong else (value, [])
+
+
+def read_metrics(path: Path) -> tuple[dict | None, list[Finding]]:
+    """Read a run's ``metrics.json``, as `read_record` does; without labels it has other keys."""
+    metrics, findings = read_record(path, {"headline": dict})
+    unlabelled = metrics is not None and metrics["headline"].get("num_classes") == 0
+    return (
+        (metrics, findings) if metrics is None else read_record(path, UNLABELLED_KEYS if unlabelled else METRICS_KEYS)
+    )
 
 
 def faults(value: Any, names: list[str], kind: type | tuple, where: str = "") -> list[str]:

@@ -417,7 +417,7 @@ def own_runs(plan: dict[str, Any], root: Path, results: str) -> list[dict[str, A
 
     found = []
     for run in load_runs(plan, root, results):
-        if run.metrics is not None:
+        if run.metrics is not None and "acc" in run.metrics["headline"]:  # bounds are of scores against labels
             own = run.path if run.plan["params"].get("held_out") else ""  # not scored on every image
             headline, classes = run.metrics["headline"], shares(run.plan["dataset"], run.metrics["evaluated_on"], own)
             found.append({"places": run.path, "method": run.plan["method"], "dataset": run.plan["dataset"]})

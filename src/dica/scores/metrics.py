@@ -11,6 +11,7 @@ Top-5 accuracy counts an image whose class is that of one of its five most proba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -366,6 +367,8 @@ def recompute(predictions: Path | str, labels: Path | str, eval_split: str, supe
             raise UserError(f"{predictions}: no {split}_assignment with labels; eval_split {eval_split!r} needs it")
     num_classes = max(int(values.max()) + 1 for values in truth.values() if values.size)
     chosen = [part for split in needed if (part := parts[split]) is not None]
+    if not num_classes:
+        return {"evaluated_on": eval_split, **_without_labels(stored, needed, predictions)}
 
     def score(*parts: tuple[np.ndarray, ...]) -> dict[str, Any]:
         if len({len(part) for part in parts}) > 1:
@@ -379,6 +382,39 @@ def recompute(predictions: Path | str, labels: Path | str, eval_split: str, supe
     except UserError as error:
         raise UserError(f"{predictions} with {labels}: {error}") from None
     return {"evaluated_on": eval_split, "headline": headline, "splits": splits}
+
+
+def unlabelled(y_pred: Any, confidence: Any, num_clusters: int) -> dict[str, Any]:
+    """Return what can be said of one partition without labels; how to read it: `dica.scores.unlabelled`."""
+    shares = cluster_shares(y_pred, num_clusters)
+    return {
+        "n": int(np.size(y_pred)),
+        "num_clusters": int(num_clusters),
+        "num_classes": 0,
+        "used_clusters": int((shares > 0).sum()),
+        "largest_cluster_share": float(shares.max()),
+        "smallest_cluster_share": float(shares.min()),
+        "cluster_entropy": cluster_entropy(y_pred, num_clusters),
+        "mean_confidence": float(np.asarray(confidence, np.float64).mean()),
+    }
+
+
+def _without_labels(
+    stored: dict[str, np.ndarray], needed: Sequence[str], predictions: Path | str
+) -> dict[str, dict[str, Any]]:
+    """Return `headline` and `splits` of a run on a data set of which no image has a label."""
+    there = [split for split in needed if f"{split}_assignment" in stored]
+    pairs = {split: tuple(stored.get(f"{split}_{what}") for what in ("assignment", "confidence")) for split in there}
+    for split, (assignment, confidence) in pairs.items():
+        if confidence is None or confidence.shape != assignment.shape or not np.isfinite(confidence).all():
+            raise UserError(f"{predictions}: {split}_confidence must be one number for each {split}_assignment")
+    clusters = int(stored["num_clusters"].item())
+    whole = [np.concatenate(arrays) for arrays in zip(*pairs.values(), strict=True)]
+    try:
+        splits = {split: unlabelled(*pair, clusters) for split, pair in pairs.items()}
+        return {"headline": unlabelled(*whole, clusters), "splits": splits}
+    except UserError as error:
+        raise UserError(f"{predictions}: {error}") from None
 
 
 def _split(

@@ -1,0 +1,268 @@
+"""`dica cluster`: from a folder or an archive of images to clusters that can be looked at.
+
+It writes parameter files, then runs the workflow's own rules, so that identity, resume and audit are those of any run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from dica.cli.progress import watch
+from dica.cli.runs import console, gpu_names
+from dica.files import UserError, project_root, read_json, write_json
+
+UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+SEVERAL = 3  # seeds by which numbers of clusters are compared
+
+
+def cluster(
+    source: Annotated[Path, typer.Argument(help="Folder or archive of images, or features as .npy of shape (n, d).")],
+    k: Annotated[str, typer.Option("--k", help="Number of clusters, or a range to choose from, such as 5:20.")],
+    method: Annotated[str, typer.Option(help="crlc, dccm, drc, imc-swav, kmeans or tcc (default: as fits).")] = "",
+    epochs: Annotated[int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).")] = 0,
+    budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
+    seeds: Annotated[int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).")] = 0,
+    name: Annotated[str, typer.Option(help="What to call the images (default: the folder's name).")] = "",
+    links: Annotated[bool, typer.Option("--links", help="Also make a folder of links for each cluster.")] = False,
+) -> None:
+    """Sort images without labels into clusters, and make a page to look at them.
+
+    Run it again: what is done stays, what was interrupted goes on.
+    """
+    from dica.data import own
+
+    root, source = project_root(), source.expanduser()
+    name = name or own.default_name(source)
+    own.check_name(name)
+    wanted = {"method": method, "epochs": epochs, "seconds": _seconds(budget), **_numbers(k, seeds)}
+    if links and not source.is_dir():
+        raise UserError("--links: needs a folder of images, links cannot point into an archive")
+    with _alone(root, name) as lock:
+        profile = _declare(root, name, source, wanted)
+        _run(root, name, profile, lock)
+        _finish(root, name, source if links else None)
+
+
+def _numbers(k: str, seeds: int) -> dict[str, Any]:
+    """Return `k` and, for a range, `counts`; and the number of seeds."""
+    from dica.plan.own import MOST_COUNTS
+
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", k.strip())
+    low, high = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 2 <= low <= high or high > 1000:
+        raise UserError(f"--k: {k!r} must be a number from 2 on, such as 10, or a range, such as 5:20")
+    if low == high:
+        return {"k": high, "seeds": seeds or 1}
+    if high > MOST_COUNTS:
+        raise UserError(f"--k: {k}: a range may go up to {MOST_COUNTS}; each number costs time")
+    if seeds == 1:
+        raise UserError("--seeds: a range is compared by the agreement between seeds; needs 2 or more")
+    return {"k": high, "counts": [low, high], "seeds": seeds or SEVERAL}
+
+
+def _seconds(budget: str) -> float:
+    """Return a time such as `20min`, `1.5h` or `90s` in seconds; 0 for none."""
+    if not budget:
+        return 0.0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", budget.strip().lower())
+    if not found or found[2] not in UNITS or not float(found[1]):
+        raise UserError(f"--budget: {budget!r} must be a time such as 20min, 1.5h or 90s")
+    return float(found[1]) * UNITS[found[2]]
+
+
+@contextlib.contextmanager
+def _alone(root: Path, name: str) -> Iterator[IO[str]]:
+    """Hold the lock of these images: one command at a time works on them, and no stale lock ever stops the next one."""
+    folder = root / "results" / "own" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another dica command works on these images; wait, or give --name") from None
+        yield lock
+
+
+def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Write data-set entry and profile, unless those of the last time are of the same images and the same wish."""
+    from dica.data import own
+    from dica.plan import recipes
+    from dica.plan.own import make_profile, profile_path, read_request, write_yaml
+    from dica.plan.parameters import load_datasets, load_profile
+
+    before, gpu = read_request(root, name), bool(gpu_names())
+    place = str(source.resolve())
+    if before and before["source"] != place:
+        raise UserError(f"{name!r} is the name of {before['source']} already; give these images another --name")
+    found = own.look(source)
+    _tell_images(source, found)
+    method = wanted["method"] or ("kmeans" if found.features else recipes.DEFAULT)
+    recipes.check_method(method)
+    if wanted["k"] * 2 > found.count:
+        raise UserError(f"--k: {wanted['k']} clusters of {found.count} images; at most half as many as images")
+    side = recipes.prepared_side(found, gpu)
+    request = {"source": place, "listing": found.listing, "side": side, "gpu": gpu, "wanted": wanted}
+    path = root / profile_path(name)
+    if path.is_file() and {key: before.get(key) for key in request} == request and _prepared(root, name):
+        console.print(f"recipe, as before: {escape(before['told'])}")
+        return load_profile(path, root)
+    if not (before.get("listing") == found.listing and before.get("side") == side and _prepared(root, name)):
+        console.print("reading all images …")
+        own.declare(root, name, source, found, side, wanted["k"])
+    load_datasets.cache_clear()
+    runs = {"method": method, "seeds": wanted["seeds"]} | {key: wanted[key] for key in ("counts",) if key in wanted}
+    recipe = recipes.draft(method, found, wanted["k"], gpu, root)
+    recipe, told = _fit(root, name, recipe, runs, wanted, found.count)
+    told = f"{method}: {recipe.reason}; {told}"
+    console.print(f"recipe: {escape(told)}")
+    profile = make_profile(name, runs, recipe.overrides)
+    write_yaml(path, f"Written by `dica cluster`.\n{told}", profile)
+    write_json(path.with_name("request.json"), {**request, "told": told})
+    return load_profile(path, root)
+
+
+def _prepared(root: Path, name: str) -> bool:
+    from dica.data import catalog
+    from dica.data.prepared import is_current
+
+    entry = catalog.load(root).get(f"{catalog.OWN_PREFIX}{name}")
+    return entry is not None and is_current(root, entry)
+
+
+def _tell_images(source: Path, found: Any) -> None:
+    counts = ", ".join(f"{number} in {split}" for split, number in found.splits.items())
+    several = f" ({counts})" if len(found.splits) > 1 else ""
+    console.print(f"[bold]{escape(str(source))}[/]: {found.count} images{several}")
+    if found.classes:
+        shown = ", ".join(found.classes[:5]) + (", …" if len(found.classes) > 5 else "")
+        console.print(
+            f"its {len(found.classes)} folders ({escape(shown)}) count as labels: results are scored against them,"
+            " and no method sees them"
+        )
+
+
+def _fit(
+    root: Path, name: str, recipe: Any, runs: dict[str, Any], wanted: dict[str, Any], count: int
+) -> tuple[Any, str]:
+    """Return the recipe with its epochs, and in words what it will cost; a short trial on this machine tells."""
+    from dica.plan import recipes
+
+    seeds, gpu = runs["seeds"], bool(gpu_names())
+    if recipe.method == "kmeans":
+        return recipe, f"{seeds} run(s) of seconds to a few minutes"
+    cores = len(os.sched_getaffinity(0))
+    rounds = seeds if gpu else -(-seeds // min(seeds, cores))  # runs of a CPU go side by side, one a core
+    found = _trial(root, name, recipe, runs)
+    limit = wanted["seconds"] / rounds if wanted["seconds"] else 60 * recipes.MINUTES["gpu" if gpu else "cpu"]
+    epochs = wanted["epochs"] or recipes.epochs_in(limit, found["seconds_per_epoch"])
+    minutes = epochs * found["seconds_per_epoch"] * rounds / 60
+    told = (
+        f"{epochs} epochs, {seeds} run(s), about {minutes:.1f} minutes on {found['device']} and "
+        f"{found['peak_memory_mb'] / 1024:.1f} GB of memory a run, measured just now"
+    )
+    return recipes.with_epochs(recipe, epochs, count, root), told
+
+
+def _trial(root: Path, name: str, recipe: Any, runs: dict[str, Any]) -> dict[str, Any]:
+    """Return what `dica.measure` says of the first run; it needs torch, which this process never imports."""
+    from dica.plan.own import make_profile
+    from dica.plan.plan import run_config
+
+    profile = make_profile(name, runs, recipe.overrides)
+    dataset = profile["runs"]["dataset"]
+    config = root / profile["results"] / "state" / "trial.json"
+    write_json(config, run_config(recipe.method, "full", dataset, 0, profile, root))
+    command = ["-m", "dica.measure", "--config", str(config), "--data", str(root / "data/prepared" / dataset)]
+    return json.loads(run_door(root, command))
+
+
+def run_door(root: Path, arguments: list[str]) -> str:
+    """Run one of the package's commands that need torch, and return what it prints.
+
+    Raises
+    ------
+    UserError
+        With its own message where it fails with one.
+    """
+    paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, *arguments], env=environment, text=True, capture_output=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(lines[-1].removeprefix("error: "))
+    return done.stdout
+
+
+def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:
+    """Run the workflow until page and table are there."""
+    from dica.plan.own import own_runs, profile_path
+    from dica.plan.plan import make_plan
+    from dica.runs.files import failure_reason
+
+    runs, results = own_runs(profile, make_plan(profile, root)), profile["results"]
+    log = root / results / "logs" / "snakemake.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    targets = [f"{results}/index.html"]
+    command = [sys.executable, "-m", "snakemake", "--cores", str(len(os.sched_getaffinity(0)))]
+    command += ["--configfile", str(profile_path(name)), "--rerun-incomplete", "--keep-going", "--nolock"]
+    command += ["--resources", "gpu=1", "--", *targets]
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            command, cwd=root, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock.fileno(),)
+        )
+        code = watch(process, runs, root / results / "logs" / "train")
+    if not code:
+        if "Nothing to be done" in log.read_text(encoding="utf-8", errors="replace"):
+            console.print("nothing to do: all of it is there")
+        return
+    for run in runs:
+        if reason := failure_reason(root / results / "state" / run["id"]):
+            raise UserError(f"{run['path']}: {reason} (log: {log})")
+    raise UserError(f"the workflow stopped; its log says why: {log}")
+
+
+def _finish(root: Path, name: str, source: Path | None) -> None:
+    from dica.plan.own import results_folder
+
+    folder = root / results_folder(name)
+    scores = read_json(folder / "scores.json")
+    if "recommended" in scores:
+        console.print(escape(scores["recommended"]["reason"]))
+    elif scores["agreement"]:
+        console.print(f"seeds agree by {sum(scores['agreement']) / len(scores['agreement']):.3f} (ARI; 1: the same)")
+    for row in scores.get("runs", []):
+        if "acc" in row:
+            console.print(f"seed {row['seed']} against the folders: ACC {row['acc']:.3f}, NMI {row['nmi']:.3f}")
+    if source is not None and "recommended" not in scores:
+        _link(folder, source)
+    console.print("[bold]look at[/]")
+    for file in ("index.html", "assignments.csv", *(["clusters"] if (folder / "clusters").is_dir() else [])):
+        if (folder / file).exists():
+            console.print(f"  {escape(os.path.relpath(folder / file))}")
+    if "shown" in scores:
+        console.print(f"new images: dica predict {escape(scores['shown'])} FOLDER")
+
+
+def _link(folder: Path, source: Path) -> None:
+    """Make clusters/<number>/<file> links to the images; those of an earlier time are replaced."""
+    target = folder / "clusters"
+    for old in sorted(target.rglob("*"), reverse=True):
+        old.unlink() if old.is_symlink() else old.rmdir()
+    with open(folder / "assignments.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            link = target / row["cluster"] / row["file"].replace("/", "__")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((source / row["file"]).resolve())

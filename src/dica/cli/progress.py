@@ -1,0 +1,70 @@
+"""How far runs are, while the workflow trains them: bars in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dica.files import INTERRUPTED
+
+TAIL = 4096  # bytes of a log that its last line is looked for in
+PAUSE, QUIET = 0.5, 30.0  # seconds between looks, and between lines where there is no terminal
+
+
+def watch(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> int:
+    """Wait for the workflow, show how far its runs are, and return its exit code.
+
+    The process has a group of its own: Ctrl-C and SIGTERM are passed on to it, so that runs save their state.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _show(process, runs, logs)
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> int:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
+    told, next_line = "", time.monotonic() + QUIET
+    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+        tasks = [progress.add_task(f"seed {run['seed']}", total=1.0, state="waits") for run in runs]
+        while process.poll() is None:
+            time.sleep(PAUSE)
+            states = [_state(run, logs) for run in runs]
+            for task, (part, state) in zip(tasks, states, strict=True):
+                progress.update(task, completed=part, state=state)
+            line = ", ".join(f"seed {run['seed']}: {state}" for run, (_, state) in zip(runs, states, strict=True))
+            if progress.disable and line != told and time.monotonic() >= next_line:
+                print(line, flush=True)
+                told, next_line = line, time.monotonic() + QUIET
+        for task in tasks if not process.returncode else ():
+            progress.update(task, completed=1.0, state="done")
+    return process.returncode
+
+
+def _state(run: dict[str, Any], logs: Path) -> tuple[float, str]:
+    """Return how much of a run is trained, and in words; its log has a line for it every ten seconds."""
+    log = logs / f"{run['method']}-{run['dataset']}-s{run['seed']}-{run['id']}.log"
+    if not log.is_file():
+        return 0.0, "waits"
+    with open(log, "rb") as file:
+        file.seek(max(log.stat().st_size - TAIL, 0))
+        text = file.read().decode(errors="replace")
+    found = re.findall(r"^(?:epoch (\d+)/(\d+)|done )", text, re.MULTILINE)
+    if not found:
+        return 0.0, "begins"
+    done, total = found[-1]
+    return (1.0, "trained, being looked at") if not total else (int(done) / int(total), f"epoch {done} of {total}")

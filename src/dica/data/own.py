@@ -1,0 +1,204 @@
+"""A user's own images become a data set: looked at, declared under params/own/<name>/, prepared and fingerprinted."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dica.data import folder
+from dica.data.archives import archive_members
+from dica.data.catalog import OWN, OWN_PREFIX
+from dica.data.prepare import PREPARED, prepare
+from dica.data.prepared import open_split
+from dica.files import UserError, canonical_json, sha256_bytes, sha256_file
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".zip")
+SAMPLED = 200  # images whose size and colours are looked at before all of them are read
+MEASURED = 2000  # prepared images that mean and standard deviation are taken of
+LEAST_STD = 0.01
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a first look at the images says.
+
+    Attributes
+    ----------
+    form : `folder` or `archive`; `array` for features
+    splits : number of images by split
+    classes : names of sub-folders that count as labels
+    side : shorter side in pixels of the middle one of the sampled images (1 for features)
+    square : whether all sampled images are squares of that size
+    grey : whether all sampled images are without colour
+    listing : changes when a file is added, removed, renamed or written to
+    features : numbers a row, where rows of a table are clustered and not images; else 0
+    """
+
+    form: str
+    splits: dict[str, int]
+    classes: list[str]
+    side: int
+    square: bool
+    grey: bool
+    listing: str
+    features: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return sum(self.splits.values())
+
+
+def default_name(source: Path) -> str:
+    """Return what images are called after their folder or archive: small letters, digits and dashes."""
+    stem = source.resolve().name
+    for suffix in sorted((*ARCHIVES, ".npy"), key=len, reverse=True):
+        stem = stem.removesuffix(suffix)
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "images"
+
+
+def check_name(name: str) -> None:
+    """Raise a UserError unless `name` can be part of a path and of a data set's name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise UserError(f"--name: {name!r} must be small letters, digits and dashes")
+
+
+def look(source: Path) -> Look:
+    """Look at a folder or an archive of images without reading all of it.
+
+    Raises
+    ------
+    UserError
+        If it is neither, has no image, or its layout is not one that `dica.data.folder` knows.
+    """
+    if source.is_dir():
+        form, names = "folder", list(folder._folder_names(source))
+        listing = sha256_bytes(canonical_json(sorted(_stamp(source, name) for name in names)).encode())
+    elif source.is_file() and source.name.lower().endswith(ARCHIVES):
+        form, names, listing = "archive", folder._archive_names(source), sha256_file(source)
+    elif source.exists():
+        raise UserError(f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}); give one of the two")
+    else:
+        raise UserError(f"{source}: no such folder or archive")
+    places = folder.arrange(names, source.name)
+    splits = {split: sum(place.split == split for place in places) for split in folder.SPLITS}
+    sizes, grey = _sample(source, form, names)
+    sides = [min(size) for size in sizes]
+    return Look(
+        form=form,
+        splits={split: number for split, number in splits.items() if number},
+        classes=sorted({place.label for place in places if place.label is not None}),
+        side=int(np.median(sides)),
+        square=len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1],
+        grey=grey,
+        listing=listing,
+    )
+
+
+def _stamp(source: Path, name: str) -> list[Any]:
+    found = (source / name).stat()
+    return [name, found.st_size, found.st_mtime_ns]
+
+
+def _sample(source: Path, form: str, names: list[str]) -> tuple[list[tuple[int, int]], bool]:
+    """Return the sizes of some images spread over all, and whether none has colour; `prepare` names damaged ones."""
+    chosen = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, SAMPLED).astype(int))]
+    sizes, grey = [], True
+    for _, data in read_files(source, form, chosen):
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                sizes.append(image.size)
+                image.draft("RGB", (64, 64))  # JPEG alone: decoded small
+                pixels = np.asarray(image.convert("RGB").resize((32, 32))).astype(int)
+                grey = grey and int(np.ptp(pixels, axis=2).max()) == 0
+        except Exception:  # Pillow's plugins raise nearly anything; preparing names every damaged file
+            continue
+    if not sizes:
+        raise UserError(f"{source}: none of the first {len(chosen)} images that were tried can be read")
+    return sizes, grey
+
+
+def read_files(source: Path, form: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield some files of a folder or an archive with their bytes; those that are gone are left out."""
+    wanted = set(names)
+    if form == "folder":
+        yield from ((name, (source / name).read_bytes()) for name in sorted(wanted) if (source / name).is_file())
+        return
+    for member in archive_members(source):
+        if member.name in wanted:
+            yield member.name, member.read()
+
+
+def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int) -> dict[str, Any]:
+    """Prepare the images and return their entry, complete with fingerprint and normalisation.
+
+    Parameters
+    ----------
+    side
+        Height and width to bring them to.
+    k
+        Number of clusters, which stands for the number of classes where there are no labels.
+
+    Raises
+    ------
+    UserError
+        If images are damaged, with a list of them; see `dica.data.images`.
+    """
+    own = f"{OWN_PREFIX}{name}"
+    entry = {
+        "label": name,
+        "kind": "folder",
+        "sources": [_source(root, name, source, found)],
+        "licence": "not stated",
+        "citation": "none",
+        "num_classes": len(found.classes) or k,
+        "image_size": side,
+        "channels": 3,
+        "splits": found.splits,
+        "prepare": {} if found.square and found.side == side else {"size": side, "mode": "crop"},
+        "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},  # until the pixels are there
+    }
+    write_entry(root, name, entry)
+    manifest = prepare(own, root)
+    statistics = _statistics(root / PREPARED / own)
+    entry |= {"normalisation": statistics, "fingerprint": manifest["fingerprint"]}
+    write_entry(root, name, entry)
+    return entry
+
+
+def write_entry(root: Path, name: str, entry: dict[str, Any]) -> None:
+    """Write the data set's entry under params/own/<name>/."""
+    import yaml
+
+    from dica.files import atomic_write_text
+
+    path = root / OWN / name / "dataset.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump({f"{OWN_PREFIX}{name}": entry}, sort_keys=False, allow_unicode=True, width=120)
+    atomic_write_text(path, f"# Written by `dica cluster`; the keys are those of params/datasets.yaml.\n{text}")
+
+
+def _source(root: Path, name: str, source: Path, found: Look) -> dict[str, Any]:
+    if found.form == "folder":
+        return {"format": "folder", "folder": os.fspath(source.resolve())}
+    file = f"{OWN_PREFIX}{name}-{source.name}"
+    link = root / "data" / "raw" / file
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(source.resolve())  # where the reader looks for archives; no second copy
+    return {"format": "archive", "files": [{"file": file, "sha256": found.listing}]}
+
+
+def _statistics(prepared: Path) -> dict[str, list[float]]:
+    images = open_split(prepared, "train")
+    rows = images[:: -(-len(images) // MEASURED)].astype(np.float64) / 255
+    mean, std = rows.mean(axis=(0, 1, 2)), rows.std(axis=(0, 1, 2))
+    return {"mean": mean.round(4).tolist(), "std": std.round(4).clip(LEAST_STD).tolist()}

@@ -1,0 +1,58 @@
+"""Measure what a run would take here: ``python -m dica.measure --config CONFIG.json --data FOLDER``.
+
+Trains the run for some seconds, throws the result away, and prints as JSON: `seconds_per_epoch`, `peak_memory_mb` and
+the `device`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from dica import methods
+from dica.engine.checkpoints import StateFolder
+from dica.engine.images import ResidentImages
+from dica.engine.loop import SaveEvery, Trainer
+from dica.files import UserError, read_json
+from dica.runs import record
+
+SECONDS = 6.0
+
+
+def measure(config: dict, data: Path, device: torch.device, seconds: float) -> dict[str, float | str]:
+    """Train a run for `seconds` and return what was measured."""
+    images = ResidentImages(data, device)
+    method = methods.build(config["method"], config["params"], images.info).to(device)
+    method.to(memory_format=torch.channels_last)
+    with tempfile.TemporaryDirectory() as state:
+        trainer = Trainer(config, method, images, StateFolder(Path(state), config["id"]), SaveEvery(float("inf"), 0))
+        per_epoch = trainer.trial(seconds)
+    facts = record.device_facts(device.type)
+    memory = record.peak_memory_mb(device.type)
+    return {"seconds_per_epoch": round(per_epoch, 4), "peak_memory_mb": memory, "device": str(facts["name"])}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dica.measure", description="Measure what a run would take here.")
+    parser.add_argument("--config", type=Path, required=True, help="config.json of the run")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data set")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to train")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        print(json.dumps(measure(read_json(given.config), given.data, device, given.seconds)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+# A user's own images (`dica cluster`): what came of the runs that a profile names itself, to be looked at.
+
+
+localrules:
+    clusters,
+
+
+if "runs" in PROFILE:
+
+    rule clusters:
+        input:
+            plan=PLAN_FILE,
+            losses=LOSSES_FILE,
+            metrics=scores(),
+            analyses=[
+                analysis_path(RESULTS, kind, run["path"])
+                for kind, run in own_analyses(PROFILE, PLAN)
+            ],
+            data=ancient(f"data/prepared/{PROFILE['runs']['dataset']}/manifest.json"),
+        output:
+            page=f"{RESULTS}/index.html",
+            assignments=f"{RESULTS}/assignments.csv",
+        log:
+            f"{RESULTS}/logs/clusters.log",
+        conda:
+            "../../environment.yml"
+        params:
+            profile=workflow.overwrite_configfiles[-1],
+        shell:
+            "python workflow/scripts/clusters.py --profile {params.profile:q} 2> {log:q}"

@@ -1,0 +1,28 @@
+"""Show what came of the runs on a user's own images: assignments.csv, scores.json and a page.
+
+python workflow/scripts/clusters.py --profile params/own/photos/profile.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dica.files import project_root
+from dica.plan.parameters import load_profile
+from dica.report.clusters import write_clusters
+from dica.scripting import run_script
+
+
+def main() -> str:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", type=Path, required=True, help="a profile that names runs")
+    args = parser.parse_args()
+    root = project_root()
+    written = write_clusters(load_profile(args.profile, root), root)
+    return f"wrote {', '.join(str(path.relative_to(root)) for path in written)}"
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
