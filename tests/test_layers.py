@@ -14,7 +14,7 @@ import pytest
 GROUND = ("files", "validation", "rng", "scripting")
 LEARNING = ("losses", "views", "networks", "methods", "engine")  # these import torch
 LIGHT = ("plan", "scores", "tables", "figures", "report", "audit", "cli")
-DOORS = ("train", "analyse", "measure", "torchrun")
+DOORS = ("train", "analyse", "apply", "measure", "torchrun")
 ORDER = (*GROUND, "data", "runs", *LEARNING, *LIGHT, *DOORS)
 RANK = {room: 0 if room in GROUND else place for place, room in enumerate(ORDER)}
 

@@ -43,6 +43,7 @@ from dica.methods.base import Method
 from dica.plan.parameters import check_loadable
 from dica.rng import derive_seed, generator
 from dica.scores import metrics
+from dica.scores.assignments import second_choice
 
 IMAGES = 6000  # of an embedding, as in DRC's Figures 4 and 6
 GALLERY = 20_000  # among so many images neighbours are looked for
@@ -332,14 +333,13 @@ def outlook(run: Trained) -> dict[str, np.ndarray]:
     """
     total = len(run.stored[0])
     probability = run.ask(run.method.predict, np.arange(total))
-    others = probability.copy()
-    others[np.arange(total), run.stored[0].astype(np.int64)] = -1  # the stored choice, whatever the last bit says
+    second, second_confidence = second_choice(probability, run.stored[0])
     compared = _subset(total, COMPARED)
     features = run.ask(run.method.features, compared).astype(np.float64)
     mapped = _subset(len(compared), MAPPED)
     return {
-        "second": others.argmax(axis=1).astype(np.int16),
-        "second_confidence": others.max(axis=1).astype(np.float16),
+        "second": second,
+        "second_confidence": second_confidence,
         "compared": compared.astype(np.int32),
         "silhouette": _silhouettes(features, run.stored[0][compared]),
         "mapped": compared[mapped].astype(np.int32),

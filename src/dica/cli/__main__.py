@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dica.cli import completion, data
+from dica.cli.apply import export, predict
 from dica.cli.own import cluster
 from dica.cli.runs import ARCHIVE, AsJson, Profile, compare, console, estimate, evaluate, status
 from dica.files import UserError, project_root
@@ -169,7 +170,7 @@ def _tables(auditor) -> list[str]:
     return sorted({f"{row['paper']} {row['artefact']}" for row in auditor.cells})
 
 
-for command in (cluster, status, compare, estimate, evaluate):
+for command in (cluster, predict, export, status, compare, estimate, evaluate):
     app.command()(command)
 
 deposits = typer.Typer(help="Build or check the deposit: one file with all that an auditor needs.")

@@ -79,15 +79,11 @@ def look(source: Path) -> Look:
     UserError
         If it is neither, has no image, or its layout is not one that `dica.data.folder` knows.
     """
-    if source.is_dir():
-        form, names = "folder", list(folder._folder_names(source))
-        listing = sha256_bytes(canonical_json(sorted(_stamp(source, name) for name in names)).encode())
-    elif source.is_file() and source.name.lower().endswith(ARCHIVES):
-        form, names, listing = "archive", folder._archive_names(source), sha256_file(source)
-    elif source.exists():
-        raise UserError(f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}); give one of the two")
-    else:
-        raise UserError(f"{source}: no such folder or archive")
+    form, names = list_images(source)
+    if form == "file":
+        raise UserError(f"{source}: one image; give a folder or an archive of many")
+    stamps = [_stamp(source, name) for name in names] if form == "folder" else []
+    listing = sha256_bytes(canonical_json(stamps).encode()) if stamps else sha256_file(source)
     places = folder.arrange(names, source.name)
     splits = {split: sum(place.split == split for place in places) for split in folder.SPLITS}
     sizes, grey = _sample(source, form, names)
@@ -101,6 +97,29 @@ def look(source: Path) -> Look:
         grey=grey,
         listing=listing,
     )
+
+
+def list_images(source: Path) -> tuple[str, list[str]]:
+    """Return `folder`, `archive` or `file`, and the sorted names of the images in it.
+
+    Raises
+    ------
+    UserError
+        If it is none of them, or has no image.
+    """
+    if source.is_dir():
+        form, names = "folder", list(folder._folder_names(source))
+    elif source.is_file() and source.name.lower().endswith(ARCHIVES):
+        form, names = "archive", folder._archive_names(source)
+    elif source.is_file() and folder._is_image(source.name):
+        form, names = "file", [source.name]
+    elif source.exists():
+        raise UserError(f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}) of images")
+    else:
+        raise UserError(f"{source}: no such folder or archive")
+    if not names:
+        raise UserError(f"{source}: no image found (looked for {', '.join(folder.SUFFIXES)})")
+    return form, sorted(names)
 
 
 def _stamp(source: Path, name: str) -> list[Any]:

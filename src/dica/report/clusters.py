@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +22,7 @@ from dica.plan.parameters import load_datasets
 from dica.plan.plan import make_plan
 from dica.report.runs import Truth, confusion
 from dica.scores import metrics
+from dica.scores.assignments import assignments_csv
 from dica.scores.unlabelled import MEANING, agreement, seed_agreement
 from dica.tables.layout import environment
 
@@ -110,24 +109,19 @@ class Clustering:
 def write_clusters(profile: dict[str, Any], root: Path) -> list[Path]:
     """Write what came of the runs that a profile names itself; returns the files."""
     found, folder = Clustering.load(profile, root), root / profile["results"]
-    atomic_write_text(folder / "assignments.csv", assignments_csv(found))
+    atomic_write_text(folder / "assignments.csv", table(found))
     write_json(folder / "scores.json", scores(found))
     atomic_write_text(folder / "index.html", render(found))
     return [folder / name for name in ("assignments.csv", "scores.json", "index.html")]
 
 
-def assignments_csv(found: Clustering) -> str:
-    """Return one line an image: file, cluster, confidence, second choice, share of the other seeds that agree."""
+def table(found: Clustering) -> str:
+    """Return assignments.csv of the run that is shown."""
     assignment, confidence = (found.arrays(what)[found.chosen] for what in ("assignment", "confidence"))
     outlook = found.outlooks[found.chosen]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("file", "cluster", "confidence", "second_cluster", "second_confidence", "seed_agreement"))
-    columns = (assignment, confidence, outlook["second"], outlook["second_confidence"], found.shared)
-    for name, cluster, sure, second, less, shared in zip(found.names, *columns, strict=True):
-        alike = "" if math.isnan(shared) else f"{shared:.3f}"
-        writer.writerow((name, int(cluster), f"{sure:.4f}", int(second), f"{less:.4f}", alike))
-    return out.getvalue()
+    return assignments_csv(
+        found.names, assignment, confidence, outlook["second"], outlook["second_confidence"], found.shared
+    )
 
 
 def scores(found: Clustering) -> dict[str, Any]:

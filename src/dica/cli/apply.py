@@ -1,0 +1,75 @@
+"""`dica predict` and `dica export`: use a trained run on images that it has never seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from dica.cli.own import run_door
+from dica.cli.runs import console
+from dica.files import UserError, project_root, read_json
+
+RunName = Annotated[str, typer.Argument(help="Folder of a run, or the name of images that `dica cluster` knows.")]
+
+
+def predict(
+    run: RunName,
+    images: Annotated[Path, typer.Argument(help="Folder or archive of new images, or one file.")],
+    out: Annotated[Path, typer.Option(help="File to write (default: NEW-assignments.csv).")] = Path(),
+) -> None:
+    """Sort new images into the clusters of a trained run, by its weights."""
+    from dica.data.own import default_name
+
+    root = project_root()
+    folder, models = find_run(root, run)
+    out = out if out.name else Path(f"{default_name(images)}-assignments.csv")
+    told = ["--images", str(images.expanduser().resolve()), "--out", str(out.resolve())]
+    count = run_door(root, ["-m", "dica.apply", "predict", "--run", str(folder), "--models", str(models), *told])
+    console.print(f"{count.strip()} images in {escape(str(out))}")
+
+
+def export(
+    run: RunName,
+    out: Annotated[Path, typer.Argument(help="File to write: NAME.safetensors, NAME.pt2 or NAME.onnx.")],
+) -> None:
+    """Write the network of a trained run for use elsewhere, with what has to be done to an image first.
+
+    docs/own-images.md has twelve lines that load each kind: .pt2 with torch alone, .onnx with onnxruntime alone.
+    """
+    root = project_root()
+    folder, models = find_run(root, run)
+    told = ["--run", str(folder), "--models", str(models), "--out", str(out.resolve())]
+    run_door(root, ["-m", "dica.apply", "export", *told])
+    console.print(f"wrote {escape(str(out))}, and {escape(str(out.with_suffix('.json')))} with its preprocessing")
+
+
+def find_run(root: Path, name: str) -> tuple[Path, Path]:
+    """Return the folder of a run's records and that of its weights.
+
+    Raises
+    ------
+    UserError
+        If there is no such run.
+    """
+    from dica.plan.own import results_folder
+
+    scores = root / results_folder(name) / "scores.json"
+    if scores.is_file():
+        shown = read_json(scores).get("shown")
+        if shown is None:
+            raise UserError(f"{name}: a range of numbers was compared, nothing is clustered yet: dica cluster … --k N")
+        folder = root / shown
+    else:
+        folder = Path(name) if Path(name).is_absolute() or Path(name).is_dir() else root / name
+    folder = folder.resolve()
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name}: no run there (no config.json), nor images of this name in results/own")
+    parts = folder.parts
+    if len(parts) < 5 or parts[-4] != "runs":
+        raise UserError(
+            f"{folder}: a run lies in …/runs/<method>/<data set>/<seed>-<id>, its weights beside in models/"
+        )
+    return folder, Path(*parts[:-4], "models", *parts[-3:])
