@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))
 shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 
 from dica.plan.artefacts import analyses, analysis_path, load_artefacts
-from dica.plan.own import own_analyses
+from dica.plan.own import own_analyses, own_outputs
 from dica.plan.parameters import load_datasets, load_method, load_profile
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json

@@ -18,8 +18,7 @@ if "runs" in PROFILE:
             ],
             data=ancient(f"data/prepared/{PROFILE['runs']['dataset']}/manifest.json"),
         output:
-            page=f"{RESULTS}/index.html",
-            assignments=f"{RESULTS}/assignments.csv",
+            [f"{RESULTS}/{name}" for name in own_outputs(PROFILE)],
         log:
             f"{RESULTS}/logs/clusters.log",
         conda:

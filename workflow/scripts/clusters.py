@@ -1,4 +1,4 @@
-"""Show what came of the runs on a user's own images: assignments.csv, scores.json and a page.
+"""Show what came of the runs on a user's own images: a page, a table and all numbers.
 
 python workflow/scripts/clusters.py --profile params/own/photos/profile.yaml
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from dica.files import project_root
 from dica.plan.parameters import load_profile
 from dica.report.clusters import write_clusters
+from dica.report.counts import write_counts
 from dica.scripting import run_script
 
 
@@ -20,7 +21,8 @@ def main() -> str:
     parser.add_argument("--profile", type=Path, required=True, help="a profile that names runs")
     args = parser.parse_args()
     root = project_root()
-    written = write_clusters(load_profile(args.profile, root), root)
+    profile = load_profile(args.profile, root)
+    written = (write_counts if "counts" in profile["runs"] else write_clusters)(profile, root)
     return f"wrote {', '.join(str(path.relative_to(root)) for path in written)}"
 
 

@@ -58,10 +58,7 @@ def find_run(root: Path, name: str) -> tuple[Path, Path]:
 
     scores = root / results_folder(name) / "scores.json"
     if scores.is_file():
-        shown = read_json(scores).get("shown")
-        if shown is None:
-            raise UserError(f"{name}: a range of numbers was compared, nothing is clustered yet: dica cluster … --k N")
-        folder = root / shown
+        folder = root / read_json(scores)["shown"]
     else:
         folder = Path(name) if Path(name).is_absolute() or Path(name).is_dir() else root / name
     folder = folder.resolve()

@@ -31,7 +31,7 @@ SEVERAL = 3  # seeds by which numbers of clusters are compared
 def cluster(
     source: Annotated[Path, typer.Argument(help="Folder or archive of images, or features as .npy of shape (n, d).")],
     k: Annotated[str, typer.Option("--k", help="Number of clusters, or a range to choose from, such as 5:20.")],
-    method: Annotated[str, typer.Option(help="crlc, dccm, drc, imc-swav, kmeans or tcc (default: as fits).")] = "",
+    method: Annotated[str, typer.Option(help="crlc, drc, imc-swav, kmeans or tcc (default: as fits).")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).")] = 0,
     budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
     seeds: Annotated[int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).")] = 0,
@@ -53,7 +53,7 @@ def cluster(
     with _alone(root, name) as lock:
         profile = _declare(root, name, source, wanted)
         _run(root, name, profile, lock)
-        _finish(root, name, source if links else None)
+        _finish(root, profile, source if links else None)
 
 
 def _numbers(k: str, seeds: int) -> dict[str, Any]:
@@ -208,14 +208,14 @@ def run_door(root: Path, arguments: list[str]) -> str:
 
 def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:
     """Run the workflow until page and table are there."""
-    from dica.plan.own import own_runs, profile_path
+    from dica.plan.own import own_outputs, own_runs, profile_path
     from dica.plan.plan import make_plan
     from dica.runs.files import failure_reason
 
     runs, results = own_runs(profile, make_plan(profile, root)), profile["results"]
     log = root / results / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    targets = [f"{results}/index.html"]
+    targets = [f"{results}/{name}" for name in own_outputs(profile)]
     command = [sys.executable, "-m", "snakemake", "--cores", str(len(os.sched_getaffinity(0)))]
     command += ["--configfile", str(profile_path(name)), "--rerun-incomplete", "--keep-going", "--nolock"]
     command += ["--resources", "gpu=1", "--", *targets]
@@ -234,26 +234,27 @@ def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:
     raise UserError(f"the workflow stopped; its log says why: {log}")
 
 
-def _finish(root: Path, name: str, source: Path | None) -> None:
-    from dica.plan.own import results_folder
+def _finish(root: Path, profile: dict[str, Any], source: Path | None) -> None:
+    from dica.plan.own import own_outputs
 
-    folder = root / results_folder(name)
-    scores = read_json(folder / "scores.json")
-    if "recommended" in scores:
-        console.print(escape(scores["recommended"]["reason"]))
-    elif scores["agreement"]:
-        console.print(f"seeds agree by {sum(scores['agreement']) / len(scores['agreement']):.3f} (ARI; 1: the same)")
-    for row in scores.get("runs", []):
-        if "acc" in row:
-            console.print(f"seed {row['seed']} against the folders: ACC {row['acc']:.3f}, NMI {row['nmi']:.3f}")
-    if source is not None and "recommended" not in scores:
-        _link(folder, source)
-    console.print("[bold]look at[/]")
-    for file in ("index.html", "assignments.csv", *(["clusters"] if (folder / "clusters").is_dir() else [])):
-        if (folder / file).exists():
-            console.print(f"  {escape(os.path.relpath(folder / file))}")
-    if "shown" in scores:
+    folder, files = root / profile["results"], own_outputs(profile)
+    if "counts" in profile["runs"]:
+        console.print(escape(read_json(folder / "how-many.json")["reason"]))
+    else:
+        scores = read_json(folder / "scores.json")
+        if scores["agreement"]:
+            mean = sum(scores["agreement"]) / len(scores["agreement"])
+            console.print(f"seeds agree by {mean:.3f} (ARI; 1: the same clusters, 0: chance)")
+        for row in scores["runs"]:
+            if "acc" in row:
+                console.print(f"seed {row['seed']} against the folders: ACC {row['acc']:.3f}, NMI {row['nmi']:.3f}")
         console.print(f"new images: dica predict {escape(scores['shown'])} FOLDER")
+        if source is not None:
+            _link(folder, source)
+            files = [*files, "clusters"]
+    console.print("[bold]look at[/]")
+    for file in files:
+        console.print(f"  {escape(os.path.relpath(folder / file))}")
 
 
 def _link(folder: Path, source: Path) -> None:

@@ -38,6 +38,11 @@ def own_analyses(profile: dict[str, Any], plan: dict[str, Any]) -> list[tuple[st
     return [(kind, run) for run in own_runs(profile, plan)]
 
 
+def own_outputs(profile: dict[str, Any]) -> list[str]:
+    """Return what the page and the table of those runs are called: of clusters, or of numbers of clusters."""
+    return ["how-many.html", "how-many.csv"] if "counts" in profile["runs"] else ["index.html", "assignments.csv"]
+
+
 def analysis_file(profile: dict[str, Any], kind: str, run: dict[str, Any], root: Path) -> Path:
     """Return the file of an analysis of a planned run."""
     return root / analysis_path(profile["results"], kind, run["path"])

@@ -18,7 +18,7 @@ from dica.plan.parameters import load_method, merge
 from dica.validation import hint
 
 DEFAULT = "imc-swav"
-METHODS = ("crlc", "dccm", "drc", "imc-swav", "kmeans", "tcc")
+METHODS = ("crlc", "drc", "imc-swav", "kmeans", "tcc")  # the networks of DCCM take images of fixed sizes
 CPU_SIDE, GPU_SIDE = 32, 96  # pixels; a CPU has no time for more
 GLYPH_SIDE = 32  # grey images up to this size are taken as signs: moved and bent a little, never mirrored
 MINUTES = {"cpu": 6.0, "gpu": 10.0}  # of training a run, unless a budget or epochs are given

@@ -1,0 +1,128 @@
+"""Scores without labels, agreement between seeds, and the number of clusters."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dica.files import UserError, read_json, write_json, write_npz
+from dica.plan.status import states
+from dica.runs.read import read_metrics
+from dica.scores import metrics, unlabelled
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The predictions of a run on images without labels."""
+    write_json(tmp_path / "config.json", {"id": "abc"})
+    assignment = np.array([0, 0, 0, 1, 1, 2], np.int16)
+    confidence = np.array([1, 0.5, 0.5, 1, 1, 0.5], np.float16)
+    arrays = {"train_assignment": assignment, "train_confidence": confidence, "num_clusters": np.int32(4)}
+    write_npz(tmp_path / "predictions.npz", arrays)
+    write_npz(tmp_path / "labels.npz", {"train": np.full(6, -1, np.int16)})
+    return tmp_path
+
+
+def evaluate(run: Path, split: str = "all") -> dict:
+    return metrics.evaluate_files(run / "predictions.npz", run / "labels.npz", run / "metrics.json", split)
+
+
+def test_a_run_without_labels_is_scored_by_what_needs_none(run: Path) -> None:
+    headline = evaluate(run)["headline"]
+    shares = np.array([3, 2, 1]) / 6
+    assert headline["cluster_entropy"] == pytest.approx(-(shares * np.log(shares)).sum())
+    assert (headline["n"], headline["used_clusters"], headline["num_classes"]) == (6, 3, 0)
+    assert (headline["largest_cluster_share"], headline["smallest_cluster_share"]) == (0.5, 0)
+    assert headline["mean_confidence"] == pytest.approx(0.75)
+    assert "acc" not in headline
+    stored, findings = read_metrics(run / "metrics.json")
+    assert stored is not None
+    assert not findings
+
+
+def test_a_damaged_prediction_is_still_an_error(run: Path) -> None:
+    arrays = metrics.load_arrays(run / "predictions.npz")
+    write_npz(run / "predictions.npz", {**arrays, "train_confidence": arrays["train_confidence"][:5]})
+    with pytest.raises(UserError, match="train_confidence must be one number for each"):
+        evaluate(run)
+    write_npz(run / "predictions.npz", {**arrays, "train_assignment": arrays["train_assignment"] + np.int16(3)})
+    with pytest.raises(UserError, match="holds cluster 5"):
+        evaluate(run)
+
+
+def test_labels_of_some_images_are_used(run: Path) -> None:
+    write_npz(run / "labels.npz", {"train": np.array([0, 0, 0, 1, 1, -1], np.int16)})
+    assert evaluate(run)["headline"]["acc"] == 1
+    assert read_json(run / "metrics.json")["headline"]["n"] == 5
+
+
+def test_status_says_scored_without_labels(run: Path) -> None:
+    evaluate(run)
+    write_json(run / "run.json", {"sources": {}})
+    (found,) = states({"runs": [{"id": "abc", "path": "."}]}, run, "results")
+    assert (found.name, found.detail) == ("done", "scored without labels")
+
+
+def test_agreement_does_not_depend_on_the_numbers_of_clusters() -> None:
+    one = np.array([0, 0, 1, 1, 2, 2])
+    assert unlabelled.agreement([one, (one + 1) % 3, one]) == [1, 1, 1]
+    np.testing.assert_array_equal(unlabelled.aligned(one, (one + 1) % 3, 3), one)
+    other = np.array([1, 1, 2, 2, 0, 1])
+    np.testing.assert_allclose(unlabelled.seed_agreement([one, other, one], 3), [1, 1, 1, 1, 1, 0.5])
+    assert np.isnan(unlabelled.seed_agreement([one], 3)).all()
+
+
+def partitions(k: np.ndarray, true: np.ndarray, noise: int) -> np.ndarray:
+    """K-means-like partitions: classes are merged by rule below the true number and split at random above it."""
+    draw, classes = np.random.default_rng(noise), int(true.max()) + 1
+    rows = []
+    for number in k:
+        if number <= classes:
+            merge = np.minimum(draw.permutation(classes), number - 1)
+            rows.append(merge[true])
+        else:
+            parts = draw.integers(0, number - classes + 1, len(true))
+            rows.append(np.where(parts == 0, true, classes + parts - 1))
+    return np.array(rows)
+
+
+def test_the_number_of_clusters_that_seeds_agree_on_is_recommended() -> None:
+    k, true = np.arange(2, 13), np.arange(600) % 6
+    found = [partitions(k, true, noise) for noise in range(3)]
+    silhouette = [0.5 - 0.03 * np.abs(k - 6)] * 3
+    counted = unlabelled.compare_counts(k, found, silhouette, low=3)
+    assert counted.k.tolist() == list(range(3, 13))
+    assert counted.agreement[3] == 1
+    best = unlabelled.recommend(counted)
+    assert best.k == 6
+    assert best.low <= 6 <= best.high
+    assert "K = 6" in best.reason
+    assert "try further" not in best.reason
+    assert counted.evenness[3] == pytest.approx(1)
+
+
+def test_a_recommendation_at_the_end_of_the_range_says_so() -> None:
+    k, true = np.arange(2, 5), np.arange(600) % 6
+    found = [partitions(k, true, noise) for noise in range(3)]
+    best = unlabelled.recommend(unlabelled.compare_counts(k, found, [np.array([0.1, 0.2, 0.3])] * 3))
+    assert best.k in (2, 4)
+    assert "try further" in best.reason
+
+
+def test_one_seed_tells_no_number() -> None:
+    with pytest.raises(UserError, match="--seeds 2 or more"):
+        unlabelled.compare_counts(np.array([2]), [np.zeros((1, 4), int)], [np.zeros(1)])
+
+
+def test_every_score_says_what_it_cannot_say() -> None:
+    assert set(unlabelled.MEANING) == {"entropy", "confidence", "silhouette", "agreement"}
+    limits = ("cannot show", "proves nothing", ", not that", "But ")
+    assert all(any(limit in text for limit in limits) for _, text in unlabelled.MEANING.values())
+
+
+def test_evenness_is_1_for_equal_clusters() -> None:
+    assert math.isclose(unlabelled._evenness(np.full(5, 0.2)), 1)
+    assert unlabelled._evenness(np.array([1.0, 0, 0])) == 0
