@@ -107,3 +107,29 @@ def test_thumbnails_are_of_the_files_and_fall_back_to_the_arrays(photos: Path, c
     (photos / names[0]).unlink()
     assert [made.of([row], 32)[row].size for row in (0, 11)] == [(16, 16), (32, 32)]
     assert made.of([5], 8)[5].size == (8, 8)
+
+
+def test_folders_are_labels_where_they_can_only_be_classes(photos: Path) -> None:
+    for k in range(12):
+        place = photos / ("cat" if k % 2 else "dog")
+        place.mkdir(exist_ok=True)
+        (photos / f"image {k:02d}.png").rename(place / f"{k}.png")
+    assert own.look(photos).classes == ["cat", "dog"]
+    told_not = own.look(photos, labels=False)
+    assert (told_not.classes, told_not.splits, told_not.remark) == ([], {"train": 12}, "")
+    (photos / "cat/1.png").rename(photos / "1.png")
+    loose = own.look(photos)
+    assert (loose.classes, loose.splits) == ([], {"train": 12})
+    assert "not taken as labels" in loose.remark
+    (photos / "1.png").rename(photos / "dog/1.png")
+    (photos / "cat").rename(photos / "test")
+    assert own.look(photos).splits == {"train": 12}, "a folder that only looks like a split"
+
+
+def test_damaged_images_are_left_out_on_demand(photos: Path, copied_params: Path) -> None:
+    (photos / "image 03.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"image 03\.png"):
+        own.declare(copied_params, "mine", photos, own.look(photos), 16, 3)
+    entry = own.declare(copied_params, "mine", photos, own.look(photos, skip=True), 16, 3)
+    assert entry["splits"] == {"train": 11}
+    assert "image 03.png" not in image_names(copied_params / "data/prepared/own-mine", "train")

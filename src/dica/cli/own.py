@@ -36,6 +36,8 @@ def cluster(
     budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
     seeds: Annotated[int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).")] = 0,
     name: Annotated[str, typer.Option(help="What to call the images (default: the folder's name).")] = "",
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Folders in it are no classes, only order.")] = False,
+    skip: Annotated[bool, typer.Option("--skip-unreadable", help="Leave damaged images out and name them.")] = False,
     links: Annotated[bool, typer.Option("--links", help="Also make a folder of links for each cluster.")] = False,
 ) -> None:
     """Sort images without labels into clusters, and make a page to look at them.
@@ -48,6 +50,7 @@ def cluster(
     name = name or own.default_name(source)
     own.check_name(name)
     wanted = {"method": method, "epochs": epochs, "seconds": _seconds(budget), **_numbers(k, seeds)}
+    wanted |= {"labels": not no_labels, "skip": skip}
     if links and not source.is_dir():
         raise UserError("--links: needs a folder of images, links cannot point into an archive")
     with _alone(root, name) as lock:
@@ -107,7 +110,7 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     place = str(source.resolve())
     if before and before["source"] != place:
         raise UserError(f"{name!r} is the name of {before['source']} already; give these images another --name")
-    found = own.look(source)
+    found = own.look(source, wanted["labels"], wanted["skip"])
     _tell_images(source, found)
     method = wanted["method"] or ("kmeans" if found.features else recipes.DEFAULT)
     recipes.check_method(method)
@@ -119,7 +122,8 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     if path.is_file() and {key: before.get(key) for key in request} == request and _prepared(root, name):
         console.print(f"recipe, as before: {escape(before['told'])}")
         return load_profile(path, root)
-    if not (before.get("listing") == found.listing and before.get("side") == side and _prepared(root, name)):
+    same = {**request, "prepare": found.prepare}
+    if not (all(before.get(key) == same[key] for key in ("listing", "side", "prepare")) and _prepared(root, name)):
         console.print("reading all images …")
         own.declare(root, name, source, found, side, wanted["k"])
     load_datasets.cache_clear()
@@ -130,7 +134,7 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     console.print(f"recipe: {escape(told)}")
     profile = make_profile(name, runs, recipe.overrides)
     write_yaml(path, f"Written by `dica cluster`.\n{told}", profile)
-    write_json(path.with_name("request.json"), {**request, "told": told})
+    write_json(path.with_name("request.json"), {**same, "told": told})
     return load_profile(path, root)
 
 
@@ -146,6 +150,8 @@ def _tell_images(source: Path, found: Any) -> None:
     counts = ", ".join(f"{number} in {split}" for split, number in found.splits.items())
     several = f" ({counts})" if len(found.splits) > 1 else ""
     console.print(f"[bold]{escape(str(source))}[/]: {found.count} images{several}")
+    if found.remark:
+        console.print(escape(found.remark))
     if found.classes:
         shown = ", ".join(found.classes[:5]) + (", …" if len(found.classes) > 5 else "")
         console.print(

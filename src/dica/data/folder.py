@@ -41,11 +41,7 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
     """
     (path,) = files.values()
     prepare = entry["prepare"]
-    if form == "folder":
-        names = list(_folder_names(path, prepare.get("links") == "follow"))
-    else:
-        names = [name for name in archive_names(path) if is_image(name)]
-    places = arrange(names, path.name, prepare)
+    places = arrange(names_in(path, form, prepare), path.name, prepare)
     left_out = _unreadable(path, form, places, entry) if prepare.get("skip_unreadable") else {}
     bad = {record["name"] for records in left_out.values() for record in records}
     places = [place for place in places if place.name not in bad]
@@ -66,6 +62,13 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
         names=names_in_order(targets),
         left_out=left_out,
     )
+
+
+def names_in(path: Path, form: str, prepare: dict[str, Any]) -> list[str]:
+    """Return the names of the images in a folder or an archive, with `/`; parameters as for `read`."""
+    if form == "folder":
+        return list(_folder_names(path, prepare.get("links") == "follow"))
+    return [name for name in archive_names(path) if is_image(name)]
 
 
 def _folder_names(path: Path, follow: bool) -> Iterator[str]:

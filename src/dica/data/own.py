@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dica.data import folder
+from dica.data import folder, layout
 from dica.data.archives import archive_members
 from dica.data.catalog import OWN, OWN_PREFIX
-from dica.data.prepare import PREPARED, prepare
+from dica.data.prepare import PREPARED
+from dica.data.prepare import prepare as prepare_arrays
 from dica.data.prepared import open_split
 from dica.files import UserError, canonical_json, sha256_bytes, sha256_file
 
@@ -24,6 +26,7 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".zip")
 SAMPLED = 200  # images whose size and colours are looked at before all of them are read
 MEASURED = 2000  # prepared images that mean and standard deviation are taken of
 LEAST_STD = 0.01
+NO_MEANING = {"top": "", "split_folders": {}, "labels": "none"}  # of folders: all images are of one split
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Look:
     square : whether all sampled images are squares of that size
     grey : whether all sampled images are without colour
     listing : changes when a file is added, removed, renamed or written to
+    prepare : what the data set's entry says of folders and damaged images
+    remark : why folders are no labels, where they look like some
     features : numbers a row, where rows of a table are clustered and not images; else 0
     """
 
@@ -49,6 +54,8 @@ class Look:
     square: bool
     grey: bool
     listing: str
+    prepare: dict[str, Any] = field(default_factory=dict)
+    remark: str = ""
     features: int = 0
 
     @property
@@ -71,32 +78,54 @@ def check_name(name: str) -> None:
         raise UserError(f"--name: {name!r} must be small letters, digits and dashes")
 
 
-def look(source: Path) -> Look:
+def look(source: Path, labels: bool = True, skip: bool = False) -> Look:
     """Look at a folder or an archive of images without reading all of it.
+
+    Parameters
+    ----------
+    labels
+        Whether folders in it may be classes; they are not where they could mean several things (`Look.remark`).
+    skip
+        Whether damaged images are left out.
 
     Raises
     ------
     UserError
-        If it is neither, has no image, or its layout is not one that `dica.data.folder` knows.
+        If it is neither, or has no image.
     """
     form, names = list_images(source)
     if form == "file":
         raise UserError(f"{source}: one image; give a folder or an archive of many")
     stamps = [_stamp(source, name) for name in names] if form == "folder" else []
     listing = sha256_bytes(canonical_json(stamps).encode()) if stamps else sha256_file(source)
-    places = folder.arrange(names, source.name)
-    splits = {split: sum(place.split == split for place in places) for split in folder.SPLITS}
+    places, prepare, remark = _meaning(names, source.name, labels)
     sizes, grey = _sample(source, form, names)
     sides = [min(size) for size in sizes]
     return Look(
         form=form,
-        splits={split: number for split, number in splits.items() if number},
-        classes=sorted({place.label for place in places if place.label is not None}),
+        splits=dict(Counter(place.split for place in places)),
+        classes=layout.class_names(places, {}),
         side=int(np.median(sides)),
         square=len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1],
         grey=grey,
         listing=listing,
+        prepare={**prepare, "skip_unreadable": True} if skip else prepare,
+        remark=remark,
     )
+
+
+def _meaning(names: list[str], where: str, labels: bool) -> tuple[list[layout.Place], dict[str, Any], str]:
+    """Return where images belong, the keys of `prepare` that say so, and why folders that could be are no classes."""
+    remark = ""
+    if labels:
+        try:
+            places = layout.arrange(names, where)
+            classes = {place.label for place in places if place.label is not None}
+            if len(classes) > 1:
+                return places, {}, ""
+        except UserError as error:
+            remark = f"its folders are not taken as labels ({error})"
+    return layout.arrange(names, where, NO_MEANING), dict(NO_MEANING), remark
 
 
 def list_images(source: Path) -> tuple[str, list[str]]:
@@ -108,17 +137,17 @@ def list_images(source: Path) -> tuple[str, list[str]]:
         If it is none of them, or has no image.
     """
     if source.is_dir():
-        form, names = "folder", list(folder._folder_names(source))
+        form, names = "folder", folder.names_in(source, "folder", {})
     elif source.is_file() and source.name.lower().endswith(ARCHIVES):
-        form, names = "archive", folder._archive_names(source)
-    elif source.is_file() and folder._is_image(source.name):
+        form, names = "archive", folder.names_in(source, "archive", {})
+    elif source.is_file() and layout.is_image(source.name):
         form, names = "file", [source.name]
     elif source.exists():
         raise UserError(f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}) of images")
     else:
         raise UserError(f"{source}: no such folder or archive")
     if not names:
-        raise UserError(f"{source}: no image found (looked for {', '.join(folder.SUFFIXES)})")
+        raise UserError(f"{source}: no image found (looked for {', '.join(layout.SUFFIXES)})")
     return form, sorted(names)
 
 
@@ -182,11 +211,13 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
         "image_size": side,
         "channels": 3,
         "splits": found.splits,
-        "prepare": {} if found.square and found.side == side else {"size": side, "mode": "crop"},
+        "prepare": {**found.prepare, **({} if found.square and found.side == side else {"size": side, "mode": "crop"})},
         "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},  # until the pixels are there
     }
+    if found.prepare.get("skip_unreadable"):  # how many are left is known only when all are read
+        entry["splits"] = folder.read({**entry, "name": own}, found.form, {"source": source}).counts
     write_entry(root, name, entry)
-    manifest = prepare(own, root)
+    manifest = prepare_arrays(own, root)
     statistics = _statistics(root / PREPARED / own)
     entry |= {"normalisation": statistics, "fingerprint": manifest["fingerprint"]}
     write_entry(root, name, entry)

@@ -1,0 +1,156 @@
+"""A trained run on other images, and its network outside of this package."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from dica import apply, train
+from dica.cli.apply import find_run
+from dica.data.prepared import open_split
+from dica.files import UserError, read_json
+from dica.plan.parameters import load_datasets
+from dica.scores import metrics
+from pictures import ROOT, copy_params, picture_folder, planned_run, train_arguments
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A project with a folder of pictures and two trained runs on them."""
+    root = copy_params(tmp_path_factory.mktemp("apply") / "project")
+    picture_folder(root / "pics")
+    for method in ("kmeans", "imc-swav"):
+        (run,) = planned_run(root, root / "pics", method)
+        assert train.main(train_arguments(root, run)) == 0
+    yield root
+    load_datasets.cache_clear()
+
+
+@pytest.fixture(params=["imc-swav", "kmeans"])
+def run(project: Path, request, monkeypatch) -> apply.Applied:
+    load_datasets.cache_clear()
+    monkeypatch.chdir(project)
+    return applied(project, request.param)
+
+
+def applied(project: Path, method: str) -> apply.Applied:
+    (folder,) = (project / "results/own/pics/runs" / method / "own-pics").glob("s0-*")
+    return apply.Applied(*find_run(project, str(folder)), project)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_on_its_own_images_gives_the_run_s_own_predictions(run: apply.Applied, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    arguments = ["--run", str(run.folder), "--models", str(run.models), "--images", "pics", "--out", str(out)]
+    assert apply.main(["predict", *arguments]) == 0
+    stored, found = metrics.load_arrays(run.folder / "predictions.npz"), rows(out)
+    assert [row["file"] for row in found] == sorted(path.name for path in Path("pics").iterdir())
+    assert [int(row["cluster"]) for row in found] == stored["train_assignment"].tolist()
+    assert [row["confidence"] for row in found] == [f"{value:.4f}" for value in stored["train_confidence"]]
+    assert all(row["second_cluster"] != row["cluster"] for row in found)
+
+
+def test_new_images_of_another_size_and_kind(run: apply.Applied, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    shutil.copytree("pics", folder / "inside")
+    for path in (folder / "inside").iterdir():
+        with Image.open(path) as image:
+            image.convert("RGBA").resize((24, 24), Image.Resampling.NEAREST).save(path)
+    names, images = run.read(folder)
+    assert images.shape == (48, 8, 8, 3)
+    assert names[0] == "inside/000_0.png"
+    one = run.read(folder / "inside/000_0.png")
+    np.testing.assert_array_equal(one[1][0], images[0])
+    original = run.probabilities(np.array(open_split("data/prepared/own-pics", "train")))
+    agree = run.probabilities(images).argmax(axis=1) == original.argmax(axis=1)
+    assert agree.mean() > 0.7, "a quarter by chance; resizing changes some pixels"
+
+
+def test_a_damaged_new_image_is_named(run: apply.Applied, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"bad\.png"):
+        run.read(tmp_path)
+
+
+def test_weights_that_changed_are_refused(project: Path, monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(project)
+    run = applied(project, "kmeans")
+    models = Path(shutil.copytree(run.models, tmp_path / "models"))
+    content = bytearray((models / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (models / "weights.safetensors").write_bytes(content)
+    arguments = ["--run", str(run.folder), "--models", str(models), "--images", "pics", "--out", str(tmp_path / "x")]
+    assert apply.main(["predict", *arguments]) == 3
+    assert "changed" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_refused(project: Path) -> None:
+    with pytest.raises(UserError, match="no run there"):
+        find_run(project, "results/own/other")
+
+
+def example(kind: str) -> str:
+    """The program of docs/own-images.md that loads a network of this kind."""
+    text = (ROOT / "docs/own-images.md").read_text(encoding="utf-8")
+    (found,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"model{kind}" in code)
+    assert len(found.splitlines()) <= 12
+    return found
+
+
+@pytest.mark.parametrize("kind", [".pt2", ".onnx"])
+def test_the_documented_example_predicts_the_same_without_this_package(
+    kind: str, project: Path, monkeypatch, tmp_path: Path
+) -> None:
+    if kind == ".onnx":
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(name)
+    monkeypatch.chdir(project)
+    load_datasets.cache_clear()
+    run = applied(project, "imc-swav")
+    apply.export(run, tmp_path / f"model{kind}")
+    shutil.copytree("pics", tmp_path / "photos")
+    program = f"import sys; sys.modules['dica'] = None\n{example(kind)}"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    printed = [line.split() for line in done.stdout.splitlines()]
+    stored = metrics.load_arrays(run.folder / "predictions.npz")["train_assignment"]
+    assert [int(cluster) for _, cluster in printed] == stored.tolist()
+
+
+def test_safetensors_hold_weights_config_and_preprocessing(run: apply.Applied, tmp_path: Path) -> None:
+    apply.export(run, tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+        state = run.method.state_dict()
+        assert set(file.keys()) == set(state)
+        assert all(torch.equal(file.get_tensor(name), value) for name, value in state.items())
+    assert json.loads(metadata["config"])["id"] == run.config["id"]
+    facts = read_json(tmp_path / "model.json")
+    assert json.loads(metadata["preprocessing"]) == facts
+    assert facts["input"]["shape"] == ["n", 3, 8, 8]
+    assert any("shorter side to 8" in line for line in facts["before"])
+
+
+def test_a_format_that_is_not_known_and_packages_that_are_missing(
+    run: apply.Applied, tmp_path: Path, monkeypatch
+) -> None:
+    with pytest.raises(UserError, match=r"allowed: \.safetensors, \.pt2, \.onnx"):
+        apply.export(run, tmp_path / "model.bin")
+    monkeypatch.setattr(apply.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs onnx and onnxscript: pip install 'dica\[onnx\]'"):
+        apply.export(run, tmp_path / "model.onnx")

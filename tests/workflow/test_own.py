@@ -1,0 +1,78 @@
+"""`dica cluster` as a new user types it: a folder of pictures in, clusters out; again; new images."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pictures import picture_folder
+from project import Project
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture(scope="module")
+def clustered(checkout: Project, tmp_path_factory) -> Project:
+    """A project after one command."""
+    project = checkout.copy(tmp_path_factory.mktemp("own") / "project")
+    picture_folder(project.folder / "My pics")
+    project.dica("cluster", "My pics", "--k", "4", "--method", "kmeans", "--seeds", "2", "--links")
+    return project
+
+
+def table(path: Path) -> dict[str, dict[str, str]]:
+    with open(path, newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def test_one_command_ends_in_a_page_a_table_and_links(clustered: Project) -> None:
+    folder = clustered.folder / "results/own/my-pics"
+    rows = table(folder / "assignments.csv")
+    by_class = {
+        name: {row["cluster"] for file, row in rows.items() if file.endswith(f"_{name}.png")} for name in "0123"
+    }
+    assert all(len(found) == 1 for found in by_class.values()), "the bars are easy"
+    assert len(set.union(*by_class.values())) == 4
+    assert {row["seed_agreement"] for row in rows.values()} == {"1.000"}
+    page = (folder / "index.html").read_text()
+    assert page.count('class="cluster"') == 4
+    assert "http" not in page.split("<body")[0]
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["agreement"] == [1.0]
+    assert all(row["silhouette"] > 0 and "acc" not in row for row in scores["runs"])
+    (link,) = (folder / "clusters").glob(f"{rows['000_0.png']['cluster']}/000_0.png")
+    assert link.resolve() == clustered.folder / "My pics/000_0.png"
+    assert clustered.run("git", "status", "--porcelain", "--", ":!My pics") == ""
+
+
+def test_again_there_is_nothing_to_do_and_status_says_how_it_was_scored(clustered: Project) -> None:
+    before = (clustered.folder / "results/own/my-pics/index.html").stat().st_mtime_ns
+    assert "nothing to do" in clustered.dica("cluster", "My pics", "--k", "4", "--method", "kmeans", "--seeds", "2")
+    assert (clustered.folder / "results/own/my-pics/index.html").stat().st_mtime_ns == before
+    told = json.loads(clustered.dica("status", "--profile", "params/own/my-pics/profile.yaml", "--json"))
+    assert [(row["state"], row["detail"]) for row in told] == [("done", "scored without labels")] * 2
+
+
+def test_new_images_go_into_the_same_clusters(clustered: Project) -> None:
+    clustered.dica("predict", "my-pics", "My pics", "--out", "new.csv")
+    own, new = table(clustered.folder / "results/own/my-pics/assignments.csv"), table(clustered.folder / "new.csv")
+    same = ("cluster", "confidence", "second_cluster", "second_confidence")
+    assert {file: [row[key] for key in same] for file, row in new.items()} == {
+        file: [row[key] for key in same] for file, row in own.items()
+    }
+
+
+def test_what_cannot_be_is_one_line(clustered: Project) -> None:
+    for words, expected in [
+        (("nowhere", "--k", "4"), "nowhere: no such folder or archive"),
+        (("My pics", "--k", "40"), "--k: 40 clusters of 48 images"),
+        (("My pics", "--k", "many"), "--k: 'many' must be a number"),
+        (("src", "--k", "4"), "src: no image found"),
+        (("My pics", "--k", "4", "--budget", "soon"), "--budget: 'soon' must be a time"),
+    ]:
+        output = clustered.dica("cluster", *words, code=2)
+        assert expected in " ".join(output.split()), output
+        assert "Traceback" not in output
