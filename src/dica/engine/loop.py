@@ -163,20 +163,24 @@ class Trainer:
         self._stop_if_requested()  # a signal may have come after the last batch
 
     def trial(self, seconds: float) -> float:
-        """Train for a while and return the seconds that an epoch takes; afterwards the trainer is of no more use."""
+        """Train for a while and return the seconds that an epoch takes; afterwards the trainer is of no more use.
+
+        On a CPU these are seconds of processor time: what else runs on the machine must not change a recipe.
+        """
+        clock = time.monotonic if self.images.device.type == "cuda" else time.process_time
         self.method.train()
         phases, total = self.method.phases(0), 0.0
         for self.phase, phase in enumerate(phases):
             batches = self._order(phase)
             self._run_batch(phase, batches[0])  # the first one pays for what is set up once
             self._wait()
-            started, done = time.monotonic(), 0
-            while not done or time.monotonic() - started < seconds / len(phases):
+            started, done = clock(), 0
+            while not done or clock() - started < seconds / len(phases):
                 self.batch = done % len(batches)
                 self._run_batch(phase, batches[self.batch])
                 self._wait()
                 done += 1
-            total += (time.monotonic() - started) / done * len(batches)
+            total += (clock() - started) / done * len(batches)
         return total
 
     def _request_stop(self, *_: object) -> None:
