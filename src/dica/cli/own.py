@@ -176,7 +176,7 @@ def _fit(
     epochs = wanted["epochs"] or recipes.epochs_in(limit, found["seconds_per_epoch"])
     minutes = epochs * found["seconds_per_epoch"] * rounds / 60
     told = (
-        f"{epochs} epochs, {seeds} run(s), about {minutes:.1f} minutes on {found['device']} if nothing else runs there, "
+        f"{epochs} epochs, {seeds} run(s), about {minutes:.1f} minutes on {found['device']} if that is idle, "
         f"and {found['peak_memory_mb'] / 1024:.1f} GB of memory a run, measured just now"
     )
     return recipes.with_epochs(recipe, epochs, count, root), told
