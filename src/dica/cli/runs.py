@@ -18,6 +18,7 @@ from dica.files import UserError, project_root
 
 console = Console(highlight=False, soft_wrap=True)
 ARCHIVE = Path("params/archive.yaml")
+TOLD = ("interrupted", "collapsed", "scored without labels")  # beginnings of details that `status` prints in any case
 Profile = Annotated[
     Path,
     typer.Option(help="Profile whose results are meant, such as params/demo.yaml.", autocompletion=completion.profiles),
@@ -73,7 +74,7 @@ def status(
     told = {"failed": "red", "running": "cyan", **({"stale": "yellow"} if changed else {})}
     for state in found:
         older = changed and state.code not in ("", SAME)
-        if older or state.name in told or state.detail.startswith(("interrupted", "collapsed", "scored without labels")):
+        if older or state.name in told or state.detail.startswith(TOLD):
             colour = told.get(state.name, "yellow")
             console.print(f"[{colour}]{state.name}[/] {escape(state.run['path'])}: {escape(state.detail)}")
 
