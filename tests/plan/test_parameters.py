@@ -108,6 +108,55 @@ def test_every_method_resolves_on_every_dataset(root: Path) -> None:
                 assert config.resolve(method, variant, dataset, profile, root)["revision"] >= 1
 
 
+def test_what_methods_share_is_told_once(root: Path) -> None:
+    """The level field is level, and no file spells a pipeline that another one has."""
+    profile = config.load_profile(root / "params/archive.yaml", root)
+    for variant, dataset in (("level-8", "digits"), ("level-32", "cifar10")):
+        found = [config.resolve(name, variant, dataset, profile, root) for name in ("crlc", "drc", "imc-swav", "tcc")]
+        for key in ("epochs", "batch_size", "drop_last"):
+            assert len({params[key] for params in found}) == 1, (variant, key)
+        assert {(p["backbone"]["name"], p["backbone"]["width"]) for p in found} == {
+            (found[0]["backbone"]["name"], found[0]["backbone"]["width"])
+        }
+        assert len({str(p["views"].get("augmented") or p["views"]["high"]) for p in found}) == 1
+    spelt: dict[str, str] = {}
+    for path in sorted((root / "params").glob("*.yaml")):
+        body = validation.load_yaml(path)
+        blocks = (
+            [body["defaults"], *body["datasets"].values(), *body["variants"].values()] if "variants" in body else []
+        )
+        views = [
+            view for block in blocks for view in ((block or {}).get("views") or {}).values() if isinstance(view, list)
+        ]
+        for text in {str(view) for view in views if view}:
+            assert spelt.setdefault(text, path.name) == path.name, (
+                f"in two files: {text}; name it in params/shared.yaml"
+            )
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"shared": "level8"}, r"shared: params/shared\.yaml has no block 'level8'; did you mean level-8"),
+        ({"shared": ["level-8"]}, r"shared: params/shared\.yaml has no block \['level-8'\]"),
+        (
+            {"views": {"test": "centre-97"}},
+            r"views\.test: params/shared\.yaml has no pipeline 'centre-97'; did you mean",
+        ),
+    ],
+)
+def test_a_shared_name_that_does_not_exist(root: Path, block: dict, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^params/drc\.yaml: variants\.full: {message}"):
+        config.with_shared(block, "params/drc.yaml: variants.full", root)
+
+
+def test_own_values_win_over_shared_ones(root: Path) -> None:
+    found = config.with_shared({"shared": "level-8", "epochs": 3, "backbone": {"sobel": False}}, "here", root)
+    assert (found["epochs"], found["batch_size"]) == (3, 128)
+    assert found["backbone"] == {"name": "resnet8", "stem": "cifar", "width": 16, "sobel": False}
+    assert "shared" not in found
+
+
 def test_every_schema_key_has_a_description(root: Path) -> None:
     def keys_without(schema: object, path: str) -> list[str]:
         if not isinstance(schema, dict):

@@ -2,6 +2,7 @@
 
 A run's parameters are resolved in this order, later ones winning key by key: ``defaults`` of ``params/<method>.yaml``,
 its ``datasets.<name>``, its ``variants.<name>``, the profile's ``overrides.<method>``.
+Names of ``params/shared.yaml`` are replaced by what they stand for as soon as a file is read.
 A method may build on a trained run, its ``source`` (method and variant); `dica.plan.plan` adds that run's id.
 Nothing heavy is imported here: Snakemake reads this module each time it parses the workflow.
 """
@@ -15,8 +16,9 @@ from typing import Any
 
 from dica.data import catalog
 from dica.files import UserError
-from dica.validation import load_yaml, validate
+from dica.validation import hint, load_yaml, validate
 
+SHARED = "params/shared.yaml"
 # On another run these make layers or input of its features when they train, so that they cannot be loaded from weights.
 MADE_OF_SOURCE = ("kmeans", "probe")
 
@@ -52,13 +54,14 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
     for method, override in profile["overrides"].items():
         if method not in method_names(root):
             raise UserError(f"{where}: overrides: unknown method {method!r}; allowed: {', '.join(method_names(root))}")
-        validate(override, method, f"{where}: overrides.{method}", root, partial=True)
+        profile["overrides"][method] = with_shared(override, f"{where}: overrides.{method}", root)
+        validate(profile["overrides"][method], method, f"{where}: overrides.{method}", root, partial=True)
 
 
 def method_names(root: Path) -> list[str]:
     """Return the methods of the archive: the parameter files that have a schema of their own name."""
     schemas = {path.name.removesuffix(".schema.yaml") for path in (root / "workflow" / "schemas").glob("*.yaml")}
-    others = {"datasets", "artefacts", "profile", "method", "training"}
+    others = {"datasets", "artefacts", "profile", "method", "training", "shared"}
     return sorted(path.stem for path in (root / "params").glob("*.yaml") if path.stem in schemas - others)
 
 
@@ -77,15 +80,55 @@ def load_method(name: str, root: Path) -> dict:
     method = load_yaml(root / where)
     validate(method, "method", where, root)
     datasets = load_datasets(root)
-    blocks = {"defaults": method["defaults"]}
-    blocks |= {f"datasets.{key}": block for key, block in method["datasets"].items()}
-    blocks |= {f"variants.{key}": block for key, block in method["variants"].items()}
-    for label, block in blocks.items():
-        validate(block or {}, name, f"{where}: {label}", root, partial=True)
+
+    def checked(block: dict | None, label: str) -> dict:
+        block = with_shared(block or {}, f"{where}: {label}", root)
+        validate(block, name, f"{where}: {label}", root, partial=True)
+        return block
+
+    method["defaults"] = checked(method["defaults"], "defaults")
+    for kind in ("datasets", "variants"):
+        method[kind] = {key: checked(block, f"{kind}.{key}") for key, block in method[kind].items()}
     for dataset in method["datasets"]:
         if dataset not in datasets:
             raise UserError(f"{where}: datasets: unknown data set {dataset!r}; allowed: {', '.join(datasets)}")
     return method
+
+
+@cache
+def load_shared(root: Path) -> dict[str, dict]:
+    """Load and check ``params/shared.yaml``: blocks and pipelines that several methods share, by name."""
+    shared = load_yaml(root / SHARED)
+    validate(shared, "shared", SHARED, root)
+    return shared
+
+
+def with_shared(block: Any, where: str, root: Path) -> Any:
+    """Return a block of a method with the values of what it takes from ``params/shared.yaml`` by name.
+
+    Raises
+    ------
+    UserError
+        If there is nothing of that name; the message begins with `where`.
+    """
+    if not isinstance(block, dict):
+        return block  # the schema refuses it
+    name, views = block.get("shared"), block.get("views")
+    if name is not None:
+        own = {key: value for key, value in block.items() if key != "shared"}
+        block = merge(_named("blocks", name, f"{where}: shared", root), own)
+    if isinstance(views, dict):
+        named = {view: text for view, text in views.items() if isinstance(text, str)}
+        found = {view: _named("pipelines", text, f"{where}: views.{view}", root) for view, text in named.items()}
+        block = merge(block, {"views": found}) if found else block
+    return block
+
+
+def _named(kind: str, name: Any, where: str, root: Path) -> Any:
+    known = load_shared(root)[kind]
+    if not isinstance(name, str) or name not in known:
+        raise UserError(f"{where}: {SHARED} has no {kind.removesuffix('s')} {name!r}; {hint(str(name), known)}")
+    return known[name]
 
 
 @cache
