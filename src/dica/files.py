@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import io
 import json
 import math
 import os
+import re
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 ARRAYS_LIMIT = 512 * 2**20  # bytes of all arrays of one npz file; zeros are packed a thousand times smaller
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
 INTERRUPTED = 75  # exit code of a run that stopped with its state saved: EX_TEMPFAIL of sysexits.h, try again
 
 
@@ -98,15 +102,83 @@ def read_json(path: Path | str) -> Any:
     Raises
     ------
     UserError
-        If the file is missing or is not JSON; the message names it.
+        If the file is missing, cannot be read or is not JSON; the message names it.
     """
-    path = Path(path)
+    return parse_json(read_bytes(path), str(path))
+
+
+def parse_json(data: bytes | str, where: str) -> Any:
+    """Return the value of a JSON text; whatever a stranger may have written there is one line of error.
+
+    Parameters
+    ----------
+    where
+        What the text is called in messages.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise UserError(f"{where}: not readable as JSON (nested too deeply)") from None
+    except ValueError as error:  # not JSON, not UTF-8, or an integer of thousands of digits
+        raise UserError(f"{where}: not readable as JSON ({error})") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """Return the content of a file.
+
+    Raises
+    ------
+    UserError
+        If the system does not give it; the message names file and reason.
+    """
+    try:
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def read_csv(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Read a CSV file with a header: one mapping a row, an empty text where a row is too short.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, is not CSV, lacks one of the columns `needed`, or has a row longer than its header.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not readable as CSV ({error})") from None
+    if lacking := [name for name in needed if name not in (reader.fieldnames or ())]:
+        raise UserError(f"{path}: lacks the column {lacking[0]!r}")
+    if any(None in row for row in rows):
+        raise UserError(f"{path}: not readable as CSV (a row has more cells than the header)")
+    return rows
+
+
+def safe_cell(value: Any) -> Any:
+    """Return a cell for a CSV file; a text that a spreadsheet would run as a formula gets a `'` in front of it."""
+    if not isinstance(value, str) or not FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value  # a negative number
+
+
+def plain_cell(text: str) -> str:
+    """Return what `safe_cell` was given."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
 def canonical_json(value: Any) -> str:

@@ -50,6 +50,7 @@ from dica.files import (
     atomic_write_text,
     canonical_json,
     explain_os_error,
+    parse_json,
     read_json,
     sha256_file,
     write_json,
@@ -284,7 +285,7 @@ def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Pat
     write_json(out / "config.json", config)
     atomic_write_text(out / "history.csv", history_csv(trainer.history))
     write_npz(out / "predictions.npz", arrays)
-    if observer := _watched(trainer):
+    if observer := _watched(trainer):  # when it looked is in the record: a time in the trace would change its digest
         write_npz(out / TRACE, observer.trace())
         write_npz(models / STAGES, observer.stage_arrays())
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
@@ -330,6 +331,7 @@ def _write_record(
             "peak_memory_mb": record.peak_memory_mb(device),
             "resumed": trainer.resumed,
             "attempts": trainer.attempts,
+            **({"look_seconds": observer.look_seconds()} if (observer := _watched(trainer)) else {}),
             **{key: value for key, value in extra.items() if value},
             "files": files,
         },
@@ -388,8 +390,8 @@ def read_config(source: str) -> dict:
 
 def _stdin_json() -> object:
     try:
-        return json.load(sys.stdin)
-    except ValueError as error:
+        return parse_json(sys.stdin.read(), "standard input")
+    except UnicodeDecodeError as error:
         raise UserError(f"standard input: not readable as JSON ({error})") from None
 
 

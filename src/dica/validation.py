@@ -160,10 +160,10 @@ def load_yaml(path: Path, ours: bool = True) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets some of Python's own errors through
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: {_short(getattr(error, 'problem', None) or str(error))}") from None
+        raise UserError(f"{where}: {short(getattr(error, 'problem', None) or str(error))}") from None
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Return `text` as one line that fits a screen."""
     text = " ".join(text.split())
     return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT // 2]} … {text[-MESSAGE_LIMIT // 2 :]}"
@@ -205,7 +205,7 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
     # A wrong kind also breaks the conditions that rest on it; the plain errors say what is wrong.
     plain = [error for error in errors if not {"then", "else"} & set(error.schema_path)]
     for error in sorted(plain or errors, key=lambda e: list(map(str, e.absolute_path))):
-        raise UserError(f"{where}: {_short(_explain(error))}")
+        raise UserError(f"{where}: {short(_explain(error))}")
 
 
 def _explain(error: Any) -> str:

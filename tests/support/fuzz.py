@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,28 @@ TEXTS: dict[str, bytes] = {
     "dates": b"name: 2001-12-14t21:59:43.10-05:00\nother: 0000-99-99\n",
     "long line": b"name: " + b"x" * 300_000 + b"\n",
     "many keys": "\n".join(f"key{i}: {i}" for i in range(3_000)).encode(),
+}
+
+RECORDS: dict[str, bytes] = {  # what may stand where a JSON or CSV record is expected
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[1, 2]",
+    "a text": b'"dica"',
+    "an empty object": b"{}",
+    "nested 100,000 deep": b"[" * 100_000 + b"]" * 100_000,
+    "objects 100,000 deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "an integer of 5,000 digits": b'{"id": ' + b"9" * 5_000 + b"}",
+    "no number": b'{"seconds": NaN, "seed": -Infinity}',
+    "not UTF-8": b'{"id": "\xff\xfe"}',
+    "UTF-16": '{"id": 1}'.encode("utf-16"),
+    "zero bytes": b"a,b\n\x00,1\n",
+    "half a surrogate": b'{"id": "\\ud800", "reason": "\\ud800"}',
+    "a terminal's commands": b'{"id": "\x1b[2J\\u001b]0;x\\u0007"}',
+    "torn": b'{"id": "ab',
+    "an open quote": b'paper,artefact\n"drc,table-1\n',
+    "a cell of 200,000 letters": b"paper,artefact\n" + b"x" * 200_000 + b",1\n",
+    "more cells than columns": b"paper,artefact\n1,2,3,4\n",
+    "binary": bytes(range(256)) * 40,
 }
 
 
@@ -138,7 +162,7 @@ def answer(root: Path, name: str) -> str | None:
     return None
 
 
-def fuzz(root: Path, name: str, texts: list[str], spoilings: int, seed: int) -> dict[str, int]:
+def fuzz(root: Path, name: str, texts: Sequence[str], spoilings: int, seed: int) -> dict[str, int]:
     """Spoil one file in many ways; return how many inputs were tried and how many were refused.
 
     Raises
@@ -172,3 +196,27 @@ def fuzz(root: Path, name: str, texts: list[str], spoilings: int, seed: int) -> 
     finally:
         path.write_bytes(sound)
     return {"tried": len(tried), "refused": refused}
+
+
+def spoilt_records(path: Path, texts: Sequence[str], spoilings: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Yield what was done to a record file, and its new content: of `RECORDS`, then a JSON record's own, spoilt."""
+    sound = path.read_text(encoding="utf-8")
+    yield from ((name, RECORDS[name]) for name in texts)
+    if path.suffix == ".json":
+        body, draw = json.loads(sound), random.Random(f"{path.name} {seed}")
+        for _ in range(spoilings):
+            what, changed = spoilt(body, draw)
+            with contextlib.suppress(TypeError):  # a key that JSON has no way to write
+                yield what, json.dumps(changed).encode()
+
+
+def complaint(code: object, output: str, errors: str) -> str:
+    """Return what is wrong with how a command ended, or nothing: a known code, and at most one line of error."""
+    if code not in (None, 0, 1, 2, 3, 4):
+        return f"exit code {code!r}"
+    if "Traceback" in output + errors:
+        return "a traceback"
+    lines = [line for line in errors.splitlines() if line.startswith("error:")]
+    if len(lines) > 1 or (code in (1, 2) and not errors.strip()):
+        return f"{len(lines)} lines of error"
+    return f"{len(lines[0])} characters" if lines and len(lines[0]) > 2000 else ""

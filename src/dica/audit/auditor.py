@@ -145,7 +145,7 @@ class Auditor:
             forged = [run["path"] for run in plan["runs"] if not _id_is_right(run, self.results)]
             if plan["profile"] != self.plan_of_params["profile"]:
                 forged.append(f"profile {plan['profile']}")
-        except (UserError, KeyError, TypeError, AttributeError) as error:
+        except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
             return [Finding("plan.json", False, f"malformed: {error}")]
         return [Finding("plan.json", False, f"not what its id says: {', '.join(map(str, forged))}")] if forged else []
 

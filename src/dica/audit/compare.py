@@ -7,9 +7,6 @@ cell is looked up.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -17,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dica.files import UserError, canonical_json
+from dica.files import UserError, canonical_json, parse_json, read_bytes, read_csv
+from dica.runs.read import CONFIG_KEYS, NUMBER, faults
 from dica.scores.stats import mean
 from dica.validation import hint
 
@@ -53,8 +51,12 @@ class Side:
 
     def scores(self) -> dict[str, list[float]]:
         """Return metric -> values, by seed."""
-        headlines = [run["metrics"]["headline"] for run in self.runs if run["metrics"]]
-        names = [name for name in ("acc", "nmi", "ari") if headlines and all(name in line for line in headlines)]
+        headlines = [run["metrics"].get("headline") for run in self.runs if run["metrics"]]
+        names = [
+            name
+            for name in ("acc", "nmi", "ari")
+            if headlines and not any(faults(line, [name], NUMBER) for line in headlines)
+        ]
         return {name: [line[name] for line in headlines] for name in names}
 
 
@@ -201,11 +203,12 @@ class Finder:
 
     def _cells(self) -> list[dict[str, str]]:
         path = self.root / self.results / "tables" / "cells.csv"
-        return list(csv.DictReader(io.StringIO(_text(path) or "")))
+        needed = ("paper", "artefact", "row", "column", "metric", "runs", "verdict")
+        return read_csv(path, needed) if path.is_file() else []
 
     def _at_commit(self, commit: str, path: str) -> str | None:
         command = ["git", "-C", str(self.root), "show", f"{commit}:./{path}"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode and "invalid object name" in done.stderr:
             raise UserError(f"Git knows no commit {commit!r} here")
         return None if done.returncode else done.stdout
@@ -215,25 +218,28 @@ class Finder:
         found = {name: _json(read(f"{folder}/{name}.json"), f"{folder}/{name}.json") for name in FILES}
         if not found["config"]:
             raise UserError(f"{folder}: no run is there (no config.json)")
-        lacking = [key for key in ("method", "params", "dataset", "data_id", "seed") if key not in found["config"]]
-        if lacking:
-            raise UserError(f"{folder}/config.json: lacks {', '.join(lacking)}")
+        wrong = [fault for key in NEEDED for fault in faults(found["config"], [key], CONFIG_KEYS[key])]
+        wrong += [
+            fault
+            for key in ("files", "sources", "device", "versions", "data")
+            for fault in (faults(found["run"], [key], dict) if key in found["run"] else [])
+        ]
+        if wrong:
+            raise UserError(f"{folder}: config.json or run.json is not that of a run: {'; '.join(wrong)}")
         return {"folder": folder, "config": found["config"], "record": found["run"], "metrics": found["metrics"]}
 
 
 FILES = ("config", "run", "metrics")
+NEEDED = ("method", "params", "dataset", "data_id", "seed")
 
 
 def _json(text: str | None, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text) if text is not None else {}
-    except ValueError as error:
-        raise UserError(f"{name}: not readable as JSON ({error})") from None
+    value = parse_json(text, name) if text is not None else {}
     return value if isinstance(value, dict) else {}
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return read_bytes(path).decode("utf-8", errors="replace") if path.is_file() else None
 
 
 def _checkout(name: str) -> Path | None:

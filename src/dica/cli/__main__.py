@@ -5,7 +5,10 @@ Exit codes: see `dica.audit.auditor` and `dica.files`.
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +21,8 @@ from dica.cli import completion, data
 from dica.cli.apply import export, predict
 from dica.cli.own import cluster
 from dica.cli.runs import ARCHIVE, AsJson, Profile, compare, console, estimate, evaluate, status
-from dica.files import UserError, project_root
-from dica.validation import hint
+from dica.files import UserError, explain_os_error, project_root
+from dica.validation import hint, short
 
 app = typer.Typer(help="Show and audit the numbers of this archive.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -201,12 +204,23 @@ def check_deposit(file: Annotated[Path, typer.Argument(help="A deposit.")]) -> N
 
 
 def main() -> None:
-    """Entry point of the command: one line for a user's mistake, no traceback."""
+    """Entry point of the command: one line for a user's mistake or what the system refuses, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a record may hold signs that this terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}")
-        raise SystemExit(error.exit_code) from None
+        _end(str(error), error.exit_code)
+    except BrokenPipeError:
+        os._exit(1)  # whoever read has left: nothing can be said, nor flushed at the end
+    except OSError as error:
+        _end(explain_os_error(error), 1)
+
+
+def _end(message: str, code: int) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {escape(short(message))}")
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

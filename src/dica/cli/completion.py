@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 import typer
 
-from dica.files import UserError, project_root
+from dica.files import UserError, project_root, read_csv
 
 
 def papers(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -52,7 +51,8 @@ def profiles(ctx: typer.Context, incomplete: str) -> list[str]:
     """Files in params/ that say where results are."""
     root = _root()
     files = sorted((root / "params").glob("*.yaml")) if root else []
-    found = [f"params/{path.name}" for path in files if "\nresults:" in path.read_text(encoding="utf-8")]
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in files}
+    found = [f"params/{path.name}" for path, text in texts.items() if "\nresults:" in text]
     return _begin(incomplete, found)
 
 
@@ -73,10 +73,10 @@ def _cells(ctx: typer.Context) -> list[dict[str, str]]:
         return []
     profile, results = root / str(ctx.params.get("profile") or "params/archive.yaml"), "results"
     if profile.is_file():
-        lines = profile.read_text(encoding="utf-8").splitlines()
+        lines = profile.read_text(encoding="utf-8", errors="replace").splitlines()
         results = next((line.split(":")[1].strip() for line in lines if line.startswith("results:")), results)
-    path = root / results / "tables" / "cells.csv"
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    path, needed = root / results / "tables" / "cells.csv", ("paper", "artefact", "row", "column", "metric", "runs")
+    try:
+        return read_csv(path, (*needed, "method"))
+    except UserError:
+        return []  # there is no place for an error after Tab

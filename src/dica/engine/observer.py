@@ -97,18 +97,19 @@ class Observer:
         Returns
         -------
         dict
-            `epoch` (T,), `seconds` (T,) of training; for each split `<split>_index` (n,), its positions in the
-            prepared order, `<split>_assignment` (T, n) and `<split>_confidence` (T, n) in [0, 1].
+            `epoch` (T,); for each split `<split>_index` (n,), its positions in the prepared order,
+            `<split>_assignment` (T, n) and `<split>_confidence` (T, n) in [0, 1].
         """
-        arrays = {
-            "epoch": np.array([look["epoch"] for look in self.looks], dtype=np.int32),
-            "seconds": np.array([look["seconds"] for look in self.looks], dtype=np.float32),
-        }
+        arrays = {"epoch": np.array([look["epoch"] for look in self.looks], dtype=np.int32)}
         for split, index in self.subset.items():
             arrays[f"{split}_index"] = index
             for name in ("assignment", "confidence"):
                 arrays[f"{split}_{name}"] = _stack(self.looks, split, name)
         return arrays
+
+    def look_seconds(self) -> list[float]:
+        """Return the seconds of training before each look; they go into the record, where nothing is reproduced."""
+        return [round(look["seconds"], 3) for look in self.looks]
 
     def stage_arrays(self) -> dict[str, np.ndarray]:
         """Return the content of stages.npz: `epoch` (at most 3,) and, for each split, index, probabilities, features.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from dica.figures.style import (
     metric_label,
     resize,
 )
-from dica.files import UserError
+from dica.files import UserError, read_csv
 from dica.scores.stats import mean
 
 PANELS = 4  # side by side
@@ -41,9 +40,8 @@ def read_history(path: Path | str) -> dict[str, list[float]]:
         If the file is missing, lacks the column `epoch` or holds something that is no number.
     """
     path = Path(path)
+    rows = read_csv(path)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
         names = [name for name in (rows[0] if rows else {}) if name != "phase"]
         epochs = sorted({int(row["epoch"]) for row in rows})
         sums: dict[str, dict[int, list[float]]] = {name: {} for name in names if name != "epoch"}
@@ -51,9 +49,7 @@ def read_history(path: Path | str) -> dict[str, list[float]]:
             for name in sums:
                 if row[name]:
                     sums[name].setdefault(int(row["epoch"]), []).append(float(row[name]))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"{path}: not a history ({error})") from None
     nan = float("nan")
     columns = {

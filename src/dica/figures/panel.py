@@ -158,7 +158,16 @@ class Panel:
         supervised = bool(run.plan["params"].get("supervised", False))
         known = true >= 0  # images without a label are watched, too, and say nothing here
         assignment, confidence = (joined(what)[:, known] for what in ("assignment", "confidence"))
-        return Looks(found["epoch"], found["seconds"], assignment, confidence, true[known], supervised)
+        seconds = found["seconds"] if "seconds" in found else self._look_seconds(run, len(found["epoch"]))
+        return Looks(found["epoch"], seconds, assignment, confidence, true[known], supervised)
+
+    def _look_seconds(self, run: Run, count: int) -> np.ndarray:
+        """Return the seconds of training before each look; older traces hold them themselves."""
+        path = self.root / run.path / "run.json"
+        seconds = read_json(path).get("look_seconds")
+        if not isinstance(seconds, list) or len(seconds) != count:
+            raise UserError(f"{path}: look_seconds: needs one number for each of the {count} looks of trace.npz")
+        return np.array(seconds, dtype=np.float64)
 
     def published(
         self, place: Place | None, row: Row, column: Column, metric: str

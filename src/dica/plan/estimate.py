@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dica.files import UserError, canonical_json, read_json
+from dica.files import UserError, canonical_json
 from dica.plan.parameters import load_datasets
-from dica.runs.read import RUN_KEYS, read_record
+from dica.runs.read import CONFIG_KEYS, RUN_KEYS, read_record
 from dica.validation import hint
 
 RULES = ("same", "variant", "data set", "unknown")
@@ -80,8 +80,9 @@ class Estimator:
         found = []
         for path in sorted((self.root / self.results / "runs").glob("*/*/s*-*/run.json")):
             record, faults = read_record(path, RUN_KEYS)
-            if record and not faults and path.with_name("config.json").is_file():
-                found.append(self._timed(path.parent, record, read_json(path.with_name("config.json"))))
+            config, more = read_record(path.with_name("config.json"), CONFIG_KEYS)
+            if record and config and not faults and not more and config["dataset"] in self.datasets:
+                found.append(self._timed(path.parent, record, config))
         return found
 
     def _timed(self, folder: Path, record: dict[str, Any], config: dict[str, Any]) -> Timed:

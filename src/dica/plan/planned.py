@@ -107,6 +107,8 @@ def _load_run(entry: dict[str, Any], root: Path, state: Path) -> Run:
     path = root / entry["path"] / "metrics.json"
     if path.is_file():
         metrics = read_json(path)
+        if not isinstance(metrics, dict):
+            raise UserError(f"{path}: is not a JSON object; score the run again")
         if metrics.get("id") != entry["id"]:
             raise IntegrityError(f"{path}: is of run {metrics.get('id')}, its folder of run {entry['id']}")
         return Run(entry, metrics, None)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 
-from dica.files import UserError
+from dica.files import UserError, read_csv
 
 COLUMNS = ("paper", "table", "setting", "method", "dataset", "metric", "statistic", "value", "std", "note")
 BOUNDS = {"upper-bound": "< ", "lower-bound": "> "}  # how a number is printed that only bounds the true one
@@ -36,15 +35,7 @@ def load_published(root: Path, file: str = "results.csv") -> tuple[dict[str, str
         If the file is missing, lacks a column or holds a value that is no number; the message has the line.
     """
     path = root / "params" / "published" / file
-    try:
-        with open(path, newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path}: lacks the column {missing[0]!r}")
-            rows = tuple(reader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+    rows = tuple(read_csv(path, COLUMNS))
     for line, row in enumerate(rows, start=2):
         for name in ("value", "std"):
             if row[name]:
@@ -62,8 +53,7 @@ def of_table(root: Path, file: str, paper: str, table: str) -> tuple[dict[str, s
 def load_counts(root: Path) -> dict[tuple[str, str], dict[str, str]]:
     """Return the printed facts of data sets (params/published/datasets.csv) by paper and data set."""
     path = root / "params" / "published" / "datasets.csv"
-    with open(path, newline="", encoding="utf-8") as handle:
-        return {(row["paper"], row["dataset"]): row for row in csv.DictReader(handle)}
+    return {(row["paper"], row["dataset"]): row for row in read_csv(path, ("paper", "dataset"))}
 
 
 def _number(text: str, where: str) -> Decimal:

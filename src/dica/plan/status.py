@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dica.files import read_json, sha256_file
+from dica.files import sha256_file
 from dica.runs.behaviour import OTHER, SAME, UNKNOWN, behaviour
-from dica.runs.files import METRICS, RECORD
+from dica.runs.files import METRICS, RECORD, failure_reason
 from dica.runs.read import TEXT, read_metrics, read_record
 from dica.runs.record import collapse_note
 
@@ -46,8 +46,8 @@ def _state(run: dict[str, Any], root: Path, state: Path, digest: Any) -> tuple[s
 def _unfinished(state: Path) -> tuple[str, str]:
     if holder := lock_holder(state):
         return "running", holder
-    if (state / "failed.json").is_file():
-        return "failed", str(read_json(state / "failed.json").get("reason"))
+    if (reason := failure_reason(state)) is not None:
+        return "failed", reason
     return "missing", "interrupted, has a checkpoint" if (state / "checkpoint.pt").is_file() else ""
 
 

@@ -24,4 +24,7 @@ def failure_reason(state: Path) -> str | None:
         The folder of the run's state, ``results/state/<id>``.
     """
     path = state / FAILURE
-    return str(read_json(path).get("reason") or "no reason recorded") if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    return str((record.get("reason") if isinstance(record, dict) else None) or "no reason recorded")

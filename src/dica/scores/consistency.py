@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from dica.files import UserError, atomic_write_text
+from dica.files import atomic_write_text, read_csv, safe_cell
 from dica.plan.parameters import load_datasets
 from dica.plan.planned import load_runs
 from dica.plan.published import decimals, load_published
@@ -378,14 +378,12 @@ def _cell_of(row: dict[str, str]) -> tuple:
     return row["method"], row["dataset"], row["metric"], frozenset((row["paper_a"], row["paper_b"]))
 
 
+DISCREPANCIES = ("method", "dataset", "metric", "paper_a", "value_a", "paper_b", "value_b", "comment")
+
+
 def load_discrepancies(root: Path) -> list[dict[str, str]]:
     """Read ``params/published/discrepancies.csv``: what a reader of the papers found, with a remark each."""
-    path = root / "params" / "published" / "discrepancies.csv"
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+    return read_csv(root / "params" / "published" / "discrepancies.csv", DISCREPANCIES)
 
 
 def remarks(root: Path) -> list[dict[str, Any]]:
@@ -463,5 +461,5 @@ def write_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: safe_cell(value) for name, value in row.items()} for row in rows)
     atomic_write_text(path, out.getvalue())

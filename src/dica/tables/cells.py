@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from dica.files import UserError, atomic_write_text
+from dica.files import UserError, atomic_write_text, plain_cell, read_csv, safe_cell
 from dica.plan import published as printed
 from dica.plan.artefacts import (
     PRINTED_NAMES,
@@ -301,7 +301,7 @@ def cells_text(frame: pd.DataFrame) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(frame.columns)
     for record in frame.astype(object).itertuples(index=False):
-        writer.writerow(["" if pd.isna(value) else value for value in record])
+        writer.writerow(["" if pd.isna(value) else safe_cell(value) for value in record])
     return out.getvalue()
 
 
@@ -318,13 +318,13 @@ def read_cells(path: Path | str) -> pd.DataFrame:
     UserError
         If the file is missing or is not a cell list.
     """
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as cells ({error})") from None
+    frame = pd.DataFrame(read_csv(path, CELL_COLUMNS))
     if list(frame.columns) != CELL_COLUMNS:
         raise UserError(f"{path}: has other columns than expected; rebuild it with: snakemake --cores all light")
-    return _typed(frame)
+    try:
+        return _typed(frame.map(plain_cell))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as cells ({error})") from None
 
 
 def summarise(

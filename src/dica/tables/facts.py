@@ -5,12 +5,11 @@ Each is set beside what the paper prints and is `equal` to it or `differs`, numb
 
 from __future__ import annotations
 
-import csv
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dica.files import UserError
+from dica.files import UserError, read_csv
 from dica.plan import published as printed
 from dica.plan.artefacts import Artefact, Column, Row
 from dica.plan.parameters import load_datasets, load_method, merge
@@ -127,5 +126,5 @@ def _layer(artefact: Artefact, row: Row, column: Column, root: Path) -> dict[str
 
 @cache
 def _listing(root: Path, file: str) -> dict[tuple[str, str], str]:
-    with open(root / file, newline="", encoding="utf-8") as handle:
-        return {(row["network"], row["layer"]): row["text"] for row in csv.DictReader(handle)}
+    rows = read_csv(root / file, ("network", "layer", "text"))
+    return {(row["network"], row["layer"]): row["text"] for row in rows}
