@@ -318,7 +318,7 @@ def read_cells(path: Path | str) -> pd.DataFrame:
     UserError
         If the file is missing or is not a cell list.
     """
-    frame = pd.DataFrame(read_csv(path, CELL_COLUMNS))
+    frame = pd.DataFrame(read_csv(path))
     if list(frame.columns) != CELL_COLUMNS:
         raise UserError(f"{path}: has other columns than expected; rebuild it with: snakemake --cores all light")
     try:
