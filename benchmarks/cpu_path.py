@@ -214,12 +214,12 @@ def _step(method, optimizer, images: torch.Tensor) -> None:
     rng = partial(generator, 0)
     extra = {"beside": images, "beside_indices": indices} if phase.beside else {}
     for batch in method.split(Batch(images, indices, 0, 1000, phase.name, lambda purpose: rng(purpose), extra)):
-        loss = method.loss(batch)["loss"]
+        step = method.loss(batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        step.loss.backward()
         method.after_backward(batch)
         optimizer.step()
-        method.after_step(batch)
+        method.after_step(batch, step.carry)
 
 
 def side_by_side(epochs: int, repeats: int) -> dict:

@@ -115,12 +115,12 @@ class Bench:
         whole = Batch(self.images, self.indices, 0, 1000 + self.step_number, phase.name, self.rng, extra)
         for batch in self.method.split(whole):
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                loss = self.method.loss(batch)["loss"]
+                step = self.method.loss(batch)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            step.loss.backward()
             self.method.after_backward(batch)
             self.optimizer.step()
-            self.method.after_step(batch)
+            self.method.after_step(batch, step.carry)
             self.updates += 1
 
     def record_views(self) -> None:

@@ -197,9 +197,9 @@ def test_bfloat16_gives_losses_in_float32_and_predictions(method: str, device: s
     loss, dtypes = trainer.method.loss, set()
 
     def noted(batch):
-        parts = loss(batch)
-        dtypes.add(parts["loss"].dtype)
-        return parts
+        step = loss(batch)
+        dtypes.add(step.loss.dtype)
+        return step
 
     trainer.method.loss = noted
     trainer.run()

@@ -68,9 +68,10 @@ def test_probability_contrast_equals_a_loop_over_images():
 @pytest.mark.parametrize("critic", crlc.CRITICS)
 def test_sub_heads_are_averaged(critic):
     logits1, logits2 = torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=generator())
-    together, _ = cluster_loss(logits1, logits2, critic=critic)
+    together, parts = cluster_loss(logits1, logits2, critic=critic)
     apart = [cluster_loss(a, b, critic=critic)[0] for a, b in zip(logits1, logits2, strict=True)]
     torch.testing.assert_close(together, torch.stack(apart).mean())
+    torch.testing.assert_close(parts["heads"], torch.stack(apart))
 
 
 def test_without_features_only_the_clustering_loss_is_left():
@@ -81,10 +82,11 @@ def test_without_features_only_the_clustering_loss_is_left():
 
 
 def test_more_images_may_enter_the_feature_loss_alone():
-    z1, z2 = torch.randn(2, 9, 6, generator=generator())
+    z1, z2 = torch.randn(2, 5, 6, generator=generator())
+    wide = tuple(torch.randn(2, 9, 6, generator=generator(1)))
     logits1, logits2 = torch.randn(2, 3, 5, 4, generator=generator())
-    loss, parts = crlc_loss(z1, z2, logits1, logits2)
-    torch.testing.assert_close(parts["L_FC"], crlc.feature_contrast(z1, z2))
+    loss, parts = crlc_loss(z1, z2, logits1, logits2, wide=wide)
+    torch.testing.assert_close(parts["L_FC"], (crlc.feature_contrast(z1, z2) + crlc.feature_contrast(*wide)) / 2)
     torch.testing.assert_close(loss, cluster_loss(logits1, logits2, reg_weight=0.01)[0] + 10 * parts["L_FC"])
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from dica.files import UserError
 from dica.losses.drc import (
     assignment_feature_loss,
     assignment_probability_loss,
@@ -18,7 +19,7 @@ from vectors_check import cases, check
 
 def total(x, o):
     options = {k: v for k, v in o.items() if k not in ("T_AF", "T_AP", "lambda")}
-    return drc_loss(
+    loss, parts = drc_loss(
         x["z"],
         x["z2"],
         temperature_af=o["T_AF"],
@@ -26,11 +27,16 @@ def total(x, o):
         cr_weight=o["lambda"],
         **options,
     )
+    return {"loss": loss, **parts}
 
 
 EQUATIONS = {
-    "drc.L_AF": lambda x, o: {"loss": assignment_feature_loss(x["z"], x["z2"], o["T"], o["normalise"])},
-    "drc.L_AP": lambda x, o: {"loss": assignment_probability_loss(x["p"], x["p2"], o["T"], o["normalise"])},
+    "drc.L_AF": lambda x, o: {
+        "loss": assignment_feature_loss(x["z"], x["z2"], temperature=o["T"], normalise=o["normalise"])
+    },
+    "drc.L_AP": lambda x, o: {
+        "loss": assignment_probability_loss(x["p"], x["p2"], temperature=o["T"], normalise=o["normalise"])
+    },
     "drc.L_CR": lambda x, o: {"loss": cluster_regularisation(x["p"])},
     "drc.total": total,
 }
@@ -61,16 +67,16 @@ def test_probability_loss_equals_a_loop_over_clusters():
 
 def test_mean_over_repeats_is_the_mean_of_single_losses():
     z, a, b = torch.randn(3, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    both = drc_loss(z, torch.stack([a, b]))
-    first, second = drc_loss(z, a[None]), drc_loss(z, b[None])
-    for key in ("L_AF", "L_AP", "loss"):
+    (loss, both), (loss_a, first), (loss_b, second) = (drc_loss(z, x) for x in (torch.stack([a, b]), a[None], b[None]))
+    assert loss.item() == pytest.approx((loss_a.item() + loss_b.item()) / 2, rel=1e-12)
+    for key in ("L_AF", "L_AP"):
         assert both[key].item() == pytest.approx((first[key].item() + second[key].item()) / 2, rel=1e-12)
 
 
 def test_one_image_and_one_cluster_are_finite():
     for shape in ((1, 4), (4, 1)):
         z = torch.randn(*shape, generator=torch.Generator().manual_seed(3)).requires_grad_()
-        loss = drc_loss(z, torch.stack([z, z]), normalise="l2")["loss"]
+        loss = drc_loss(z, torch.stack([z, z]), normalise="l2")[0]
         loss.backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(z.grad).all()
@@ -79,9 +85,9 @@ def test_one_image_and_one_cluster_are_finite():
 def test_half_precision_and_autocast_give_the_float32_loss():
     z = torch.randn(8, 4, generator=torch.Generator().manual_seed(4)).bfloat16()
     z2 = torch.stack([z, z.flip(0)])
-    expected = drc_loss(z.float(), z2.float())["loss"]
+    expected = drc_loss(z.float(), z2.float())[0]
     with torch.autocast("cpu", torch.bfloat16):
-        found = drc_loss(z, z2)["loss"]
+        found = drc_loss(z, z2)[0]
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
 
@@ -89,5 +95,5 @@ def test_half_precision_and_autocast_give_the_float32_loss():
 @pytest.mark.parametrize("option", [{"normalise": "cosine"}, {"repeat_mode": "both"}])
 def test_unknown_option_is_refused(option):
     z = torch.zeros(2, 2)
-    with pytest.raises(ValueError, match=next(iter(option))):
+    with pytest.raises(UserError, match=next(iter(option))):
         drc_loss(z, z[None], **option)

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from dica.files import UserError
 from dica.losses.imc_swav import (
     cluster_loss,
-    codes,
+    cosines,
     imc_swav_loss,
     jensen_shannon,
     logit_regulariser,
@@ -19,18 +20,27 @@ from dica.losses.imc_swav import (
 from vectors_check import cases, check
 
 
+def renamed(o):
+    return {"temperature" if key == "tau" else key: value for key, value in o.items()}
+
+
 def total(x, o):
     options = {{"tau": "temperature", "iterations": "sinkhorn_iters"}.get(k, k): v for k, v in o.items()}
-    return imc_swav_loss(x["z"], x["prototypes"], x["logits"], **options)
+    loss, parts = imc_swav_loss(cosines(x["z"], x["prototypes"]), x["logits"], **options)
+    return {"loss": loss, **parts}
+
+
+def codes(x, o):
+    """Eq. 2: the losses take the scores, and the softmax at their temperature is inside them."""
+    scores = cosines(x["z"], x["prototypes"])
+    return {"scores": scores, "u": torch.softmax(scores / o["tau"], dim=-1)}
 
 
 EQUATIONS = {
-    "imc-swav.codes": lambda x, o: dict(zip(("scores", "u"), codes(x["z"], x["prototypes"], o["tau"]), strict=True)),
+    "imc-swav.codes": codes,
     "imc-swav.sinkhorn": lambda x, o: {"q": sinkhorn(x["scores"], **o)},
-    "imc-swav.L_swap": lambda x, o: {
-        "loss": swap_loss(x["scores"], o["tau"], o["epsilon"], o["iterations"], o["assign_views"])
-    },
-    "imc-swav.L_cluster": lambda x, o: {"loss": cluster_loss(x["logits"], x["scores"], o["tau"], o["beta"])},
+    "imc-swav.L_swap": lambda x, o: {"loss": swap_loss(x["scores"], **renamed(o))},
+    "imc-swav.L_cluster": lambda x, o: {"loss": cluster_loss(x["logits"], x["scores"], **renamed(o))},
     "imc-swav.L_reg": lambda x, o: {"loss": logit_regulariser(x["logits"], **o)},
     "imc-swav.total": total,
     "imc-swav.jsd": lambda x, o: {"jsd": jensen_shannon(x["u1"], x["u2"])},
@@ -93,5 +103,5 @@ def test_jensen_shannon_is_bounded_by_log_2():
 
 
 def test_swap_loss_refuses_a_single_view():
-    with pytest.raises(ValueError, match="2 views"):
+    with pytest.raises(UserError, match="it takes 2 or more"):
         swap_loss(torch.zeros(1, 3, 4), assign_views=1)

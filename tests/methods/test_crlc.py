@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 
 from dica.data.splits import DataInfo
 from dica.files import UserError
-from dica.losses.crlc import bank_loss, bank_update, crlc_loss, draw_negatives
+from dica.losses.crlc import bank_loss, bank_update, crlc_loss, draw_negatives, feature_contrast
 from dica.methods import build
-from dica.methods.base import Batch, Phase
+from dica.methods.base import Batch, Phase, Step
 from dica.plan import parameters as config
 from dica.rng import generator
 
@@ -44,22 +45,22 @@ def embed(method, batch: Batch) -> torch.Tensor:
     return method._embed(batch.images, batch.rng("augmented"))
 
 
-def train_step(method, batch: Batch, lr: float = 0.1) -> dict[str, torch.Tensor]:
-    parts = method.loss(batch)
+def train_step(method, batch: Batch, lr: float = 0.1) -> Step:
+    step = method.loss(batch)
     method.zero_grad()
-    parts["loss"].backward()
+    step.loss.backward()
     with torch.no_grad():
         for p in method.parameters():
             if p.grad is not None:
                 p -= lr * p.grad
-    method.after_step(batch)
-    return parts
+    method.after_step(batch, step.carry)
+    return step
 
 
 @pytest.mark.parametrize("variant", ["full", "c-head-only", "lambda1-2", "critic-neg-js", "lambda2-5"])
 def test_the_loss_is_equation_11_averaged_over_the_sub_heads(root: Path, variant: str) -> None:
     method, batch = make(root, variant), batch_of(list(range(16)))
-    parts = method.loss(batch)
+    step = method.loss(batch)
     features = embed(method, batch)
     logits1, logits2 = method.c_head(features[0]), method.c_head(features[1])
     assert logits1.shape == (HEADS, 16, CLUSTERS)
@@ -67,10 +68,10 @@ def test_the_loss_is_equation_11_averaged_over_the_sub_heads(root: Path, variant
     names = ("gamma", "temperature", "lambda1", "lambda2", "critic")
     options = {name: method.params[name] for name in names}
     loss, expected = crlc_loss(z1, z2, logits1, logits2, **options)
-    torch.testing.assert_close(parts.pop("loss"), loss)
-    assert parts.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(parts[name], value, msg=name)
+    torch.testing.assert_close(step.loss, loss)
+    assert step.parts.keys() == expected.keys() - {"heads"}
+    for name, value in step.parts.items():
+        torch.testing.assert_close(value, expected[name], msg=name)
 
 
 def test_each_view_has_batch_norm_statistics_of_its_own_unless_joint(root: Path) -> None:
@@ -95,9 +96,7 @@ def test_prediction_uses_the_sub_head_with_the_lowest_loss_of_the_last_epoch(roo
     for step in range(2):
         train_step(method, batch_of(list(range(16)), epoch=0, step=step))
     last = [batch_of(list(range(16)), epoch=1, step=2), batch_of(list(range(16, 32)), epoch=1, step=3)]
-    for batch in last:
-        train_step(method, batch)
-    total = last[0].extra["head_losses"] + last[1].extra["head_losses"]
+    total = sum(train_step(method, batch).carry["heads"] for batch in last)
     torch.testing.assert_close(method.head_losses, total, msg="only the last epoch counts")
     method.eval()
     images = batch_of(list(range(N))).images
@@ -109,11 +108,11 @@ def test_prediction_uses_the_sub_head_with_the_lowest_loss_of_the_last_epoch(roo
 
 def test_head_losses_are_the_clustering_loss_of_each_sub_head(root: Path) -> None:
     method, batch = make(root), batch_of(list(range(16)))
-    method.loss(batch)
+    step = method.loss(batch)
     logits = method.c_head(embed(method, batch))
     for head in range(HEADS):
         alone, _ = crlc_loss(None, None, logits[head, 0], logits[head, 1], gamma=0.01, reg_weight=0.01)
-        torch.testing.assert_close(batch.extra["head_losses"][head], alone)
+        torch.testing.assert_close(step.carry["heads"][head], alone)
 
 
 def test_the_memory_bank_starts_uniform_and_only_the_batchs_rows_move(root: Path) -> None:
@@ -123,8 +122,8 @@ def test_the_memory_bank_starts_uniform_and_only_the_batchs_rows_move(root: Path
     torch.testing.assert_close(method.feature_bank.norm(dim=1), torch.ones(N))
     probs, features = method.prob_bank.clone(), method.feature_bank.clone()
     batch = batch_of(index)
-    train_step(method, batch)
-    expected = bank_update(probs, batch.indices, batch.extra["p"], alpha=0.25)
+    step = train_step(method, batch)
+    expected = bank_update(probs, batch.indices, step.carry["p"], alpha=0.25)
     torch.testing.assert_close(method.prob_bank, expected)
     torch.testing.assert_close(method.feature_bank.norm(dim=1), torch.ones(N))
     others = [i for i in range(N) if i not in index]
@@ -137,14 +136,14 @@ def test_the_memory_bank_starts_uniform_and_only_the_batchs_rows_move(root: Path
 def test_the_loss_against_the_bank_is_equation_11_with_the_same_negatives(root: Path, use_rl_head: bool) -> None:
     method, batch = make(root, "memory-bank", use_rl_head=use_rl_head), batch_of(list(range(16)))
     train_step(method, batch)  # so that the bank is not uniform
-    parts = method.loss(batch)
+    step = method.loss(batch)
     features = method.backbone(method.augmented(batch.images, batch.rng("augmented")))
     negatives = draw_negatives(batch.indices, N, method.params["negatives"], generator=batch.rng("negatives"))
     z, bank = (method.rl_head(features), method.feature_bank) if use_rl_head else (None, None)
     logits, weight = method.c_head(features), method.params["lambda2"]
     loss, expected = bank_loss(z, logits, bank, method.prob_bank, batch.indices, negatives, lambda2=weight)
-    torch.testing.assert_close(parts.pop("loss"), loss)
-    assert parts.keys() == expected.keys()
+    torch.testing.assert_close(step.loss, loss)
+    assert step.parts.keys() == expected.keys() - {"heads"}
 
 
 def test_unlabelled_images_train_the_rl_head_alone(root: Path) -> None:
@@ -152,15 +151,14 @@ def test_unlabelled_images_train_the_rl_head_alone(root: Path) -> None:
     method = make(root, counts={"train": 20, "test": 10, "unlabeled": 10})
     assert method.phases(0) == [Phase("main", ("train", "test"), beside=("train", "test", "unlabeled"))]
     batch, wide = batch_of(list(range(16))), batch_of(list(range(20, 36)))
-    batch.extra["beside"] = wide.images
-    parts = method.loss(batch)
+    step = method.loss(replace(batch, extra={"beside": wide.images}))
     own = embed(method, batch_of(list(range(16))))
     other = method._embed(wide.images, batch.rng("beside"))
-    contrast = (method._feature_contrast(own) + method._feature_contrast(other)) / 2
-    torch.testing.assert_close(parts["L_FC"], contrast)
+    contrast = sum(feature_contrast(*method.rl_head(x), temperature=0.1) for x in (own, other)) / 2
+    torch.testing.assert_close(step.parts["L_FC"], contrast)
     logits = method.c_head(own)
     alone, _ = crlc_loss(None, None, logits[:, 0], logits[:, 1], gamma=0.01, reg_weight=0.01)
-    torch.testing.assert_close(parts["loss"], alone + method.params["lambda2"] * contrast)
+    torch.testing.assert_close(step.loss, alone + method.params["lambda2"] * contrast)
 
 
 @pytest.mark.parametrize("variant", ["c-head-only", "without-unlabelled", "memory-bank"])

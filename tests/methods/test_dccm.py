@@ -12,7 +12,7 @@ from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses import dccm as losses
 from dica.methods.base import Batch
-from dica.methods.dccm import DCCM, LAYOUTS, Discriminator, Network, build
+from dica.methods.dccm import DCCM, LAYOUTS, Discriminator, Network
 from dica.plan import parameters as config
 from dica.rng import generator
 
@@ -26,7 +26,7 @@ def make(root: Path, variant: str = "full", dataset: str = "digits", channels: i
     params = config.resolve("dccm", variant, dataset, {"overrides": {"dccm": settings}}, root)
     torch.manual_seed(0)
     size = LAYOUTS[params["network"]].image_size
-    return build(params, DataInfo(channels, size, {"train": OUTER})).train()
+    return DCCM(params, DataInfo(channels, size, {"train": OUTER})).train()
 
 
 def outer_batch(count: int = OUTER, size: int = 8, seed: int = 0) -> Batch:
@@ -138,9 +138,9 @@ def test_equal_addresses_give_equal_batches(root: Path) -> None:
 def test_every_variant_takes_a_step(root: Path, variant: str) -> None:
     method = make(root, variant)
     batch = next(iter(method.split(outer_batch())))
-    parts = method.loss(batch)
-    assert parts["loss"].isfinite()
-    parts["loss"].backward()
+    step = method.loss(batch)
+    assert step.loss.isfinite()
+    step.loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
 
 
@@ -158,18 +158,18 @@ def test_loss_is_that_of_the_loss_functions(root: Path) -> None:
     for each in (logits, on_views.logits):
         z = each.softmax(1)
         total = total + losses.pseudo_graph_loss(z, given.W) + 5 * losses.pseudo_label_loss(z, given.y, given.V)
-    torch.testing.assert_close(found["loss"], total)
-    torch.testing.assert_close(found["L_MI"], mutual.detach())
-    assert found["linked"] == given.W.float().mean()
-    assert found["confident"] == given.V.float().mean()
+    torch.testing.assert_close(found.loss, total)
+    torch.testing.assert_close(found.parts["L_MI"], mutual.detach())
+    assert found.parts["linked"] == given.W.float().mean()
+    assert found.parts["confident"] == given.V.float().mean()
 
 
 def test_only_m4_has_a_discriminator_and_transformed_views_have_no_loss_on_originals(root: Path) -> None:
     assert not hasattr(make(root, terms="M3"), "discriminator")
     method = make(root, terms="M3", train_views="transformed")
-    parts = method.loss(next(iter(method.split(outer_batch()))))
-    torch.testing.assert_close(parts["loss"], parts["L_PG_t"] + 5 * parts["L_PL_t"])
-    assert "L_PG" not in parts
+    step = method.loss(next(iter(method.split(outer_batch()))))
+    torch.testing.assert_close(step.loss, step.parts["L_PG_t"] + 5 * step.parts["L_PL_t"])
+    assert "L_PG" not in step.parts
 
 
 def test_prediction_does_not_depend_on_the_neighbours(root: Path) -> None:

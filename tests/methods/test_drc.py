@@ -54,7 +54,7 @@ def test_on_stl10_only_the_over_clustering_head_sees_unlabelled_images(root):
 @pytest.mark.parametrize("phase", ["over", "main"])
 def test_a_step_trains_the_backbone_and_the_head_of_its_pass_alone(root, phase):
     model = build(root)
-    model.loss(batch(phase=phase))["loss"].backward()
+    model.loss(batch(phase=phase)).loss.backward()
     other = {"over": "main", "main": "over"}[phase]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.heads[phase].parameters())
     assert all(p.grad is not None for p in model.backbone.parameters())
@@ -66,14 +66,16 @@ def test_a_step_trains_the_backbone_and_the_head_of_its_pass_alone(root, phase):
 def test_the_loss_is_that_of_the_equations_on_the_two_views(root, mode, similarity):
     model = build(root, repeat_mode=mode, normalise=similarity, repeats=3).eval()  # eval: no batch statistics
     given = batch()
-    parts = model.loss(given)
+    step = model.loss(given)
     head = model.heads["main"]
     z = head(model.backbone(model.original(given.images, given.rng("original"))))
     views = model.augmented(given.images.repeat(3, 1, 1, 1), given.rng("augmented"))
     z2 = torch.stack([head(model.backbone(view)) for view in views.chunk(3)])
-    expected = drc_loss(z, z2, normalise=similarity, repeat_mode=mode, cr_weight=model.params["cr_weight"])
+    weight = model.params["cr_weight"]
+    loss, expected = drc_loss(z, z2, normalise=similarity, repeat_mode=mode, cr_weight=weight)
+    torch.testing.assert_close(step.loss, loss)
     for name, value in expected.items():
-        torch.testing.assert_close(parts[name], value)
+        torch.testing.assert_close(step.parts[name], value)
 
 
 def test_the_augmentations_of_an_image_differ(root):
@@ -88,9 +90,9 @@ def test_the_augmentations_of_an_image_differ(root):
      ("without-cr", ("L_AF", "L_AP"))],
 )  # fmt: skip
 def test_ablations_leave_one_term_out_of_the_sum(root, variant, kept):
-    parts = build(root, variant=variant).eval().loss(batch())
+    step = build(root, variant=variant).eval().loss(batch())
     weights = {"L_AF": 1.0, "L_AP": 1.0, "L_CR": 0.005}
-    torch.testing.assert_close(parts["loss"], sum(weights[name] * parts[name] for name in kept))
+    torch.testing.assert_close(step.loss, sum(weights[name] * step.parts[name] for name in kept))
 
 
 def test_predictions_are_probabilities_of_the_main_head(root):

@@ -69,12 +69,12 @@ def test_without_a_confident_guess_the_labelled_images_are_left() -> None:
 
 def test_the_moving_average_follows_and_predicts(root: Path) -> None:
     method = make(root)
-    method.loss(batch())["loss"].backward()
+    method.loss(batch()).loss.backward()
     before = [p.clone() for p in method.average.parameters()]
     with torch.no_grad():
         for p in method.own.parameters():
             p -= 0.1 * p.grad
-    method.after_step(batch())
+    method.after_step(batch(), {})
     for old, new, own in zip(before, method.average.parameters(), method.own.parameters(), strict=True):
         torch.testing.assert_close(new, 0.99 * old + 0.01 * own)
     for mine, theirs in zip(method.average.buffers(), method.own.buffers(), strict=True):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from dica import methods
 from dica.data.splits import DataInfo
 from dica.files import UserError
-from dica.losses.imc_swav import imc_swav_loss
+from dica.losses.imc_swav import cosines, imc_swav_loss
 from dica.methods.base import Batch
 from dica.plan import parameters as config
 from dica.rng import generator
@@ -56,31 +56,34 @@ def gradients(module):
 def test_the_loss_is_that_of_the_equations_on_all_crops(root, joint, low):
     model = build(root, joint_views=joint, low_crops=low).eval()  # eval: no batch statistics
     given = batch()
-    parts = model.loss(given)
+    step = model.loss(given)
     crops = [*model.high(given.images.repeat(2, 1, 1, 1), given.rng("high")).chunk(2)]
     if low:
         crops += model.low(given.images.repeat(low, 1, 1, 1), given.rng("low")).chunk(low)
     e = torch.stack([model.backbone(crop) for crop in crops])
-    expected = imc_swav_loss(model.projection(e), model.prototypes.unit_rows(), classify(model, e.detach()))
+    scores = cosines(model.projection(e), model.prototypes.unit_rows())
+    loss, expected = imc_swav_loss(scores, classify(model, e.detach()))
+    torch.testing.assert_close(step.loss, loss)
     for name, value in expected.items():
-        torch.testing.assert_close(parts[name], value)
+        torch.testing.assert_close(step.parts[name], value)
 
 
 def test_one_forward_pass_a_crop_has_batch_statistics_of_its_own(root):
     joint, apart = (build(root, joint_views=value).train() for value in (True, False))
     given = batch()
-    assert joint.loss(given)["loss"].item() != pytest.approx(apart.loss(given)["loss"].item(), abs=1e-6)
+    assert joint.loss(given).loss.item() != pytest.approx(apart.loss(given).loss.item(), abs=1e-6)
 
 
 def test_the_classifier_reads_constants(root):
     model = build(root)
     given = batch()
-    embeddings = model._embed(given).requires_grad_()
-    scores = model._scores(embeddings)
-    cluster, regulariser = model._classifier_losses(given, embeddings.detach(), scores.detach())
-    (cluster + regulariser).backward()
-    assert all(gradients(model.classifier)[-2:])
-    assert not any(gradients(model.backbone) + gradients(model.projection) + gradients(model.prototypes))
+    others = [*model.backbone.parameters(), *model.projection.parameters(), *model.prototypes.parameters()]
+    tensors = [*others, *model.classifier.parameters()]
+    before = torch.autograd.grad(model.loss(given).loss, tensors)
+    model.params["beta"], model.params["reg_weight"] = 40.0, 10.0  # of the classifier's terms
+    after = torch.autograd.grad(model.loss(given).loss, tensors)
+    torch.testing.assert_close(after[: len(others)], before[: len(others)])
+    assert (after[-1] - before[-1]).abs().max() > 1e-3
 
 
 def test_prototypes_stay_while_frozen_and_move_after(root):
@@ -88,7 +91,7 @@ def test_prototypes_stay_while_frozen_and_move_after(root):
     for step, moves in [(0, False), (1, False), (2, True)]:
         model.zero_grad()
         given = batch(step=step)
-        model.loss(given)["loss"].backward()
+        model.loss(given).loss.backward()
         model.after_backward(given)
         assert gradients(model.prototypes) == [moves]
         assert any(gradients(model.backbone))
@@ -103,10 +106,10 @@ def test_prototypes_have_unit_rows_in_a_step(root):
 
 def test_unlabelled_images_never_reach_the_classifier(root):
     model = build_semi(root)
-    parts = model.loss(batch(range(LABELLED, LABELLED + 4)))
-    assert parts["L_cluster"] == 0
-    assert parts["L_swap"] > 0
-    parts["loss"].backward()
+    step = model.loss(batch(range(LABELLED, LABELLED + 4)))
+    assert step.parts["L_cluster"] == 0
+    assert step.parts["L_swap"] > 0
+    step.loss.backward()
     assert all(p.grad is None for p in model.classifier.parameters())
     assert int(model.buffered) == 0
 
@@ -114,17 +117,17 @@ def test_unlabelled_images_never_reach_the_classifier(root):
 def test_the_classifier_learns_once_a_batch_of_labelled_images_is_there(root):
     model = build_semi(root).eval()
     first, second = batch([0, 20, 30, 1, 40]), batch([50, 2, 3, 60, 4], step=1)
-    assert model.loss(first)["L_cluster"] == 0
+    assert model.loss(first).parts["L_cluster"] == 0
     assert int(model.buffered) == 2
-    parts = model.loss(second)
-    parts["loss"].backward()
+    step = model.loss(second)
+    step.loss.backward()
     assert all(gradients(model.classifier)[-2:])
     assert int(model.buffered) == 0
     e = torch.cat([model._embed(first)[:, [0, 3]], model._embed(second)[:, [1, 2, 4]]], dim=1)
     z, rows = F.normalize(model.projection(e), dim=-1), model.prototypes.unit_rows()
-    expected = imc_swav_loss(z, rows, classify(model, e))
-    torch.testing.assert_close(parts["L_cluster"], expected["L_cluster"])
-    torch.testing.assert_close(parts["L_reg"], expected["L_reg"])
+    _, expected = imc_swav_loss(cosines(z, rows), classify(model, e))
+    torch.testing.assert_close(step.parts["L_cluster"], expected["L_cluster"])
+    torch.testing.assert_close(step.parts["L_reg"], expected["L_reg"])
 
 
 def test_the_buffer_starts_an_epoch_empty(root):
@@ -138,13 +141,15 @@ def test_the_buffer_starts_an_epoch_empty(root):
 def test_the_buffer_holds_all_but_one_of_a_batch_and_a_full_batch_more(root):
     model = build_semi(root)
     model.loss(batch([0, 1, 2, 20]))
-    assert model.loss(batch([3, 4, 5, 6], step=1))["L_cluster"] != 0
+    assert model.loss(batch([3, 4, 5, 6], step=1)).parts["L_cluster"] != 0
 
 
 def test_with_every_image_labelled_the_buffer_changes_nothing(root):
     plain, buffered = build(root), build(root, classifier_split="labelled", batch_size=12)
-    for name, value in plain.loss(batch()).items():
-        torch.testing.assert_close(buffered.loss(batch())[name], value)
+    expected, found = plain.loss(batch()), buffered.loss(batch())
+    torch.testing.assert_close(found.loss, expected.loss)
+    for name, value in expected.parts.items():
+        torch.testing.assert_close(found.parts[name], value)
 
 
 def test_a_data_set_with_unlabelled_images_is_trained_and_predicted_on_the_labelled_ones(root, tmp_path):

@@ -61,7 +61,7 @@ def test_dropout_is_for_training_alone_and_keeps_the_mean(tmp_path: Path) -> Non
     assert method._dropout(ones, None) is ones
     kept = method.points[batch.indices].clone()
     expected = torch.nn.functional.cross_entropy(method.first(method._dropout(kept, batch)), method.labels)
-    assert torch.allclose(method.loss(batch)["loss"], expected)
+    assert torch.allclose(method.loss(batch).loss, expected)
 
 
 def test_an_image_without_a_label_teaches_nothing(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_an_image_without_a_label_teaches_nothing(tmp_path: Path) -> None:
     method = trainer.method
     some, more = batch_of(trainer, [0, 1, 2]), batch_of(trainer, [0, 1, 2, 3])
     method.labels[3] = -1
-    assert torch.allclose(method.loss(some)["loss"], method.loss(more)["loss"])
-    assert method.loss(batch_of(trainer, [3]))["loss"] == 0
+    assert torch.allclose(method.loss(some).loss, method.loss(more).loss)
+    assert method.loss(batch_of(trainer, [3])).loss == 0
 
 
 def test_what_is_held_out_teaches_nothing_and_alone_is_scored(tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def test_a_network_for_table_6_takes_its_graph_from_the_source_and_learns_from_m
     trainer = make_trainer(tiny_config("dccm", "mi-v1"), make_prepared(tmp_path / "data"), tmp_path / "state")
     method = trainer.method
     batch = batch_of(trainer, [5, 40, 7, 8])
-    before = method._targets(batch)
+    before = method.targets(batch)
     expected = targets(method.given_probs[batch.indices], thres1=0.95, thres2=0.9)
     assert torch.equal(before.W, expected.W)
     head = method.network.output.weight.clone()
     convolution = method.network.stages[0][0].weight.clone()
     trainer.run()
-    assert torch.equal(method._targets(batch).W, before.W), "the graph stays while the network moves"
+    assert torch.equal(method.targets(batch).W, before.W), "the graph stays while the network moves"
     assert torch.equal(method.network.output.weight, head), "no other term teaches the clusters"
     assert not torch.equal(method.network.stages[0][0].weight, convolution)
     assert "given_probs" not in method.state_dict()

@@ -31,14 +31,14 @@ def make_batch(index=0, phase="main", count=16):
     return Batch(images, torch.arange(count), 0, index, phase, lambda purpose: generator(0, purpose, 0, phase, index))
 
 
-def step(method, optimizer, batch):
+def take_step(method, optimizer, batch):
     optimizer.zero_grad(set_to_none=True)
-    parts = method.loss(batch)
-    parts["loss"].backward()
+    step = method.loss(batch)
+    step.loss.backward()
     method.after_backward(batch)
     optimizer.step()
-    method.after_step(batch)
-    return parts
+    method.after_step(batch, step.carry)
+    return step
 
 
 def copy_of(method):
@@ -75,9 +75,9 @@ def test_the_loss_is_that_of_the_pure_functions():
     names = ("temperature", "gumbel_temperature", "agg", "entropy", "normalise_logits")
     params = {key: method.params[key] for key in names}
     expected, _ = losses.tcc_loss(own, twin, method.queue_p, method.queue_q, alpha=0.3, **params)
-    parts = method.loss(batch)
-    torch.testing.assert_close(parts["loss"], expected)
-    torch.testing.assert_close(parts["loss"], 0.3 * parts["L1"] + 0.7 * parts["L2"])
+    step = method.loss(batch)
+    torch.testing.assert_close(step.loss, expected)
+    torch.testing.assert_close(step.loss, 0.3 * step.parts["L1"] + 0.7 * step.parts["L2"])
 
 
 def test_the_two_branches_see_other_views_and_other_noise_and_only_one_has_a_gradient():
@@ -95,13 +95,13 @@ def test_a_step_moves_network_twin_and_queues():
     start = copy_of(method)
     assert torch.equal(start["own.last.weight"], start["twin.last.weight"]), "the twin starts as a copy"
     batch = make_batch()
-    step(method, build_optimizer(method, method.params, torch.device("cpu")), batch)
+    step = take_step(method, build_optimizer(method, method.params, torch.device("cpu")), batch)
     after = method.state_dict()
     assert not torch.equal(after["own.last.weight"], start["own.last.weight"])
     expected = 0.9 * start["twin.last.weight"] + 0.1 * after["own.last.weight"]
     torch.testing.assert_close(after["twin.last.weight"], expected)
-    torch.testing.assert_close(after["queue_p"][:10], batch.extra["r_hat"])
-    torch.testing.assert_close(after["queue_q"][:16], batch.extra["e_hat"])
+    torch.testing.assert_close(after["queue_p"][:10], step.carry["r_hat"])
+    torch.testing.assert_close(after["queue_q"][:16], step.carry["e_hat"])
     assert torch.equal(after["queue_p"][10:], start["queue_p"][10:])
     assert torch.equal(after["queue_q"][16:], start["queue_q"][16:])
     assert (int(method.pointer_p), int(method.pointer_q)) == (10, 16)
@@ -110,7 +110,7 @@ def test_a_step_moves_network_twin_and_queues():
 
 def test_own_and_twin_keep_running_statistics_of_their_own():
     method = make()
-    step(method, build_optimizer(method, method.params, torch.device("cpu")), make_batch())
+    take_step(method, build_optimizer(method, method.params, torch.device("cpu")), make_batch())
     own, twin = (network.backbone.stem[1].running_mean for network in (method.own, method.twin))
     assert own.abs().sum() > 0
     assert twin.abs().sum() > 0
@@ -134,16 +134,15 @@ def test_predictions_are_probabilities_and_do_not_depend_on_the_company():
 
 
 def test_plain_cluster_views_leave_l2_alone_and_change_l1():
-    parts = make().loss(make_batch())
-    plain = make("without-aug-a").loss(make_batch())
+    parts = make().loss(make_batch()).parts
+    plain = make("without-aug-a").loss(make_batch()).parts
     torch.testing.assert_close(plain["L2"], parts["L2"])
     assert abs(float(plain["L1"] - parts["L1"])) > 1e-6
 
 
 def test_several_gumbel_samples_put_one_row_an_image_into_the_queue():
     method, batch = make("multi-sampling"), make_batch()
-    method.loss(batch)
-    assert batch.extra["e_hat"].shape == (16, 128)
+    assert method.loss(batch).carry["e_hat"].shape == (16, 128)
 
 
 def whole_set_batches():
@@ -169,8 +168,8 @@ def test_two_passes_give_the_gradient_of_l1_over_the_whole_set(agg):
     for index, batch in enumerate(whole_set_batches()):
         assert len(list(method.split(batch))) == 1
         before = method.own.last.weight.clone()
-        parts = step(method, optimizer, batch)
-        torch.testing.assert_close(parts["loss"], expected)
+        step = take_step(method, optimizer, batch)
+        torch.testing.assert_close(step.loss, expected)
         assert torch.equal(method.own.last.weight, before) == (index < 2), "one step, at the last batch"
     for parameter, gradient in zip(method.own.cluster_parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-3)

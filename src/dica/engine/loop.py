@@ -273,14 +273,14 @@ class Trainer:
         """Take one gradient step and return the parts of the loss; `rate` is the one that the optimiser has."""
         half = self.params["precision"] == "bfloat16"
         with torch.autocast(self.images.device.type, dtype=torch.bfloat16, enabled=half), self.running():
-            parts = self.method.loss(batch)
+            step = self.method.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()
+        step.loss.backward()
         sum_gradients(self.method)
         self.method.after_backward(batch)
         self.optimizer.step()
-        self.method.after_step(batch)
-        return {name: value.detach().float() for name, value in parts.items()}
+        self.method.after_step(batch, step.carry)
+        return {name: value.detach().float() for name, value in {"loss": step.loss, **step.parts}.items()}
 
     def _means(self) -> dict[str, float]:
         return {

@@ -13,15 +13,18 @@ Deviations and choices are keys; the default is the paper:
 - `gamma`: 0.01 (paper and the code's scripts; the code's argument default is 0.1).
 - `bound`, `reg_weight`: 25 and 0.01 come from the released code; the paper names the regulariser only.
 
-Probabilities and logits may carry a leading axis of H sub-heads; losses are means over it.
+Probabilities and logits may carry a leading axis of H sub-heads; losses are means over it. The parts of a whole loss
+then hold `heads` beside the scalars: what each sub-head contributes, (H,), by which one is chosen for prediction.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dica.files import UserError
 from dica.losses.common import entropy, full_precision, l2_normalise
@@ -121,6 +124,15 @@ def logit_regulariser(*views: Tensor, bound: float = 25.0, weight: float = 0.01)
     return weight * (logits * excess).sum(dim=-1).mean()
 
 
+def _over_heads(
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]], *tensors: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the mean over sub-heads of a loss of tensors (n, K) with its parts, and `heads`; see the top."""
+    given = [x if x.dim() == 3 else x.unsqueeze(0) for x in tensors]
+    each, parts = torch.vmap(loss)(*given)
+    return each.mean(), {**{name: part.mean() for name, part in parts.items()}, "heads": each.detach()}
+
+
 @full_precision
 def cluster_loss(
     logits1: Tensor,
@@ -147,14 +159,18 @@ def cluster_loss(
 
     Returns
     -------
-    Scalar loss, and `L_PC`, `H`, `L_reg` (detached; L_reg with its weight).
+    Scalar loss, and `L_PC`, `H`, `L_reg` (detached; L_reg with its weight) and `heads`.
     """
-    p1, p2 = logits1.softmax(dim=-1), logits2.softmax(dim=-1)
-    contrast = probability_contrast(p1, p2, critic=critic, gamma=gamma)
-    balance = marginal_entropy(p1, p2)
-    regulariser = logit_regulariser(logits1, logits2, bound=bound, weight=reg_weight)
-    parts = {"L_PC": contrast.detach(), "H": balance.detach(), "L_reg": regulariser.detach()}
-    return contrast - lambda1 * balance + regulariser, parts
+
+    def of_head(logits1: Tensor, logits2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        p1, p2 = logits1.softmax(dim=-1), logits2.softmax(dim=-1)
+        contrast = probability_contrast(p1, p2, critic=critic, gamma=gamma)
+        balance = marginal_entropy(p1, p2)
+        regulariser = logit_regulariser(logits1, logits2, bound=bound, weight=reg_weight)
+        parts = {"L_PC": contrast.detach(), "H": balance.detach(), "L_reg": regulariser.detach()}
+        return contrast - lambda1 * balance + regulariser, parts
+
+    return _over_heads(of_head, logits1, logits2)
 
 
 @full_precision
@@ -164,6 +180,7 @@ def crlc_loss(
     logits1: Tensor,
     logits2: Tensor,
     *,
+    wide: tuple[Tensor, Tensor] | None = None,
     gamma: float = 0.01,
     temperature: float = 0.1,
     lambda1: float = 1.0,
@@ -177,10 +194,11 @@ def crlc_loss(
     Parameters
     ----------
     z1, z2
-        (B', d) features of two views; B' may differ from B (extra unlabelled images enter L_FC only).
-        None for the variant without RL-head (C-head only): L_FC is left out.
+        (B, d) features of two views. None for the variant without RL-head (C-head only): L_FC is left out.
     logits1, logits2
         (H, B, K) or (B, K) logits of the two views.
+    wide
+        (B', d) features of two views of a second batch, with unlabelled images: L_FC is then the mean of both batches'.
     temperature
         Of L_FC.
     lambda2
@@ -190,7 +208,7 @@ def crlc_loss(
 
     Returns
     -------
-    Scalar loss, and `L_PC`, `H`, `L_FC`, `L_reg` (detached, unweighted but for L_reg).
+    Scalar loss, and `L_PC`, `H`, `L_FC`, `L_reg` (detached, unweighted but for L_reg) and `heads` (of L_cluster).
     """
     loss, parts = cluster_loss(
         logits1,
@@ -204,6 +222,8 @@ def crlc_loss(
     if z1 is None or z2 is None:
         return loss, parts
     contrast = feature_contrast(z1, z2, temperature=temperature)
+    if wide is not None:
+        contrast = (contrast + feature_contrast(*wide, temperature=temperature)) / 2
     return loss + lambda2 * contrast, {**parts, "L_FC": contrast.detach()}
 
 
@@ -234,12 +254,15 @@ def semi_loss(
 
     Returns
     -------
-    Scalar loss, and the parts of `crlc_loss` with `L_CE`.
+    Scalar loss, and the parts of `crlc_loss` with `L_CE` (detached), which also counts in `heads`.
     """
     loss, parts = crlc_loss(z1, z2, logits1, logits2, **options)
-    own_class = labels.long().expand(logits_labelled.shape[:-1]).unsqueeze(-1)
-    supervised = -logits_labelled.log_softmax(dim=-1).gather(-1, own_class).mean()
-    return loss + lambda3 * supervised, {**parts, "L_CE": supervised.detach()}
+    given = logits_labelled if logits_labelled.dim() == 3 else logits_labelled.unsqueeze(0)
+    # As rows: a CUDA kernel for logits with further axes is not deterministic.
+    each = F.cross_entropy(given.flatten(0, 1), labels.long().repeat(len(given)), reduction="none")
+    per_head = each.view(len(given), -1).mean(1)
+    supervised, heads = per_head.mean(), parts["heads"] + lambda3 * per_head.detach()
+    return loss + lambda3 * supervised, {**parts, "L_CE": supervised.detach(), "heads": heads}
 
 
 def draw_negatives(index: Tensor, bank_size: int, count: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -362,12 +385,16 @@ def bank_loss(
 
     Returns
     -------
-    Scalar loss, and `L_PC`, `H`, `L_FC` (detached).
+    Scalar loss, and `L_PC`, `H`, `L_FC` (detached) and `heads` (without L_FC).
     """
-    p = logits.softmax(dim=-1)
-    contrast = bank_probability_contrast(p, prob_bank, index, negatives, critic=critic, gamma=gamma)
-    balance = marginal_entropy(p)
-    loss, parts = contrast - lambda1 * balance, {"L_PC": contrast.detach(), "H": balance.detach()}
+
+    def of_head(logits: Tensor, bank: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        p = logits.softmax(dim=-1)
+        contrast = bank_probability_contrast(p, bank, index, negatives, critic=critic, gamma=gamma)
+        balance = marginal_entropy(p)
+        return contrast - lambda1 * balance, {"L_PC": contrast.detach(), "H": balance.detach()}
+
+    loss, parts = _over_heads(of_head, logits, prob_bank)
     if z is None or feature_bank is None:
         return loss, parts
     features = bank_feature_contrast(z, feature_bank, index, negatives, temperature=temperature)

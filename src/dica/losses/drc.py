@@ -19,11 +19,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dica.files import UserError
 from dica.losses.common import full_precision, l2_normalise, matching_cross_entropy
 
 
 @full_precision
-def assignment_feature_loss(z: Tensor, z2: Tensor, temperature: float = 0.5, normalise: str = "none") -> Tensor:
+def assignment_feature_loss(z: Tensor, z2: Tensor, *, temperature: float = 0.5, normalise: str = "none") -> Tensor:
     """L_AF (Eq. 5): the logits of an image must pick those of its own augmentation in the batch.
 
     Parameters
@@ -41,7 +42,7 @@ def assignment_feature_loss(z: Tensor, z2: Tensor, temperature: float = 0.5, nor
 
 
 @full_precision
-def assignment_probability_loss(p: Tensor, p2: Tensor, temperature: float = 0.95, normalise: str = "none") -> Tensor:
+def assignment_probability_loss(p: Tensor, p2: Tensor, *, temperature: float = 0.95, normalise: str = "none") -> Tensor:
     """L_AP (Eq. 8): a cluster's column of probabilities must pick the same cluster's column when augmented.
 
     Parameters
@@ -74,6 +75,7 @@ def cluster_regularisation(p: Tensor) -> Tensor:
 def drc_loss(
     z: Tensor,
     z2: Tensor,
+    *,
     temperature_af: float = 0.5,
     temperature_ap: float = 0.95,
     cr_weight: float = 0.005,
@@ -82,7 +84,7 @@ def drc_loss(
     use_af: bool = True,
     use_ap: bool = True,
     use_cr: bool = True,
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss (Eq. 10) and its parts.
 
     Parameters
@@ -100,24 +102,28 @@ def drc_loss(
 
     Returns
     -------
-    dict
-        `loss`, `L_AF`, `L_AP` and `L_CR` (unweighted), all scalars.
+    Scalar loss, and `L_AF`, `L_AP`, `L_CR` (detached, unweighted).
+
+    Raises
+    ------
+    UserError
+        If `normalise` or `repeat_mode` is unknown.
     """
     if repeat_mode not in ("mean", "flat"):
-        raise ValueError(f"repeat_mode: {repeat_mode!r} is not one of mean, flat")
+        raise UserError(f"drc: repeat_mode is {repeat_mode!r}; choose one of mean, flat")
     p, p2 = torch.softmax(z, dim=-1), torch.softmax(z2, dim=-1)
     anchors_z, anchors_p = z, p
     if repeat_mode == "flat":
         anchors_z, anchors_p = z.repeat(len(z2), 1), p.repeat(len(z2), 1)
         z2, p2 = z2.flatten(0, 1), p2.flatten(0, 1)
-    feature = assignment_feature_loss(anchors_z, z2, temperature_af, normalise)
-    probability = assignment_probability_loss(anchors_p, p2, temperature_ap, normalise)
+    feature = assignment_feature_loss(anchors_z, z2, temperature=temperature_af, normalise=normalise)
+    probability = assignment_probability_loss(anchors_p, p2, temperature=temperature_ap, normalise=normalise)
     regularisation = cluster_regularisation(p)
     loss = use_af * feature + use_ap * probability + use_cr * cr_weight * regularisation
-    return {"loss": loss, "L_AF": feature, "L_AP": probability, "L_CR": regularisation}
+    return loss, {"L_AF": feature.detach(), "L_AP": probability.detach(), "L_CR": regularisation.detach()}
 
 
 def _uses_cosine(normalise: str) -> bool:
     if normalise not in ("none", "l2"):
-        raise ValueError(f"normalise: {normalise!r} is not one of none, l2")
+        raise UserError(f"drc: normalise is {normalise!r}; choose one of none, l2")
     return normalise == "l2"

@@ -19,12 +19,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dica.files import UserError
 from dica.losses.common import entropy, full_precision, l2_normalise, plogp
 
 
 @full_precision
-def codes(z: Tensor, prototypes: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Scores and codes u (Eq. 2).
+def cosines(z: Tensor, prototypes: Tensor) -> Tensor:
+    """Return the scores (..., n, k') whose softmax is the code u (Eq. 2).
 
     Parameters
     ----------
@@ -32,19 +33,13 @@ def codes(z: Tensor, prototypes: Tensor, temperature: float = 0.1) -> tuple[Tens
         (..., n, d) projections, of any length.
     prototypes
         (k', d), unit rows.
-
-    Returns
-    -------
-    scores, u
-        (..., n, k') cosines, and their softmax at `temperature`.
     """
-    scores = l2_normalise(z) @ prototypes.T
-    return scores, torch.softmax(scores / temperature, dim=-1)
+    return l2_normalise(z) @ prototypes.T
 
 
 @full_precision
 @torch.no_grad()
-def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Balanced assignments q (Eq. 3-4) of each batch of scores, without gradient.
 
     Parameters
@@ -71,6 +66,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 @full_precision
 def swap_loss(
     scores: Tensor,
+    *,
     temperature: float = 0.1,
     epsilon: float = 0.05,
     iterations: int = 3,
@@ -85,15 +81,17 @@ def swap_loss(
     """
     views, samples, _ = scores.shape
     if views < 2 or not 1 <= assign_views <= views:
-        raise ValueError(f"swap_loss needs 2 views or more and assign_views among them, got {views} views")
-    q = sinkhorn(scores[:assign_views], epsilon, iterations)
+        raise UserError(
+            f"imc-swav: {views} views, {assign_views} of them assigned; it takes 2 or more, 1 or more assigned"
+        )
+    q = sinkhorn(scores[:assign_views], epsilon=epsilon, iterations=iterations)
     log_u = torch.log_softmax(scores / temperature, dim=-1)
     pairs = q.flatten(1) @ log_u.flatten(1).T  # (a, v): the sum over samples and prototypes of q log u
     return (pairs.diagonal().sum() - pairs.sum()) / (assign_views * (views - 1) * samples)
 
 
 @full_precision
-def cluster_loss(logits: Tensor, scores: Tensor, temperature: float = 0.1, beta: float = 4.0) -> Tensor:
+def cluster_loss(logits: Tensor, scores: Tensor, *, temperature: float = 0.1, beta: float = 4.0) -> Tensor:
     """L_cluster (Eq. 6): mean over all pairs of views, i = j included, of H(y | u) - beta H(y).
 
     With P the joint distribution of cluster y (view j) and prototype u (view i), the first term of Eq. 6 is
@@ -119,7 +117,7 @@ def cluster_loss(logits: Tensor, scores: Tensor, temperature: float = 0.1, beta:
 
 
 @full_precision
-def logit_regulariser(logits: Tensor, weight: float = 0.01, bound: float = 5.0) -> Tensor:
+def logit_regulariser(logits: Tensor, *, weight: float = 0.01, bound: float = 5.0) -> Tensor:
     """L_reg: weight times the mean over views and samples of sum_k relu(|logit_k| - bound).
 
     Parameters
@@ -132,9 +130,10 @@ def logit_regulariser(logits: Tensor, weight: float = 0.01, bound: float = 5.0) 
 
 @full_precision
 def imc_swav_loss(
-    z: Tensor,
-    prototypes: Tensor,
-    logits: Tensor,
+    scores: Tensor,
+    logits: Tensor | None,
+    *,
+    classifier_scores: Tensor | None = None,
     temperature: float = 0.1,
     epsilon: float = 0.05,
     sinkhorn_iters: int = 3,
@@ -142,29 +141,38 @@ def imc_swav_loss(
     beta: float = 4.0,
     reg_weight: float = 0.01,
     reg_bound: float = 5.0,
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Total loss (Eq. 1 + Eq. 6 + regulariser) and its parts.
 
     Parameters
     ----------
-    z
-        (v, n, d) projections of v views, the `assign_views` high-resolution ones first.
-    prototypes
-        (k', d), unit rows.
+    scores
+        (v, n, k') cosines of v views, the `assign_views` high-resolution ones first; see `cosines`.
     logits
-        (v, n, k) classifier outputs of the same views.
+        (v, m, k) classifier outputs; None where the classifier has no step: its terms are 0.
+    classifier_scores
+        (v, m, k') cosines of the images that the classifier saw; by default `scores`.
+    temperature, epsilon, sinkhorn_iters, assign_views
+        See `swap_loss`.
+    beta
+        See `cluster_loss`.
+    reg_weight, reg_bound
+        See `logit_regulariser`.
 
     Returns
     -------
-    dict
-        `loss`, `L_swap`, `L_cluster` and `L_reg`, all scalars.
+    Scalar loss, and `L_swap`, `L_cluster`, `L_reg` (detached; L_reg with its weight).
     """
-    scores = l2_normalise(z) @ prototypes.T
-    swap = swap_loss(scores, temperature, epsilon, sinkhorn_iters, assign_views)
-    cluster = cluster_loss(logits, scores, temperature, beta)
-    regulariser = logit_regulariser(logits, reg_weight, reg_bound)
-    loss = swap + cluster + regulariser
-    return {"loss": loss, "L_swap": swap, "L_cluster": cluster, "L_reg": regulariser}
+    swap = swap_loss(
+        scores, temperature=temperature, epsilon=epsilon, iterations=sinkhorn_iters, assign_views=assign_views
+    )
+    cluster = regulariser = scores.new_zeros(())
+    if logits is not None:
+        read = scores if classifier_scores is None else classifier_scores
+        cluster = cluster_loss(logits, read, temperature=temperature, beta=beta)
+        regulariser = logit_regulariser(logits, weight=reg_weight, bound=reg_bound)
+    parts = {"L_swap": swap.detach(), "L_cluster": cluster.detach(), "L_reg": regulariser.detach()}
+    return swap + cluster + regulariser, parts
 
 
 @full_precision

@@ -1,4 +1,4 @@
-"""The methods of the archive, one file each; `build` finds them by name."""
+"""The methods of the archive, one file each, which names its class `METHOD`; `build` finds them by name."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def build(name: str, params: dict, data: DataInfo) -> Method:
         if error.name != module_name:
             raise
         raise UserError(f"no method {name!r}: {module_name.replace('.', '/')}.py does not exist") from None
-    return module.build(params, data)
+    return module.METHOD(params, data)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
-from dica.networks.backbones import RESIDUAL
+from dica.networks.backbones import RESIDUAL, build_backbone
 from dica.rng import Rng
 from dica.views.pipeline import Pipeline, build_pipeline
 
@@ -49,6 +49,22 @@ class Batch:
     take: Callable[[Tensor], Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Step:
+    """What `Method.loss` gives back.
+
+    Attributes
+    ----------
+    loss : the scalar to minimise, with its graph
+    parts : named scalars for the history, detached
+    carry : what `after_step` needs of this step, detached; the loop hands it over unread
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    carry: dict[str, Tensor] = field(default_factory=dict)
+
+
 def pick(images: Tensor, rows: Tensor) -> Tensor:
     """Return ``images[rows]`` on the device of `rows`; the images may be in the main memory."""
     return images[rows.to(images.device)].to(rows.device)
@@ -78,6 +94,12 @@ class Method(nn.Module):
         super().__init__()
         self.params = params
         self.data = data
+
+    def build_backbone(self) -> nn.Module:
+        """Return the network that ``params.backbone`` describes, for the images of this data set."""
+        return build_backbone(
+            **self.params["backbone"], in_channels=self.data.channels, image_size=self.data.image_size
+        )
 
     def pipeline(self, name: str) -> Pipeline:
         """Return the augmentation pipeline ``params.views.<name>``.
@@ -151,15 +173,15 @@ class Method(nn.Module):
         """Yield the batches to take a gradient step on; a method with inner batches yields several."""
         yield batch
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the scalar ``loss`` to minimise and its named parts."""
+    def loss(self, batch: Batch) -> Step:
+        """Return the loss of a batch; nothing is written to the batch."""
         raise NotImplementedError
 
     def after_backward(self, batch: Batch) -> None:
         """Change gradients before the optimiser's step (frozen layers)."""
 
-    def after_step(self, batch: Batch) -> None:
-        """Update what follows the optimiser's step (momentum twin, queues)."""
+    def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
+        """Update what follows the optimiser's step (momentum twin, queues); `carry` is that of the batch's `Step`."""
 
     def networks(self) -> list[nn.Module]:
         """Return the parts with nearly all of the arithmetic; the default is the residual networks."""

@@ -19,27 +19,16 @@ Deviations and readings, each a key of params/crlc.yaml with the paper's value a
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
-from dica.losses.crlc import (
-    bank_feature_contrast,
-    bank_loss,
-    bank_update,
-    cluster_loss,
-    draw_negatives,
-    feature_contrast,
-)
-from dica.methods.base import Batch, Method, Phase
-from dica.networks.backbones import build_backbone, init_weights
+from dica.losses.crlc import bank_loss, bank_update, crlc_loss, draw_negatives
+from dica.methods.base import Batch, Method, Phase, Step
+from dica.networks.backbones import init_weights
 from dica.networks.heads import ClusterSubHeads, ProjectionHead
-
-Losses = tuple[Tensor, dict[str, Tensor], Tensor | None]
 
 
 class CRLC(Method):
@@ -50,7 +39,7 @@ class CRLC(Method):
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network = params["backbone"]
-        self.backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
+        self.backbone = self.build_backbone()
         features, hidden = self.backbone.out_features, (params["head_hidden"],) if params["head_hidden"] else ()
         self.c_head = ClusterSubHeads(features, params["num_clusters"], params["sub_heads"], hidden)
         with_rl_head = params.get("use_rl_head", False)
@@ -96,15 +85,30 @@ class CRLC(Method):
             {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0},
         ]
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 11."""
-        weight = self.params["lambda2"]
-        cluster, parts, contrast = self._bank_losses(batch) if self._has_bank else self._view_losses(batch)
-        batch.extra["head_losses"] = cluster.detach()
-        loss, parts = cluster.mean(), {name: value.mean() for name, value in parts.items()}
-        if contrast is None:
-            return {"loss": loss, **parts}
-        return {"loss": loss + weight * contrast, **parts, "L_FC": contrast}
+    def loss(self, batch: Batch) -> Step:
+        """Eq. 11, on two views or against the memory bank."""
+        if self._has_bank:
+            return self._bank_step(batch)
+        loss, parts = crlc_loss(**self._views(batch), **self._settings("temperature", "lambda2"), **self._regulariser())
+        return step_of(loss, parts)
+
+    def _settings(self, *names: str) -> dict[str, float | str]:
+        """Return the settings `names` of the loss and those of L_PC and H, which every variant has."""
+        return {name: self.params[name] for name in ("gamma", "lambda1", "critic", *names)}
+
+    def _regulariser(self) -> dict[str, float]:
+        """Return the settings of L_reg by the names that the losses have for them."""
+        return {"bound": self.params["reg_bound"], "reg_weight": self.params["reg_weight"]}
+
+    def _views(self, batch: Batch) -> dict[str, Tensor | tuple[Tensor, Tensor] | None]:
+        """Return what `crlc_loss` takes of two views of the batch, and of the second batch if there is one."""
+        features, z, wide = self._embed(batch.images, batch.rng("augmented")), (None, None), None
+        if self.rl_head is not None:
+            z = self.rl_head(features)
+        if "beside" in batch.extra:
+            wide = self.rl_head(self._embed(batch.extra["beside"], batch.rng("beside")))
+        logits = self.c_head(features)
+        return {"z1": z[0], "z2": z[1], "logits1": logits[:, 0], "logits2": logits[:, 1], "wide": wide}
 
     def _embed(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Return the features of two views, (2, n, features)."""
@@ -116,64 +120,37 @@ class CRLC(Method):
             return self.backbone(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         return torch.stack([self.backbone(view) for view in views])
 
-    def _feature_contrast(self, features: Tensor) -> Tensor:
-        return feature_contrast(*self.rl_head(features), temperature=self.params["temperature"])
-
-    def _view_losses(self, batch: Batch) -> Losses:
-        """Return L_cluster of each sub-head (H,), its parts and L_FC, from two views."""
-        features = self._embed(batch.images, batch.rng("augmented"))
-        contrast = None if self.rl_head is None else self._feature_contrast(features)
-        if "beside" in batch.extra:
-            wide = self._embed(batch.extra["beside"], batch.rng("beside"))
-            contrast = (contrast + self._feature_contrast(wide)) / 2
-        return *self._cluster_losses(features), contrast
-
-    def _cluster_losses(self, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return L_cluster (Eq. 8) of each sub-head (H,) and its parts, from the features of two views (2, n, d)."""
-        params = self.params
-        per_head = partial(
-            cluster_loss,
-            gamma=params["gamma"],
-            lambda1=params["lambda1"],
-            critic=params["critic"],
-            bound=params["reg_bound"],
-            reg_weight=params["reg_weight"],
-        )
-        logits = self.c_head(features)
-        return torch.vmap(per_head)(logits[:, 0], logits[:, 1])
-
-    def _bank_losses(self, batch: Batch) -> Losses:
-        """Return the same from one view against the memory bank."""
+    def _bank_step(self, batch: Batch) -> Step:
+        """Eq. 11 of one view against the memory bank."""
         params, index = self.params, batch.indices
         features = self.backbone(self.augmented(batch.images, batch.rng("augmented")))
         rows = self.prob_bank.shape[1]
         negatives = draw_negatives(index, rows, params["negatives"], generator=batch.rng("negatives"))
-        options = {name: params[name] for name in ("gamma", "lambda1", "critic")}
-
-        def per_head(logits: Tensor, bank: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            return bank_loss(None, logits, None, bank, index, negatives, **options)
-
-        logits = self.c_head(features)
-        cluster, parts = torch.vmap(per_head)(logits, self.prob_bank)
-        batch.extra["p"] = logits.detach().float().softmax(dim=-1)
-        if self.rl_head is None:
-            return cluster, parts, None
-        z = self.rl_head(features)
-        batch.extra["z"] = z.detach()
-        temperature = params["temperature"]
-        return cluster, parts, bank_feature_contrast(z, self.feature_bank, index, negatives, temperature=temperature)
+        logits, z, feature_bank, carry = self.c_head(features), None, None, {}
+        if self.rl_head is not None:
+            z, feature_bank = self.rl_head(features), self.feature_bank
+            carry["z"] = z.detach()
+        loss, parts = bank_loss(
+            z,
+            logits,
+            feature_bank,
+            self.prob_bank,
+            index,
+            negatives,
+            **self._settings("temperature", "lambda2"),
+        )
+        return step_of(loss, parts, p=logits.detach().float().softmax(dim=-1), **carry)
 
     @torch.no_grad()
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
         """Add to the sub-heads' losses of this epoch, and store this step's outputs in the memory bank (Eq. 10)."""
-        extra, alpha = batch.extra, self.params.get("bank_momentum")
-        if "head_losses" in extra:
-            self.head_losses.mul_(self.head_losses_epoch == batch.epoch).add_(extra["head_losses"])
-            self.head_losses_epoch.fill_(batch.epoch)
-        if "p" in extra:
-            self.prob_bank = bank_update(self.prob_bank, batch.indices, extra["p"], alpha=alpha)
-        if "z" in extra:
-            z = extra["z"]
+        alpha = self.params.get("bank_momentum")
+        self.head_losses.mul_(self.head_losses_epoch == batch.epoch).add_(carry["heads"])
+        self.head_losses_epoch.fill_(batch.epoch)
+        if "p" in carry:
+            self.prob_bank = bank_update(self.prob_bank, batch.indices, carry["p"], alpha=alpha)
+        if "z" in carry:
+            z = carry["z"]
             self.feature_bank = bank_update(self.feature_bank, batch.indices, z, alpha=alpha, kind="feature")
 
     def predict(self, images: Tensor) -> Tensor:
@@ -192,6 +169,10 @@ class CRLC(Method):
         return self.rl_head(features)
 
 
-def build(params: dict, data: DataInfo) -> CRLC:
-    """Return the method for the registry."""
-    return CRLC(params, data)
+def step_of(loss: Tensor, parts: dict[str, Tensor], **carry: Tensor) -> Step:
+    """Return the step of a loss of CRLC: what each sub-head contributed is carried, the scalars go to the history."""
+    scalars = {name: part for name, part in parts.items() if name != "heads"}
+    return Step(loss, scalars, {"heads": parts["heads"], **carry})
+
+
+METHOD = CRLC

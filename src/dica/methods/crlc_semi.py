@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
-from dica.methods.base import Batch
-from dica.methods.crlc import CRLC
+from dica.losses.crlc import semi_loss
+from dica.methods.base import Batch, Step
+from dica.methods.crlc import CRLC, step_of
 from dica.methods.labelled import LabelledImages
 
 
@@ -44,21 +44,19 @@ class SemiCRLC(CRLC):
         """Return the labelled images: their positions in the train split, and their classes."""
         return self.labelled.record()
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Eq. 12."""
-        parts, labelled = super().loss(batch), self.labelled
+        views, labelled = self._views(batch), self.labelled
         chosen = labelled.draw(self.params["labelled_batch"], batch.rng("labelled images"))
         images = self.augmented(batch.take(labelled.positions[chosen]), batch.rng("labelled"))
-        logits = self.c_head(self.backbone(images)).float()
-        targets = labelled.classes[chosen].repeat(len(logits))
-        # As rows: a CUDA kernel for logits with further axes is not deterministic.
-        each = F.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-        supervised = each.view(len(logits), -1).mean(1)  # of each sub-head
-        weight = self.params["lambda3"]
-        batch.extra["head_losses"] = batch.extra["head_losses"] + weight * supervised.detach()
-        return {**parts, "loss": parts["loss"] + weight * supervised.mean(), "L_CE": supervised.mean()}
+        loss, parts = semi_loss(
+            **views,
+            logits_labelled=self.c_head(self.backbone(images)),
+            labels=labelled.classes[chosen],
+            **self._settings("temperature", "lambda2", "lambda3"),
+            **self._regulariser(),
+        )
+        return step_of(loss, parts)
 
 
-def build(params: dict, data: DataInfo) -> SemiCRLC:
-    """Return the method for the registry."""
-    return SemiCRLC(params, data)
+METHOD = SemiCRLC

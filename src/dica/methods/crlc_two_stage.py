@@ -24,8 +24,9 @@ from torch import Tensor
 from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.common import l2_normalise, leading
-from dica.methods.base import Batch, Method
-from dica.methods.crlc import CRLC
+from dica.losses.crlc import cluster_loss
+from dica.methods.base import Batch, Method, Step
+from dica.methods.crlc import CRLC, step_of
 from dica.networks.backbones import load_state
 
 PART = 1000  # images at a time: through the network, and against all others
@@ -64,14 +65,14 @@ class TwoStageCRLC(CRLC):
         """Return everything that is trained as one group."""
         return Method.parameter_groups(self)
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Eq. 8, of the images and one neighbour of each."""
         partners = batch.take(self._draw_neighbours(batch))
         anchors = self.augmented(batch.images, batch.rng("anchor"))
         features = self._forward(torch.stack([anchors, self.augmented(partners, batch.rng("partner"))]))
-        cluster, parts = self._cluster_losses(features)
-        batch.extra["head_losses"] = cluster.detach()
-        return {"loss": cluster.mean(), **{name: value.mean() for name, value in parts.items()}}
+        logits = self.c_head(features)
+        loss, parts = cluster_loss(logits[:, 0], logits[:, 1], **self._settings(), **self._regulariser())
+        return step_of(loss, parts)
 
     def _draw_neighbours(self, batch: Batch) -> Tensor:
         """Return the position of one neighbour of each image of the batch, (n,)."""
@@ -90,6 +91,4 @@ def nearest_neighbours(features: Tensor, count: int) -> Tensor:
     return torch.cat(found)
 
 
-def build(params: dict, data: DataInfo) -> TwoStageCRLC:
-    """Return the method for the registry."""
-    return TwoStageCRLC(params, data)
+METHOD = TwoStageCRLC

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.losses.dccm import Pairs, Targets, dccm_loss, mutual_information_loss, select_pairs, targets
-from dica.methods.base import Batch, Method
+from dica.methods.base import Batch, Method, Step
 from dica.methods.outer_batches import OuterBatchMethod
 from dica.networks.plain import BN_MOMENTUM, initialise, plain_layer
 
@@ -235,7 +235,7 @@ class DCCM(OuterBatchMethod):
             probs = self.network(self.original(batch.images, batch.rng("targets"))).logits.softmax(dim=1)
         return targets(probs, thres1=self.params["thres1"], thres2=self.params["thres2"])
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Eq. 15 on an inner batch; `batch.extra` has its targets."""
         params, given = self.params, Targets(**batch.extra)
         on_originals, transformed, mutual = params["train_views"] == "both", None, {}
@@ -246,7 +246,7 @@ class DCCM(OuterBatchMethod):
         if params["terms"] in ("M4", "MI"):
             mutual = self._scores(transformed, given, batch.rng("pairs"))
         if params["terms"] == "MI":
-            return {"loss": mutual_information_loss(**mutual), "linked": shares["linked"]}
+            return Step(mutual_information_loss(**mutual), {"linked": shares["linked"]})
         logits = self.network(self.original(batch.images, batch.rng("original"))).logits if on_originals else None
         loss, parts = dccm_loss(
             logits if on_originals else transformed.logits,
@@ -263,7 +263,7 @@ class DCCM(OuterBatchMethod):
         )
         if not on_originals:
             parts = {name: part for name, part in parts.items() if name not in ("L_PG", "L_PL")}
-        return {"loss": loss, **parts, **shares}
+        return Step(loss, {**parts, **shares})
 
     def _scores(self, features: Features, given: Targets, generator: torch.Generator) -> dict[str, Tensor]:
         """Choose the pairs of L_MI and score them."""
@@ -299,6 +299,4 @@ def _check(params: dict) -> None:
         raise UserError(f"dccm: pair_mode code exists for pairs V1 only, not {params['pairs']}")
 
 
-def build(params: dict, data: DataInfo) -> DCCM:
-    """Return the method for the registry."""
-    return DCCM(params, data)
+METHOD = DCCM

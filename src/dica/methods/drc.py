@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dica.data.splits import DataInfo, splits_of
 from dica.losses.drc import drc_loss
-from dica.methods.base import Batch, Method, Phase
-from dica.networks.backbones import build_backbone, init_weights
+from dica.methods.base import Batch, Method, Phase, Step
+from dica.networks.backbones import init_weights
 from dica.networks.heads import ClusterHead
 
 
@@ -31,7 +31,7 @@ class DRC(Method):
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network = params["backbone"]
-        self.backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
+        self.backbone = self.build_backbone()
         self.heads = torch.nn.ModuleDict({"main": ClusterHead(self.backbone.out_features, params["num_clusters"])})
         if params["over_clusters"]:
             self.heads["over"] = ClusterHead(self.backbone.out_features, params["over_clusters"])
@@ -45,14 +45,14 @@ class DRC(Method):
             return [main]
         return [Phase("over", splits_of(self.params["over_split"], self.data)), main]
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Eq. 10 for the head of this pass, on each original and its augmentations."""
         head = self.heads[batch.phase]
         repeated = batch.images.repeat(self.params["repeats"], 1, 1, 1)
         z = head(self.backbone(self.original(batch.images, batch.rng("original"))))
         z2 = head(self.backbone(self.augmented(repeated, batch.rng("augmented"))))
         params = self.params
-        return drc_loss(
+        loss, parts = drc_loss(
             z,
             z2.unflatten(0, (params["repeats"], len(z))),
             temperature_af=params["temperature_af"],
@@ -64,12 +64,11 @@ class DRC(Method):
             use_ap=params["use_ap"],
             use_cr=params["use_cr"],
         )
+        return Step(loss, parts)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the softmax of the main head on the test view, (n, K)."""
         return torch.softmax(self.heads["main"](self.backbone(self.test_view(images))), dim=1)
 
 
-def build(params: dict, data: DataInfo) -> DRC:
-    """Return the method for the registry."""
-    return DRC(params, data)
+METHOD = DRC

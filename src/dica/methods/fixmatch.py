@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from dica.data.splits import DataInfo
 from dica.losses.fixmatch import fixmatch_loss
 from dica.losses.tcc import momentum_update
-from dica.methods.base import Batch, Method
+from dica.methods.base import Batch, Method, Step
 from dica.methods.labelled import LabelledImages
-from dica.networks.backbones import build_backbone, init_weights
+from dica.networks.backbones import init_weights
 
 
 class FixMatch(Method):
@@ -38,7 +38,7 @@ class FixMatch(Method):
         super().__init__(params, data)
         network = params["backbone"]
         self.labelled = LabelledImages(order, params["num_clusters"], params["labels_per_class"])
-        backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
+        backbone = self.build_backbone()
         self.own = nn.Sequential(backbone, nn.Linear(backbone.out_features, params["num_clusters"]))
         init_weights(self.own[1], network["init"])
         self.average = copy.deepcopy(self.own).requires_grad_(False)
@@ -60,7 +60,7 @@ class FixMatch(Method):
             {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0},
         ]
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Return the loss of labelled images and of an unlabelled batch."""
         params, labelled = self.params, self.labelled
         chosen = labelled.draw(params["labelled_batch"], batch.rng("labelled images"))
@@ -72,10 +72,10 @@ class FixMatch(Method):
         few, weak, strong = self.own(torch.cat(views)).split([len(view) for view in views])
         options = {name: params[name] for name in ("threshold", "weight", "average")}
         loss, parts = fixmatch_loss(few, labelled.classes[chosen], weak, strong, **options)
-        return {"loss": loss, **parts}
+        return Step(loss, parts)
 
     @torch.no_grad()
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
         """Let the moving average follow."""
         own, average = self.own, self.average
         momentum_update(list(average.parameters()), list(own.parameters()), momentum=self.params["ema"])
@@ -92,6 +92,4 @@ class FixMatch(Method):
         return torch.softmax(self.average(self.test_view(images)), dim=1)
 
 
-def build(params: dict, data: DataInfo) -> FixMatch:
-    """Return the method for the registry."""
-    return FixMatch(params, data)
+METHOD = FixMatch

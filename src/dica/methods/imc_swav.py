@@ -30,9 +30,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
-from dica.losses.imc_swav import cluster_loss, logit_regulariser, swap_loss
-from dica.methods.base import Batch, Method, pick
-from dica.networks.backbones import build_backbone
+from dica.losses.imc_swav import cosines, imc_swav_loss
+from dica.methods.base import Batch, Method, Step, pick
 from dica.networks.heads import ClusterHead, ProjectionHead, Prototypes
 from dica.rng import Rng
 
@@ -44,7 +43,7 @@ class IMCSwAV(Method):
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
-        self.backbone = build_backbone(**params["backbone"], in_channels=data.channels, image_size=data.image_size)
+        self.backbone = self.build_backbone()
         features = self.backbone.out_features
         width = params["projection_hidden"]
         self.projection = ProjectionHead(
@@ -62,17 +61,25 @@ class IMCSwAV(Method):
         """Return the number of crops of an image, high-resolution ones first."""
         return self.params["high_crops"] + self.params["low_crops"]
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Eq. 1 on all crops, and Eq. 6 with its regulariser on the detached embeddings."""
         params = self.params
         embeddings = self._embed(batch)
-        scores = self._scores(embeddings)
-        swap = swap_loss(
-            scores, params["temperature"], params["epsilon"], params["sinkhorn_iters"], params["high_crops"]
+        scores = cosines(self.projection(embeddings), self.prototypes.unit_rows())
+        read, read_scores = self._classifier_inputs(batch, embeddings.detach(), scores.detach())
+        loss, parts = imc_swav_loss(
+            scores,
+            None if read is None else self._logits(read),
+            classifier_scores=read_scores,
+            temperature=params["temperature"],
+            epsilon=params["epsilon"],
+            sinkhorn_iters=params["sinkhorn_iters"],
+            assign_views=params["high_crops"],
+            beta=params["beta"],
+            reg_weight=params["reg_weight"],
+            reg_bound=params["reg_bound"],
         )
-        cluster, regulariser = self._classifier_losses(batch, embeddings.detach(), scores.detach())
-        loss = swap + cluster + regulariser
-        return {"loss": loss, "L_swap": swap, "L_cluster": cluster, "L_reg": regulariser}
+        return Step(loss, parts)
 
     def _embed(self, batch: Batch) -> Tensor:
         """Return the embeddings of all crops, (v, n, features)."""
@@ -89,22 +96,13 @@ class IMCSwAV(Method):
             embeddings.append(torch.cat([self.backbone(part) for part in parts]))
         return torch.cat(embeddings).unflatten(0, (self.num_views, len(batch.images)))
 
-    def _scores(self, embeddings: Tensor) -> Tensor:
-        """Return the cosines of projections and prototypes, (v, n, k') in float32."""
-        z = F.normalize(self.projection(embeddings).to(self.prototypes.linear.weight.dtype), dim=-1)
-        with torch.autocast(z.device.type, enabled=False):
-            return z @ self.prototypes.unit_rows().T
-
-    def _classifier_losses(self, batch: Batch, embeddings: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def _classifier_inputs(
+        self, batch: Batch, embeddings: Tensor, scores: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return embeddings and cosines of the images that the classifier learns from in this step, if it does."""
         if self.params["classifier_split"] == "labelled":
-            gathered = self._fill_buffer(batch, embeddings, scores)
-            if gathered is None:
-                nothing = torch.zeros((), device=scores.device)
-                return nothing, nothing
-            embeddings, scores = gathered
-        logits = self._logits(embeddings)
-        cluster = cluster_loss(logits, scores, self.params["temperature"], self.params["beta"])
-        return cluster, logit_regulariser(logits, self.params["reg_weight"], self.params["reg_bound"])
+            return self._fill_buffer(batch, embeddings, scores) or (None, None)
+        return embeddings, scores
 
     def _logits(self, embeddings: Tensor) -> Tensor:
         """Classify (v, n, features), each view with batch-norm statistics of its own as the code does."""
@@ -177,6 +175,4 @@ class IMCSwAV(Method):
         return embedding if layer == "backbone" else F.normalize(self.projection(embedding), dim=-1)
 
 
-def build(params: dict, data: DataInfo) -> IMCSwAV:
-    """Return the method for the registry."""
-    return IMCSwAV(params, data)
+METHOD = IMCSwAV

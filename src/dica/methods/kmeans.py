@@ -84,6 +84,4 @@ class KMeans(Method):
         return torch.cat([represent(part).to(self.centroids) for part in parts])
 
 
-def build(params: dict, data: DataInfo) -> KMeans:
-    """Return the method for the registry."""
-    return KMeans(params, data)
+METHOD = KMeans

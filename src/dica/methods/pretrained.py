@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dica.data.splits import DataInfo
 from dica.files import IntegrityError, UserError, sha256_bytes
 from dica.methods.simclr import FeatureMethod
 from dica.networks.backbones import load_state
@@ -77,6 +76,4 @@ def read_moco(weights: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return backbone, head
 
 
-def build(params: dict, data: DataInfo) -> Pretrained:
-    """Return the method for the registry."""
-    return Pretrained(params, data)
+METHOD = Pretrained

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
 from dica.files import UserError
-from dica.methods.base import Batch, Method
+from dica.methods.base import Batch, Method, Step
 
 PART = 1000  # images at a time through the source
 
@@ -74,12 +74,12 @@ class Probe(Method):
         if len(batch.indices) > 1 or not self.params["hidden"]:
             yield batch
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Cross-entropy of the batch's labelled images, and the share of them that is right."""
         labels, logits = self.labels[batch.indices], self._logits(self.points[batch.indices], batch)
         known = (labels >= 0).sum().clamp_min(1)  # a last, small batch may have none
         loss = F.cross_entropy(logits.to(self.points.dtype), labels, ignore_index=-1, reduction="sum") / known
-        return {"loss": loss, "right": (logits.argmax(dim=1) == labels).sum() / known}
+        return Step(loss, {"right": (logits.argmax(dim=1) == labels).sum() / known})
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return what the last layer reads: the hidden layer (n, hidden), or the features of the source (n, d)."""
@@ -105,6 +105,4 @@ class Probe(Method):
         return x * kept / (1 - rate)
 
 
-def build(params: dict, data: DataInfo) -> Probe:
-    """Return the method for the registry."""
-    return Probe(params, data)
+METHOD = Probe

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
 from dica.losses.crlc import feature_contrast
-from dica.methods.base import Batch, Method
+from dica.methods.base import Batch, Method, Step
 from dica.methods.kmeans import KMeans
-from dica.networks.backbones import build_backbone, init_weights
+from dica.networks.backbones import init_weights
 from dica.networks.heads import ProjectionHead
 from dica.rng import Rng
 
@@ -33,7 +33,7 @@ class FeatureMethod(Method):
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network = params["backbone"]
-        self.backbone = build_backbone(**network, in_channels=data.channels, image_size=data.image_size)
+        self.backbone = self.build_backbone()
         features = self.backbone.out_features
         self.rl_head = ProjectionHead(features, (params["head_hidden"],), params["projection_size"])
         init_weights(self.rl_head, network["init"])
@@ -63,7 +63,7 @@ class SimCLR(FeatureMethod):
         super().__init__(params, data)
         self.augmented = self.pipeline("augmented")
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """L_FC (CRLC, Eq. 6)."""
         views = self.augmented.views(batch.images, batch.rng("augmented"), 2)
         if self.params["joint_views"]:
@@ -71,7 +71,8 @@ class SimCLR(FeatureMethod):
         else:
             z = torch.stack([self.rl_head(self.backbone(view)) for view in views])
         contrast = feature_contrast(z[0], z[1], temperature=self.params["temperature"])
-        return {"loss": contrast, "L_FC": contrast, "cosine": F.cosine_similarity(z[0], z[1]).mean()}
+        cosine = F.cosine_similarity(z[0], z[1]).mean()
+        return Step(contrast, {"L_FC": contrast.detach(), "cosine": cosine.detach()})
 
     @torch.no_grad()
     def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
@@ -81,6 +82,4 @@ class SimCLR(FeatureMethod):
         self.clusters.fit(images, int(torch.randint(2**31, (), generator=source, device=source.device)))
 
 
-def build(params: dict, data: DataInfo) -> SimCLR:
-    """Return the method for the registry."""
-    return SimCLR(params, data)
+METHOD = SimCLR

@@ -39,7 +39,7 @@ from dica.losses.tcc import (
     momentum_update,
     tcc_loss,
 )
-from dica.methods.base import Batch, Method, Phase
+from dica.methods.base import Batch, Method, Phase, Step
 from dica.networks.backbones import build_backbone, init_weights
 
 
@@ -105,7 +105,7 @@ class TCC(Method):
         if self.whole_set:
             self._prepare_whole_set()
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> Step:
         """Eq. 9 on two views; with `subset: all` L2 in the main phase and L1 in the other."""
         if batch.phase == "clusters":
             return self._whole_set_loss(batch)
@@ -127,25 +127,24 @@ class TCC(Method):
             plain_f=plain_f,
             plain_f_hat=plain_f_hat,
         )
-        batch.extra["e_hat"] = parts["enqueue_Q"]
-        names = ["L2", "nll", "KL"]
+        names, carry = ["L2", "nll", "KL"], {"e_hat": parts["enqueue_Q"]}
         if not self.whole_set:
-            batch.extra["r_hat"] = parts["r_hat"]
-            names = ["L1", *names]
+            names, carry = ["L1", *names], {**carry, "r_hat": parts["r_hat"]}
         with torch.no_grad():
             dec = dec_divergence(self._assign(self.own, own.f))
-        return {"loss": loss, **{name: parts[name] for name in names}, "DEC": dec}
+        return Step(loss, {**{name: parts[name] for name in names}, "DEC": dec}, carry)
 
-    def after_step(self, batch: Batch) -> None:
+    def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
         """Put what the twin gave into the queues, then let it follow (Algorithm 1)."""
         if batch.phase == "clusters":
+            last = self._is_last(batch)
             self._count(batch)
-            if not batch.extra["last"]:
+            if not last:
                 return
-        if "r_hat" in batch.extra:
-            self.queue_p, self.pointer_p = enqueue(self.queue_p, batch.extra["r_hat"], self.pointer_p)
-        if "e_hat" in batch.extra:
-            self.queue_q, self.pointer_q = enqueue(self.queue_q, batch.extra["e_hat"], self.pointer_q)
+        if "r_hat" in carry:
+            self.queue_p, self.pointer_p = enqueue(self.queue_p, carry["r_hat"], self.pointer_p)
+        if "e_hat" in carry:
+            self.queue_q, self.pointer_q = enqueue(self.queue_q, carry["e_hat"], self.pointer_q)
         momentum_update(list(self.twin.parameters()), list(self.own.parameters()), momentum=self.params["momentum"])
 
     def predict(self, images: Tensor) -> Tensor:
@@ -234,7 +233,7 @@ class TCC(Method):
                 weights = gumbel_softmax(weights, noise, gumbel_temperature=self.params["gumbel_temperature"])
             return weights.mT @ features
 
-    def _whole_set_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def _whole_set_loss(self, batch: Batch) -> Step:
         """L1 of the whole set (Eq. 5), of which only this batch's share of the sums carries a gradient."""
         share = self._batch_sums(self.own, batch, "own")
         r, r_hat = l2_normalise(self.sums[0] - share.detach() + share), l2_normalise(self.sums[1])
@@ -245,26 +244,27 @@ class TCC(Method):
             temperature=self.params["temperature"],
             use_queue_p=self.params["use_queue_p"],
         )
-        batch.extra.update(r_hat=r_hat, last=int(self.seen) + len(batch.images) == 2 * self.total)
-        return {"loss": l1}
+        return Step(l1, {}, {"r_hat": r_hat})
 
     def after_backward(self, batch: Batch) -> None:
         """Collect the gradients of L1; until the last batch the optimiser finds none and leaves all as it is."""
         if batch.phase != "clusters":
             return
-        parameters = self.own.cluster_parameters()
+        parameters, last = self.own.cluster_parameters(), self._is_last(batch)
         self.gradients += torch.cat([p.grad.flatten() for p in parameters])
         shares = self.gradients.split([p.numel() for p in parameters])
         for parameter, share in zip(parameters, shares, strict=True):
-            if batch.extra["last"]:
+            if last:
                 parameter.grad.copy_(share.view(parameter.shape))
             else:
                 parameter.grad = None
+
+    def _is_last(self, batch: Batch) -> bool:
+        """Return whether `batch`, not yet counted, ends the second of the two passes."""
+        return int(self.seen) + len(batch.images) == 2 * self.total
 
     def _count(self, batch: Batch) -> None:
         self.seen.add_(len(batch.images)).remainder_(2 * self.total)
 
 
-def build(params: dict, data: DataInfo) -> TCC:
-    """Return the method for the registry."""
-    return TCC(params, data)
+METHOD = TCC
