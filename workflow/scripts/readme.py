@@ -13,6 +13,7 @@ from pathlib import Path
 from dica.audit.auditor import Auditor
 from dica.files import UserError, atomic_write_text, project_root, read_json
 from dica.report import rulegraph
+from dica.tables.cells import read_cells
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
 UNSAID = ("code", "dvc.lock", "weights.safetensors", "stages.npz")  # they differ between checkouts
@@ -24,6 +25,7 @@ def main() -> int:
     args = parser.parse_args()
     root = project_root()
     parts = {
+        "result": result(root),
         "dag": rulegraph.mermaid(rulegraph.arrows(root)),
         "digits": (root / "results/tables/dica/table-1.md").read_text(),
         "cifar10-jpeg": (root / "results/tables/dica/table-2.md").read_text(),
@@ -42,6 +44,15 @@ def main() -> int:
         return 3
     atomic_write_text(readme, new)
     return 0
+
+
+def result(root: Path) -> str:
+    """Return the accuracies on the digits in one sentence."""
+    frame = read_cells(root / "results/tables/cells.csv")
+    mine = frame[(frame.paper == "dica") & (frame.artefact == "table-1") & (frame.metric == "acc") & (frame.n > 0)]
+    ordered = mine.sort_values("value", ascending=False)
+    numbers = ", ".join(f"{row.label} {row.value:.3f}" for row in ordered.itertuples())
+    return f"ACC on {ordered.iloc[0].dataset_label.lower()}, mean of {ordered.n.min()} seeds: {numbers}."
 
 
 def provenance(root: Path) -> str:

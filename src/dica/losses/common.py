@@ -39,7 +39,14 @@ def at_least_float32(value: Any) -> Any:
 
 
 def l2_normalise(x: Tensor, dim: int = -1) -> Tensor:
-    """Divide `x` by its 2-norm along `dim`; a zero vector stays zero."""
+    """Divide `x` by its 2-norm along `dim`; a zero vector stays zero.
+
+    Examples
+    --------
+    >>> l2_normalise(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     return F.normalize(x, dim=dim)
 
 
@@ -50,18 +57,37 @@ def matching_cross_entropy(similarity: Tensor) -> Tensor:
     ----------
     similarity
         (..., m, m): row i holds the similarities of item i with every candidate; its partner is candidate i.
+
+    Examples
+    --------
+    Without any information each of two candidates has probability 1/2, and the loss is log 2:
+
+    >>> matching_cross_entropy(torch.zeros(2, 2))
+    tensor(0.6931)
     """
     partner = similarity.diagonal(dim1=-2, dim2=-1)
     return (similarity.logsumexp(dim=-1) - partner).mean()
 
 
 def plogp(p: Tensor) -> Tensor:
-    """Return p log p elementwise, with 0 log 0 = 0 and a finite gradient there."""
+    """Return p log p elementwise, with 0 log 0 = 0 and a finite gradient there.
+
+    Examples
+    --------
+    >>> plogp(torch.tensor([0.0, 0.5, 1.0])).abs()
+    tensor([0.0000, 0.3466, 0.0000])
+    """
     return p * p.clamp_min(LOG_FLOOR).log()
 
 
 def entropy(p: Tensor, dim: int = -1) -> Tensor:
-    """Return the entropy -sum p log p (natural logarithm) along `dim`."""
+    """Return the entropy -sum p log p (natural logarithm) along `dim`.
+
+    Examples
+    --------
+    >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]])).abs()
+    tensor([0.6931, 0.0000])
+    """
     return -plogp(p).sum(dim)
 
 
