@@ -37,6 +37,7 @@ lint: $(STAMP)  ## run the linters of Python and Snakemake code
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
+	mypy
 	snakemake --lint
 
 archive: $(STAMP)  ## run the full matrix; what fails or is missing is shown as such in the tables
