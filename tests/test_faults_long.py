@@ -14,7 +14,7 @@ from dica import train
 from dica.engine.checkpoints import NEWEST
 from dica.engine.loop import SaveEvery
 from dica.files import sha256_file
-from dica.train import history_csv
+from dica.runs.record import history_csv
 from faults import slots_under_load
 from fuzz import TEXTS, fuzz, make_project, parameter_files
 from kills import command, run_with_kills, start

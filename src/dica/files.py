@@ -91,9 +91,14 @@ def atomic_write_text(path: Path | str, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON with a final newline; NaN is refused because no table may ever hold it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline; NaN is refused because no table may ever hold it."""
-    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a JSON file; see `json_text`."""
+    atomic_write_text(path, json_text(value))
 
 
 def read_json(path: Path | str) -> Any:

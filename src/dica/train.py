@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import os
 import platform
@@ -50,6 +48,7 @@ from dica.files import (
     atomic_write_text,
     canonical_json,
     explain_os_error,
+    json_text,
     parse_json,
     read_json,
     sha256_file,
@@ -62,12 +61,14 @@ from dica.rng import Rng, derive_seed, generator
 from dica.runs import record
 from dica.runs.behaviour import trace_of
 from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
+from dica.runs.finished import is_finished, keep_record, put_back
 from dica.runs.ids import IDENTITY_KEYS, run_id
 
 PREDICTION_BATCH = 1000
 OUTPUTS = (*RESULT_FILES, TRACE)
 MODEL_OUTPUTS = (WEIGHTS, STAGES)  # kept outside Git
 OBSERVED = (TRACE, STAGES)  # of runs that were watched
+LONGEST_SILENCE_S = 1200  # the further processes of a run give up when the first one says nothing for half an hour
 
 
 @torch.no_grad()
@@ -120,10 +121,25 @@ class Inputs:
 
 
 def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folder: Path, options: Options) -> None:
-    """Train, predict and write one run: ``run.json`` comes last, so its presence means that the run is complete."""
+    """Train, predict and write one run: ``run.json`` comes last, so its presence means that the run is complete.
+
+    Of a finished run nothing is written. One that another process trains is waited for, and then it is finished.
+    """
+    first, place = distributed.is_first(), (config["id"], out, models)
+    if distributed.from_first(first and is_finished(*place)):
+        return
+    wait_s = 60 * options.wait if distributed.processes() == 1 else min(60 * options.wait, LONGEST_SILENCE_S)
+    with contextlib.closing(StateFolder(state_folder, config["id"], not first, wait_s)) as state:
+        if not distributed.from_first(first and (is_finished(*place) or put_back(*place, state_folder))):
+            state.clear_failure()
+            _train_and_write(config, inputs, out, models, state, options)
+            state.discard_checkpoints()
+
+
+def _train_and_write(
+    config: dict, inputs: Inputs, out: Path, models: Path, state: StateFolder, options: Options
+) -> None:
     started = datetime.now(UTC)
-    state = StateFolder(state_folder, config["id"], read_only=not distributed.is_first())
-    state.clear_failure()
     try:
         with _device(options) as device:
             _announce(config, device)
@@ -146,13 +162,14 @@ def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folde
             _write_outputs(config, method, trainer, arrays, out, models)
             extra = {"source": source, "method_record": method.record()}
             extra["speed"] = {**asdict(speed), "images": images.place, "processes": distributed.processes()}
-            _write_record(config, code, trainer, images, started, out, models, extra)
+            written = _record(config, code, trainer, images, started, out, models, extra)
+            keep_record(written, state.folder)
+            atomic_write_bytes(out / RECORD, written)
     except KeyboardInterrupt:
         raise  # stopped, not failed
     except BaseException as error:
         state.fail(f"{type(error).__name__}: {error}")
         raise
-    state.discard_checkpoints()
 
 
 def give_source(config: dict, method: Method, inputs: Inputs, images: ResidentImages) -> dict:
@@ -283,7 +300,7 @@ def _check_data(config: dict, images: ResidentImages, folder: Path) -> None:
 
 def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Path, models: Path) -> None:
     write_json(out / "config.json", config)
-    atomic_write_text(out / "history.csv", history_csv(trainer.history))
+    atomic_write_text(out / "history.csv", record.history_csv(trainer.history))
     write_npz(out / "predictions.npz", arrays)
     if observer := _watched(trainer):  # when it looked is in the record: a time in the trace would change its digest
         write_npz(out / TRACE, observer.trace())
@@ -297,25 +314,13 @@ def _watched(trainer: Trainer | Fitted) -> Observer | None:
     return trainer.observer if trainer.observer and trainer.observer.looks else None
 
 
-def history_csv(history: list[dict[str, float]]) -> str:
-    """Return the loss history as CSV text, one row an epoch; a value that an epoch does not have is left empty."""
-    buffer = io.StringIO()
-    columns = list(dict.fromkeys(name for row in history for name in row)) or ["epoch"]
-    writer = csv.DictWriter(buffer, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    for row in history:
-        writer.writerow({key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()})
-    return buffer.getvalue()
-
-
-def _write_record(
+def _record(
     config: dict, code: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path, extra: dict
-) -> None:
+) -> bytes:
     device = images.device.type
     written = [out / name for name in OUTPUTS] + [models / name for name in MODEL_OUTPUTS]
     files = {path.name: sha256_file(path) for path in written if path.name not in OBSERVED or _watched(trainer)}
-    write_json(
-        out / RECORD,
+    return json_text(
         {
             **{key: config[key] for key in ("id", "method", "variant", "dataset", "seed", "determinism")},
             **code,
@@ -335,7 +340,7 @@ def _write_record(
             **{key: value for key, value in extra.items() if value},
             "files": files,
         },
-    )
+    ).encode()
 
 
 def _data_facts(manifest: dict) -> dict:
@@ -359,6 +364,7 @@ class Options:
     threads: int = 1
     save_seconds: float = 300.0
     save_batches: int = 0
+    wait: float = 0.0
 
 
 def read_config(source: str) -> dict:
@@ -416,6 +422,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--save-seconds", type=float, default=300.0, help="seconds between checkpoints")
     parser.add_argument("--save-batches", type=int, default=0, help="batches between checkpoints (0: by time only)")
+    parser.add_argument("--wait", type=float, default=0.0, help="minutes to wait for another process on this run")
     return parser.parse_args(arguments)
 
 

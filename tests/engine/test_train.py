@@ -79,6 +79,65 @@ def test_the_same_run_twice_gives_the_same_bytes_and_another_seed_does_not(tmp_p
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.fixture
+def finished(tmp_path: Path) -> list[str]:
+    """The command of a run that is finished."""
+    command = arguments(tmp_path, tiny_config("drc"), make_prepared(tmp_path / "data"))
+    assert train.main(command) == 0
+    return command
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_done_and_nothing_is_written(finished: list[str], tmp_path: Path, capsys) -> None:
+    before = contents(tmp_path)
+    assert train.main(finished) == 0
+    assert "done drc" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_a_record_that_was_taken_away_is_put_back_without_training(finished: list[str], tmp_path: Path) -> None:
+    before = contents(tmp_path / "out"), contents(tmp_path / "models")
+    (tmp_path / "out/run.json").unlink()
+    (tmp_path / "data/train.npy").unlink()
+    assert train.main(finished) == 0
+    after = contents(tmp_path / "out"), contents(tmp_path / "models")
+    assert [{name: content for name, (content, _) in files.items()} for files in after] == [
+        {name: content for name, (content, _) in files.items()} for files in before
+    ]
+
+
+@pytest.mark.parametrize("away", ["out", "models"])
+def test_a_run_that_was_moved_away_is_trained_again(away: str, finished: list[str], tmp_path: Path) -> None:
+    first = read_json(tmp_path / "out/run.json")
+    (tmp_path / away).rename(tmp_path / "old")
+    (tmp_path / "out/run.json").unlink(missing_ok=True)
+    assert train.main(finished) == 0
+    again = read_json(tmp_path / "out/run.json")
+    assert again["files"]["weights.safetensors"] == first["files"]["weights.safetensors"]
+    assert again["seconds"] != first["seconds"]
+    assert read_json(tmp_path / "state/run.json") == again
+
+
+def test_what_is_recorded_is_not_overwritten(finished: list[str], tmp_path: Path, capsys) -> None:
+    weights = tmp_path / "models/weights.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    assert train.main(finished) == 2
+    assert f"{weights} is not there; move that folder away" in capsys.readouterr().err
+    (tmp_path / "elsewhere").rename(weights)
+    (tmp_path / "out/history.csv").write_text("epoch\n")
+    assert train.main(finished) == 2
+    assert "history.csv is not the file that was recorded" in capsys.readouterr().err
+    assert (tmp_path / "out/history.csv").read_text() == "epoch\n"
+    write_json(tmp_path / "given.json", tiny_config("drc", seed=1))
+    assert train.main(finished) == 2
+    assert (
+        f"it is of run {tiny_config('drc')['id']}, not of {tiny_config('drc', seed=1)['id']}" in capsys.readouterr().err
+    )
+
+
 def test_data_of_another_fingerprint_are_refused(tmp_path: Path, capsys) -> None:
     settings = {**tiny_config("drc"), "data_id": "another"}
     del settings["id"]
@@ -165,7 +224,7 @@ def test_weights_that_are_no_numbers_make_no_predictions(tmp_path: Path, capsys,
 
 def test_a_part_of_the_loss_that_starts_late_has_a_column() -> None:
     history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "pseudo_loss": 1.0}]
-    assert train.history_csv(history) == "epoch,loss,pseudo_loss\n1,0.5,\n2,0.25,1\n"
+    assert record.history_csv(history) == "epoch,loss,pseudo_loss\n1,0.5,\n2,0.25,1\n"
 
 
 def test_uncommitted_files_of_any_name_are_recorded(tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import io
 import os
 import random
 import signal
@@ -14,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dica.engine.checkpoints import NEWEST, PREVIOUS, StateFolder
+from dica.engine.checkpoints import MAGIC, NEWEST, PREVIOUS, HeldError, StateFolder
 from dica.engine.loop import Interrupted, SaveEvery
 from dica.files import INTERRUPTED, UserError, read_json, sha256_file
-from dica.train import history_csv
+from dica.runs.record import history_csv
 from kills import command, run_with_kills, start
 from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
@@ -95,6 +97,16 @@ def test_sigterm_saves_and_says_try_again(tmp_path: Path) -> None:
     assert trainer.step > 0
 
 
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def with_digest(payload: bytes) -> bytes:
+    return MAGIC + hashlib.sha256(payload).digest() + payload
+
+
 def test_a_torn_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path, capsys) -> None:
     data, settings = make_prepared(tmp_path / "data"), tiny_config("drc")
     trainer = make_trainer(settings, data, tmp_path / "state", SaveEvery(seconds=0, batches=2))
@@ -125,31 +137,44 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_with_code_in_it_is_not_executed(tmp_path: Path) -> None:
-    import hashlib
-    import io
-    import pickle
-
-    from dica.engine.checkpoints import MAGIC
-
     class Evil:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
-    buffer = io.BytesIO()
-    torch.save({"run_id": "a" * 12, "evil": Evil()}, buffer)
-    payload = buffer.getvalue()
-    (tmp_path / NEWEST).write_bytes(MAGIC + hashlib.sha256(payload).digest() + payload)
-    with pytest.raises(pickle.UnpicklingError):
-        StateFolder(tmp_path, "a" * 12).load(torch.device("cpu"))
+    (tmp_path / NEWEST).write_bytes(with_digest(saved({"run_id": "a" * 12, "evil": Evil()})))
+    state, warnings = StateFolder(tmp_path, "a" * 12).load(torch.device("cpu"))
+    assert state is None
+    assert "does not load (UnpicklingError: " in warnings[0]
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("payload", [b"", b"not a checkpoint", saved([1, 2]), saved({"x": 1}), saved({})[:-40]])
+def test_a_checkpoint_of_sound_digest_that_does_not_load_is_kept_aside_and_the_one_before_used(
+    payload: bytes, tmp_path: Path
+) -> None:
+    state = StateFolder(tmp_path, "a" * 12)
+    state.save({"x": 1})
+    state.save({"x": 2})
+    (tmp_path / NEWEST).write_bytes(with_digest(payload))
+    found, warnings = state.load(torch.device("cpu"))
+    assert found["x"] == 1
+    assert "does not load" in warnings[0]
+    assert warnings[0].endswith(f"kept as refused-{NEWEST}")
+    assert (tmp_path / f"refused-{NEWEST}").read_bytes() == with_digest(payload)
+    state.save({"x": 3})
+    assert state.load(torch.device("cpu"))[0]["x"] == 3
+    (tmp_path / NEWEST).unlink()
+    assert state.load(torch.device("cpu"))[0]["x"] == 1, "a save has not put the broken one in the place of the sound"
+
+
+def test_a_second_writer_is_told_who_the_first_is_and_may_wait_for_it(tmp_path: Path, capsys) -> None:
     first = StateFolder(tmp_path, "a" * 12)
-    with pytest.raises(UserError, match=r"process \d+ on"):
+    with pytest.raises(HeldError, match=r"process \d+ on") as refused:
         StateFolder(tmp_path, "a" * 12)
-    first._lock.close()
-    StateFolder(tmp_path, "a" * 12)
+    assert refused.value.exit_code == INTERRUPTED
+    threading.Timer(1.5, first._lock.close).start()
+    StateFolder(tmp_path, "a" * 12, wait_s=60)
+    assert "waiting for it, at most 1 minutes" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:

@@ -79,6 +79,71 @@ def test_an_odd_path_results_on_another_file_system_a_second_start_and_a_kill(
         assert sha256_file(project.folder / run["path"] / name) == sha256_file(tmp_path / "alone" / name)
 
 
+def planned(project: Project, method: str) -> dict:
+    project.snakemake("-n", "--quiet", "all")
+    return next(run for run in read_json(project.folder / "results/plan.json")["runs"] if run["method"] == method)
+
+
+def wait_until(done, patience_s: float = 120) -> None:
+    give_up = time.monotonic() + patience_s
+    while not done():
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_the_head_killed_while_a_run_trains_and_the_same_command_again(
+    small: Project, finished: Project, tmp_path: Path
+) -> None:
+    """The trainer goes on alone; the next one waits for it, and what it has done is neither lost nor done again."""
+    project = small.copy(tmp_path / "project")
+    run = planned(project, "drc")
+    target, state = f"{run['path']}/metrics.json", project.folder / "results/state" / run["id"]
+    head = start(project, target)
+    wait_until(lambda: (state / "lock").is_file() and "process" in (state / "lock").read_text())
+    trainer = int((state / "lock").read_text().split()[1])
+    os.kill(trainer, signal.SIGSTOP)  # so that it is still at it when the second one comes, however slow that is
+    os.kill(head.pid, signal.SIGKILL)
+    head.wait()
+    project.run("snakemake", "--unlock")
+    again = start(project, target)
+    log = project.folder / f"results/logs/train/drc-digits-s0-{run['id']}.log"
+    wait_until(lambda: log.is_file() and "waiting for it" in log.read_text())
+    os.kill(trainer, signal.SIGCONT)
+    assert again.wait(300) == 0
+    record = read_json(project.folder / run["path"] / "run.json")
+    assert len(record["attempts"]) == 1
+    assert record["resumed"] == 0
+    assert "done drc" in log.read_text()
+    assert "epoch 1/1" not in log.read_text(), "the second trainer trained"
+    theirs = outcome(finished)
+    ours = {name: digest for name, digest in outcome(project).items() if run["id"] in name}
+    assert len(ours) == 3
+    assert ours == {name: digest for name, digest in theirs.items() if run["id"] in name}
+
+
+def job(project: Project, rule: str, target: str, code: int = 0) -> str:
+    """Do what a job does that an executor submitted: read the workflow anew for this one target."""
+    options = ("--mode", "remote", "--executor", "local", "--force", "--nolock", "--ignore-incomplete")
+    return project.snakemake(*options, "--allowed-rules", rule, "--target-jobs", target, code=code)
+
+
+def test_a_queued_job_of_a_run_that_is_finished_meanwhile_costs_nothing(finished: Project, tmp_path: Path) -> None:
+    """Also after the plan it was queued by is gone from the parameters."""
+    project = finished.copy(tmp_path / "project")
+    (name,) = project.runs("drc")
+    before = outcome(project)
+    record = project.folder / "results/runs/drc/digits" / name / "run.json"
+    content = record.read_bytes()
+    seed, run_id = name.removeprefix("s").split("-")
+    project.edit("params/drc.yaml", lambda body: body.update(revision=99))
+    project.snakemake("-n", "--quiet", "all")
+    plan = (project.folder / "results/plan.json").read_bytes()
+    job(project, "train", f"train:method=drc,dataset=digits,seed={seed},id={run_id}")
+    assert outcome(project) == before
+    assert record.read_bytes() == content
+    assert (project.folder / "results/plan.json").read_bytes() == plan
+
+
 def test_a_second_dvc_repro_is_refused_and_the_first_one_goes_on(small: Project, tmp_path: Path) -> None:
     project = small.copy(tmp_path / "project")
     command = ["dvc", "repro", "runs@drc"]

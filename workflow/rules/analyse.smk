@@ -7,6 +7,11 @@
 # minute a layer. Nothing is resumed, so each further attempt gets more time. Memory: STL-10 itself (3 GB) and a batch.
 
 
+def analysed_run(wildcards):
+    """Return the planned run behind the analysis of these wildcards."""
+    return told(WORK.analysed, wildcards.analysis)
+
+
 rule analyse:
     input:
         record=ancient(lambda wildcards: f"{analysed_run(wildcards)['path']}/run.json"),
@@ -18,11 +23,7 @@ rule analyse:
     log:
         f"{RESULTS}/logs/analyse/{{analysis}}.log",
     wildcard_constraints:
-        analysis="|".join(
-            path.removeprefix(f"{RESULTS}/analyses/").removesuffix(".npz")
-            for path in UNANALYSED
-        )
-        or "none",
+        analysis=WORK.analysable,
     conda:
         "../../environment.yml"
     threads: 2
@@ -32,7 +33,7 @@ rule analyse:
     params:
         kind=lambda wildcards: wildcards.analysis.split("/")[0],
         run=lambda wildcards, input: Path(input.record).parent,
-        models=lambda wildcards: models_folder(analysed_run(wildcards)["path"]),
+        models=lambda wildcards: WORK.models_folder(analysed_run(wildcards)["path"]),
         data=lambda wildcards, input: Path(input.data).parent,
         labels=lambda wildcards: f"data/labels/{analysed_run(wildcards)['dataset']}.npz",
     message:

@@ -92,7 +92,9 @@ rule figure:
         plan=PLAN_FILE,
         losses=LOSSES_FILE,
         metrics=scores(needed_by),  # histories and looks lie beside them
-        analyses=figure_analyses,
+        analyses=lambda wildcards: WORK.figure_analyses(
+            wildcards.paper, wildcards.figure, as_it_is()
+        ),
         declared="params/artefacts/{paper}.yaml",
     output:
         report(

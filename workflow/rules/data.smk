@@ -30,7 +30,7 @@ rule prepare:
     log:
         f"{RESULTS}/logs/prepare/{{dataset}}.log",
     wildcard_constraints:
-        dataset="|".join(UNPREPARED) or "none",
+        dataset="|".join(WORK.unprepared) or NONE,
     conda:
         "../../environment.yml"
     threads: 2

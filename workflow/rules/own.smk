@@ -12,10 +12,7 @@ if "runs" in PROFILE:
             plan=PLAN_FILE,
             losses=LOSSES_FILE,
             metrics=scores(),
-            analyses=[
-                analysis_path(RESULTS, kind, run["path"])
-                for kind, run in own_analyses(PROFILE, PLAN)
-            ],
+            analyses=WORK.own_analyses(),
             data=ancient(f"data/prepared/{PROFILE['runs']['dataset']}/manifest.json"),
         output:
             [f"{RESULTS}/{name}" for name in own_outputs(PROFILE)],

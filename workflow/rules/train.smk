@@ -1,24 +1,24 @@
 # One rule trains every method x data set x seed. The run's identity is in its path, so new parameters are a new folder;
-# a finished run has left this rule's reach (UNFINISHED), and a newer input never restarts a waiting one (ancient).
-# A run that builds on another one waits for that one's weights.
+# a finished run has left this rule's reach (`Work.trainable`), and a newer input never restarts a waiting one (ancient).
+# A run that builds on another one waits for that one's record, which is written after its weights.
+#
+# The record alone is declared as output: Snakemake removes what is declared before a job starts and after it failed,
+# even when another process, left over by a killed Snakemake, has finished it meanwhile. Trainers put a record back
+# (`dica.runs.finished`), and wait for one another as long as an attempt may take.
 
 
 rule train:
     input:
         data=ancient("data/prepared/{dataset}/manifest.json"),
-        source=ancient(source_files),
+        source=ancient(lambda wildcards: told(WORK.source_files, wildcards.id)),
     output:
-        config=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/config.json",
-        history=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/history.csv",
-        predictions=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/predictions.npz",
         record=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/run.json",
-        weights=f"{RESULTS}/models/{{method}}/{{dataset}}/s{{seed}}-{{id}}/weights.safetensors",
     log:
         f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.log",
     benchmark:
         f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.jsonl"
     wildcard_constraints:
-        id=UNFINISHED_ID,
+        id=WORK.trainable,
     conda:
         "../../environment.yml"
     threads: 1
@@ -29,18 +29,19 @@ rule train:
         runtime=resource("runtime_min"),
     params:
         # The job gets its own config, not a file that the next dry run may rewrite.
-        config=lambda wildcards: canonical_json(CONFIGS[wildcards.id]),
+        config=lambda wildcards: canonical_json(told(WORK.run, wildcards.id)),
         command=lambda wildcards: command(
             load_method(wildcards.method, ROOT), PROFILE["determinism"]
         ),
         out=lambda wildcards, output: Path(output.record).parent,
-        models=lambda wildcards, output: Path(output.weights).parent,
+        models=lambda wildcards, output: WORK.models_folder(
+            str(Path(output.record).parent)
+        ),
         data=lambda wildcards, input: Path(input.data).parent,
         source=source_options,
-        # Checkpoints are nobody's output: Snakemake deletes declared outputs before a rerun.
         state=f"{RESULTS}/state/{{id}}",
     message:
         "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"
     shell:
         "{params.command} --config - --data {params.data:q} --out {params.out:q} --models {params.models:q}"
-        " --state {params.state:q} {params.source} --threads {threads} <<< {params.config:q} 2>> {log:q}"
+        " --state {params.state:q} {params.source} --threads {threads} --wait {resources.runtime} <<< {params.config:q} 2>> {log:q}"

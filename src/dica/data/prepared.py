@@ -44,10 +44,14 @@ def is_current(root: Path, entry: dict[str, Any]) -> bool:
     needed = [folder / MANIFEST, labels.with_suffix(".npz"), labels.with_suffix(".json")]
     if not all(path.is_file() for path in needed) or not is_identified(entry):
         return False
-    found = read_json(folder / MANIFEST)
-    arrays = [(folder / split["file"], split["bytes"]) for split in found["splits"].values()]
+    try:
+        found = read_json(folder / MANIFEST)
+        arrays = [(folder / split["file"], split["bytes"]) for split in found["splits"].values()]
+        prints = found["data_id"], found["fingerprint"]
+    except (UserError, AttributeError, KeyError, TypeError):
+        return False  # a manifest that is damaged, or of an older form
     whole = all(path.is_file() and path.stat().st_size == size for path, size in arrays)
-    return whole and data_id(entry) in (found["data_id"], found["fingerprint"])
+    return whole and data_id(entry) in prints
 
 
 def fingerprint(splits: dict[str, dict[str, Any]], classes: list[str]) -> str:

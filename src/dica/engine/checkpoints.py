@@ -12,17 +12,25 @@ import hashlib
 import io
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from dica.files import UserError, atomic_write_bytes, write_json
+from dica.files import INTERRUPTED, UserError, atomic_write_bytes, write_json
 from dica.runs.files import FAILURE
 
 MAGIC = b"DICA-STATE-3\n"
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+REFUSED = "refused-"  # what the name of a checkpoint begins with that could not be used and is kept for a look
+
+
+class HeldError(UserError):
+    """Another process trains this run. Exit code 75: the same command may succeed later."""
+
+    exit_code = INTERRUPTED
 
 
 class StateFolder:
@@ -36,30 +44,35 @@ class StateFolder:
         Checkpoints of another run are refused.
     read_only
         For the further processes of a run on several devices: the first one has the lock, and it alone writes.
+    wait_s
+        How long to wait while another process works on this run.
 
     Raises
     ------
-    UserError
-        If another process works on this run; the message has its host and process number.
+    HeldError
+        If another process still works on this run then; the message has its host and process number.
     """
 
-    def __init__(self, folder: Path, run_id: str, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, run_id: str, read_only: bool = False, wait_s: float = 0.0) -> None:
         self.folder = folder
         self.run_id = run_id
         self.read_only = read_only
         if not read_only:
-            self._take_lock()
+            self._take_lock(wait_s)
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, wait_s: float) -> None:
         folder, run_id = self.folder, self.run_id
         folder.mkdir(parents=True, exist_ok=True)
         # The kernel drops an flock when its process dies, however it dies: no stale locks, no second writer.
         self._lock = open(folder / "lock", "a+")  # noqa: SIM115 - held until the process ends
         if not _locked(self._lock):
             self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise UserError(f"run {run_id} is being trained by {holder}; wait for it or stop it")
+            busy = f"run {run_id} is being trained by {self._lock.read().strip() or 'another process'}"
+            if wait_s:
+                print(f"{busy}; waiting for it, at most {wait_s / 60:.0f} minutes", file=sys.stderr, flush=True)
+            if not _locked(self._lock, wait_s, poll_s=1.0):
+                self._lock.close()
+                raise HeldError(f"{busy}; wait for it or stop it")
         self._lock.seek(0)
         self._lock.truncate()
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -85,7 +98,11 @@ class StateFolder:
         staged.replace(newest)
 
     def load(self, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest sound checkpoint, or None, and a warning for each one that had to be refused."""
+        """Return the newest sound checkpoint, or None, and a warning for each one that had to be refused.
+
+        A refused one is kept under another name, so that the next attempt does not stumble over it and the next save
+        does not put it in the place of the sound one.
+        """
         warnings = []
         for name in (NEWEST, PREVIOUS):
             path = self.folder / name
@@ -93,7 +110,9 @@ class StateFolder:
                 try:
                     return self._read(path, device), warnings
                 except UserError as error:
-                    warnings.append(str(error))
+                    warnings.append(f"{error}; kept as {REFUSED}{name}")
+                if not self.read_only:
+                    path.replace(self.folder / f"{REFUSED}{name}")
         return None, warnings
 
     def _read(self, path: Path, device: torch.device) -> dict[str, Any]:
@@ -101,9 +120,16 @@ class StateFolder:
         start = len(MAGIC) + 32
         if not data.startswith(MAGIC) or hashlib.sha256(data[start:]).digest() != data[len(MAGIC) : start]:
             raise UserError(f"{path}: a torn, changed or outdated checkpoint, not used")
-        state = torch.load(io.BytesIO(data[start:]), map_location=device, weights_only=True)
-        if state["run_id"] != self.run_id:
-            raise UserError(f"{path}: belongs to run {state['run_id']}, not to {self.run_id}; not used")
+        try:
+            state = torch.load(io.BytesIO(data[start:]), map_location=device, weights_only=True)
+            owner = state["run_id"]
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # says nothing about the file
+        except Exception as error:  # torch, pickle and zipfile each have their own errors for what cannot be read
+            first = str(error).split("\n", 1)[0]
+            raise UserError(f"{path}: does not load ({type(error).__name__}: {first}), not used") from None
+        if owner != self.run_id:
+            raise UserError(f"{path}: belongs to run {owner}, not to {self.run_id}; not used")
         return state
 
     def fail(self, reason: str) -> None:
@@ -128,7 +154,7 @@ class StateFolder:
                 path.unlink(missing_ok=True)
 
 
-def _locked(file: IO[str], patience_s: float = 1.0) -> bool:
+def _locked(file: IO[str], patience_s: float = 1.0, poll_s: float = 0.05) -> bool:
     """Lock `file` for this process; a reader such as ``dica status`` may hold it for a moment, so try again a while."""
     give_up = time.monotonic() + patience_s
     while True:
@@ -138,4 +164,4 @@ def _locked(file: IO[str], patience_s: float = 1.0) -> bool:
         except BlockingIOError:
             if time.monotonic() > give_up:
                 return False
-            time.sleep(0.05)
+            time.sleep(poll_s)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from dica.data.catalog import data_id
-from dica.files import atomic_write_text, canonical_json, read_json, write_json
+from dica.files import atomic_write_text, canonical_json
 from dica.plan import artefacts as declared
 from dica.plan.parameters import load_datasets, resolve
 from dica.runs.files import RECORD, failure_reason
@@ -138,29 +138,31 @@ def _with_sources(method: str, variant: str, dataset: str, seed: int, profile: d
         name = config["params"].get("source")
 
 
-def note_losses(plan: dict, root: Path, results: str, path: Path) -> None:
-    """Write which planned runs failed, and which that the tables show are gone; touch the file only for a new one.
+def losses(plan: dict, root: Path, results: str) -> tuple[dict[str, str], list[str]]:
+    """Return which planned runs failed (id -> reason), and which that the tables show are gone (folder -> ``gone``).
 
-    (A loss that is made good needs no note: the new scores are newer than the tables.)
+    Also returns what could not be read, a line each: that file will be made anew.
     """
-    losses = {}
+    found, ignored = {}, []
     for run in plan["runs"]:
         reason = failure_reason(root / results / "state" / run["id"])
         if reason is not None and not (root / run["path"] / RECORD).is_file():
-            losses[run["id"]] = reason
+            found[run["id"]] = reason
     cells = root / results / "tables" / "cells.csv"
-    if cells.is_file():
+    try:
         with open(cells, encoding="utf-8", newline="") as file:
             shown = {folder for row in csv.DictReader(file) for folder in (row.get("runs") or "").split()}
-        losses |= {folder: "gone" for folder in sorted(shown) if not (root / folder / RECORD).is_file()}
-    known = read_json(path) if path.is_file() else {}
-    if not path.is_file() or losses.items() - known.items():
-        write_json(path, losses)
+        found |= {folder: "gone" for folder in sorted(shown) if not (root / folder / RECORD).is_file()}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, csv.Error) as error:  # not UTF-8, or not CSV
+        ignored.append(f"{results}/tables/cells.csv: not readable as CSV ({error})")
+    return found, ignored
 
 
 def write_if_changed(path: Path, text: str) -> bool:
     """Write `text` if that is not what the file holds; return whether it was. An unchanged file keeps its time."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    if path.is_file() and path.read_bytes() == text.encode():
         return False
     atomic_write_text(path, text)
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dica.files import read_json
+from dica.files import UserError, read_json
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RESULT_FILES = ("config.json", "history.csv", "predictions.npz")  # of every run
@@ -26,5 +26,8 @@ def failure_reason(state: Path) -> str | None:
     path = state / FAILURE
     if not path.is_file():
         return None
-    record = read_json(path)
-    return str((record.get("reason") if isinstance(record, dict) else None) or "no reason recorded")
+    try:
+        note = read_json(path)
+    except UserError as error:
+        return f"its reason is lost: {error}"
+    return str((isinstance(note, dict) and note.get("reason")) or "no reason recorded")

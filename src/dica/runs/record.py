@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import platform
@@ -82,6 +84,17 @@ def collapse_note(headline: dict) -> str:
         return ""
     images = "all images" if share == 1 else f"{math.floor(1000 * share) / 10} % of the images"
     return f"collapsed: {images} in 1 of {headline.get('num_clusters', '?')} clusters"
+
+
+def history_csv(history: list[dict[str, float]]) -> str:
+    """Return the loss history as CSV text, one row an epoch; a value that an epoch does not have is left empty."""
+    buffer = io.StringIO()
+    columns = list(dict.fromkeys(name for row in history for name in row)) or ["epoch"]
+    writer = csv.DictWriter(buffer, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    for row in history:
+        writer.writerow({key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()})
+    return buffer.getvalue()
 
 
 def source_digests() -> dict[str, str]:

@@ -1,0 +1,279 @@
+"""What the workflow asks of the package when it is read: which runs there are, what is on disk, what a rule may make.
+
+Snakemake reads the workflow in its own process (the head), and again in each job that it hands to a cluster. The head
+plans and leaves notes in ``results/``; a job writes nothing, and whether it finds its rule does not depend on the disk
+or on today's parameters: it takes its run from what a head once planned.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dica.data.prepared import is_current
+from dica.files import UserError, canonical_json, read_json, sha256_file
+from dica.plan.artefacts import Artefact, analyses, analysis_path, load_artefacts
+from dica.plan.own import own_analyses
+from dica.plan.parameters import load_datasets, load_profile
+from dica.plan.plan import (
+    id_pattern,
+    losses,
+    make_plan,
+    source_folder,
+    write_if_changed,
+    write_plan,
+    write_recorded,
+)
+from dica.runs.files import RECORD, STAGES, WEIGHTS
+from dica.runs.read import read_metrics
+
+ANY_ID = "[0-9a-f]{12}"
+NONE = "none"  # a constraint that no wildcard meets
+
+
+class Work:
+    """A profile's runs, artefacts and data sets, as the rules see them.
+
+    Parameters
+    ----------
+    root, profile
+        Project root and the file of the profile.
+    in_job
+        Whether this is a job that a head has started.
+
+    Attributes
+    ----------
+    plan, artefacts
+        The plan of the profile and what it shows; in a job all that was ever planned, and nothing.
+    runs
+        The runs of the plan by id.
+    ignored
+        What was found under ``results/`` that cannot be read, a line each; it is made anew.
+
+    Raises
+    ------
+    UserError
+        For a mistake in the parameters.
+    """
+
+    def __init__(self, root: Path, profile: Path, in_job: bool = False) -> None:
+        self.root, self.in_job = root, in_job
+        self.profile = load_profile(profile, root)
+        self.results: str = self.profile["results"]
+        self.datasets = load_datasets(root)
+        self.ignored: list[str] = []
+        self.artefacts: list[Artefact] = []
+        if in_job:
+            self.plan: dict[str, Any] = {"runs": list(self._remembered().values())}
+        else:
+            self.artefacts = load_artefacts(root, self.profile["artefacts"], self.profile.get("substitute"))
+            self.plan = make_plan(self.profile, root)
+            self._check_methods()
+        self.runs = {run["id"]: run for run in self.plan["runs"]}
+
+    def _check_methods(self) -> None:
+        missing = sorted({run["method"] for run in self.plan["runs"]} - set(self.profile["methods"]))
+        if missing:
+            raise UserError(
+                f"profile {self.profile['name']}: methods: {', '.join(missing)} must be listed, artefacts need them"
+            )
+
+    @property
+    def plan_file(self) -> str:
+        """Every run that is asked for; aggregates depend on it, so that an edited parameter makes them anew."""
+        return f"{self.results}/plan.json"
+
+    @property
+    def losses_file(self) -> str:
+        """Which runs failed or are gone; aggregates depend on it as well."""
+        return f"{self.results}/state/losses.json"
+
+    @property
+    def _memory(self) -> Path:
+        return self.root / self.results / "state" / "planned.json"
+
+    def shown(self, kind: str) -> list[Artefact]:
+        """Return the artefacts of a kind (``table``, ``figure``) that are made."""
+        return [artefact for artefact in self.artefacts if artefact.kind == kind and artefact.regenerated]
+
+    def run(self, run_id: str) -> dict:
+        """Return a planned run.
+
+        Raises
+        ------
+        UserError
+            If the profile has no such run: a mistake in the request, not in the workflow.
+        """
+        if run_id not in self.runs:
+            raise UserError(f"run {run_id} is not in the plan of profile {self.profile['name']} ({self.plan_file})")
+        return self.runs[run_id]
+
+    # What is complete is a plain file to Snakemake, made by no rule: no edited rule, lost metadata or new environment
+    # can ever retrain a finished run or prepare the same images twice. (The run id answers for the parameters.)
+
+    @cached_property
+    def unfinished(self) -> list[str]:
+        """The ids of the planned runs that are to be trained: those without a record, which is written last."""
+        return [run["id"] for run in self.plan["runs"] if not (self.root / run["path"] / RECORD).is_file()]
+
+    @property
+    def trainable(self) -> str:
+        """Pattern of the ids that may be trained; in a job every id, because its head has decided."""
+        return ANY_ID if self.in_job else id_pattern(self.unfinished, sorted(set(self.runs) - set(self.unfinished)))
+
+    @cached_property
+    def unprepared(self) -> list[str]:
+        """The data sets whose arrays are not there as they are declared now; in a job all."""
+        return [name for name, entry in self.datasets.items() if self.in_job or not is_current(self.root, entry)]
+
+    @cached_property
+    def _analyses(self) -> dict[str, dict]:
+        found = [pair for artefact in self.shown("figure") for pair in analyses(self.plan, artefact)]
+        found += own_analyses(self.profile, self.plan)
+        return {analysis_path(self.results, kind, run["path"]): run for kind, run in found}
+
+    @property
+    def analysable(self) -> str:
+        """Pattern of the analyses, as KIND/METHOD/DATASET/RUN, that are not there yet; in a job of all."""
+        if self.in_job:
+            return ".+"
+        there = f"{self.results}/analyses/"
+        absent = [path for path in self._analyses if not (self.root / path).is_file()]
+        return "|".join(path.removeprefix(there).removesuffix(".npz") for path in absent) or NONE
+
+    def analysed(self, analysis: str) -> dict:
+        """Return the run that an analysis is of."""
+        return self.run(analysis.rsplit("-", 1)[-1])
+
+    def models_folder(self, folder: str) -> str:
+        """Return the folder of a run's weights."""
+        return f"{self.results}/models/{Path(folder).relative_to(f'{self.results}/runs')}"
+
+    def own_analyses(self) -> list[str]:
+        """Return the analyses of the runs that the profile itself names."""
+        return [analysis_path(self.results, kind, run["path"]) for kind, run in own_analyses(self.profile, self.plan)]
+
+    def source_files(self, run_id: str) -> list[str]:
+        """Return the record of the run that a run builds on; nothing for most.
+
+        A job needs none: its head has waited for it, and the rule that trains must not be led to train it once more.
+
+        Raises
+        ------
+        UserError
+            If that run is finished and its weights are not here.
+        """
+        run = self.run(run_id)
+        folder = source_folder(run, self.results)
+        if self.in_job or not folder:
+            return []
+        weights = f"{self.models_folder(folder)}/{WEIGHTS}"
+        if run["params"]["source"]["id"] not in self.unfinished and not (self.root / weights).is_file():
+            raise UserError(
+                f"run {run_id} builds on {folder}, whose weights are not here: put {weights} back, or move that"
+                " folder away, so that the run is trained again"
+            )
+        return [f"{folder}/{RECORD}"]
+
+    def figure_analyses(self, paper: str, name: str, as_it_is: bool) -> list[str]:
+        """Return what a figure needs and can have: what is there, or can be made of weights unless `as_it_is`."""
+        artefact = next(a for a in self.shown("figure") if (a.paper, a.name) == (paper, name))
+        files = []
+        for kind, run in analyses(self.plan, artefact):
+            path = analysis_path(self.results, kind, run["path"])
+            weights = f"{self.models_folder(run['path'])}/{STAGES if kind == 'stages' else WEIGHTS}"
+            possible = not as_it_is and (run["id"] in self.unfinished or (self.root / weights).is_file())
+            if possible or (self.root / path).is_file():
+                files.append(path)
+        return files
+
+    def labels_or_images(self, dataset: str) -> str:
+        """Return the labels, which come with a clone, or what makes them: the prepared data set."""
+        labels = f"data/labels/{dataset}.npz"
+        return labels if (self.root / labels).is_file() else f"data/prepared/{dataset}/manifest.json"
+
+    def scores(self, runs: Iterable[dict], as_it_is: bool) -> list[str]:
+        """Return the scores of runs; `as_it_is` only of those that are trained, so that nothing else is."""
+        there = [run for run in runs if not as_it_is or (self.root / run["path"] / "predictions.npz").is_file()]
+        return [f"{run['path']}/metrics.json" for run in there]
+
+    def _rescored(self, run_id: str) -> str:
+        return f"{self.results}/state/{run_id}/unusable-scores.json"
+
+    def unusable_scores(self, run_id: str) -> list[str]:
+        """Return the note that the scores of a run were once found broken; being newer, it has them made again."""
+        note = self._rescored(run_id)
+        return [note] if (self.root / note).is_file() else []
+
+    def note(self) -> None:
+        """Write what the rules and `dvc repro` read of all this, each file only if there is something new.
+
+        Nothing is written while another Snakemake works with the plan: its jobs must not see it change.
+        """
+        if self.in_job:
+            return
+        folder = self.root / self.results
+        # `tables` of dvc.yaml depends on the folder, whether or not anything is in it.
+        (folder / "analyses").mkdir(parents=True, exist_ok=True)
+        self._remember()
+        if self._in_use():
+            self.ignored.append(f"{self.plan_file}: another Snakemake works with it; it is left as it is")
+            return
+        write_plan(self.plan, self.root / self.plan_file)
+        write_recorded(self.plan, self.profile["methods"], self.profile["recorded_datasets"], folder / "plans")
+        self._note_losses()
+        for name in self.unprepared:  # newer than arrays that were prepared for another declaration: these are replaced
+            write_if_changed(folder / "state" / f"{name}.json", canonical_json(self.datasets[name]))
+        for run in self.plan["runs"]:
+            self._note_scores(run)
+
+    def _note_losses(self) -> None:
+        """(A loss that is made good needs no note: the new scores are newer than the tables.)"""
+        found, ignored = losses(self.plan, self.root, self.results)
+        self.ignored += ignored
+        path = self.root / self.losses_file
+        known = self._mapping(path)
+        if not path.is_file() or found.items() - known.items():
+            write_if_changed(path, canonical_json(found) + "\n")
+
+    def _note_scores(self, run: dict) -> None:
+        path = self.root / run["path"] / "metrics.json"
+        if path.is_file():
+            found, faults = read_metrics(path)
+            if faults or found["id"] != run["id"]:
+                self.ignored.append(f"{run['path']}/metrics.json: {faults[0].detail if faults else 'of another run'}")
+                note = {"scores": "not usable", "sha256": sha256_file(path)}
+                write_if_changed(self.root / self._rescored(run["id"]), canonical_json(note))
+
+    def _mapping(self, path: Path) -> dict:
+        """Return a JSON object that this class wrote; empty where there is none that can be read."""
+        if not path.is_file():
+            return {}
+        try:
+            found = read_json(path)
+        except (UserError, OSError) as error:
+            self.ignored.append(str(error))
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _in_use(self) -> bool:
+        """Return whether a Snakemake has locked the plan: it lists the files of its jobs in its folder of locks."""
+        texts = [lock.read_text(errors="replace") for lock in (self.root / ".snakemake/locks").glob("*.lock")]
+        return any(self.plan_file in text.splitlines() for text in texts)
+
+    def _remembered(self) -> dict[str, dict]:
+        """Return every run that a head has planned here, by id."""
+        return self._mapping(self._memory)
+
+    def _remember(self) -> None:
+        """Add the planned runs to those that jobs find, whatever becomes of parameters and plan while they wait."""
+        known = self._remembered()
+        if self.runs.keys() <= known.keys():
+            return
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._memory.with_suffix(".lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two heads at once: none forgets what the other one adds
+            write_if_changed(self._memory, canonical_json({**self._remembered(), **self.runs}))
