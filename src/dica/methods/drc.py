@@ -13,45 +13,20 @@ Deviations and readings, each a key of params/drc.yaml with the paper's value as
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from dica.data.splits import DataInfo, splits_of
 from dica.losses.drc import drc_loss
-from dica.methods.base import Batch, Method, Phase, Step
-from dica.networks.backbones import init_weights
-from dica.networks.heads import ClusterHead
+from dica.methods.base import Batch, Step
+from dica.methods.two_heads import TwoHeadMethod
 
 
-class DRC(Method):
+class DRC(TwoHeadMethod):
     """Contrast of assignment features (rows) and of assignment probabilities (columns) between two views."""
 
     replayable = True
 
-    def __init__(self, params: dict, data: DataInfo) -> None:
-        super().__init__(params, data)
-        network = params["backbone"]
-        self.backbone = self.build_backbone()
-        self.heads = torch.nn.ModuleDict({"main": ClusterHead(self.backbone.out_features, params["num_clusters"])})
-        if params["over_clusters"]:
-            self.heads["over"] = ClusterHead(self.backbone.out_features, params["over_clusters"])
-        init_weights(self.heads, network["init"])
-        self.original, self.augmented = self.pipeline("original"), self.pipeline("augmented")
-
-    def phases(self, epoch: int) -> list[Phase]:
-        """Return the pass of each head; the over-clustering one may see more images."""
-        main = Phase("main", splits_of(self.params["train_split"], self.data))
-        if "over" not in self.heads:
-            return [main]
-        return [Phase("over", splits_of(self.params["over_split"], self.data)), main]
-
     def loss(self, batch: Batch) -> Step:
         """Eq. 10 for the head of this pass, on each original and its augmentations."""
-        head = self.heads[batch.phase]
-        repeated = batch.images.repeat(self.params["repeats"], 1, 1, 1)
-        z = head(self.backbone(self.original(batch.images, batch.rng("original"))))
-        z2 = head(self.backbone(self.augmented(repeated, batch.rng("augmented"))))
         params = self.params
+        z, z2 = self.outputs(batch, self.heads[batch.phase])
         loss, parts = drc_loss(
             z,
             z2.unflatten(0, (params["repeats"], len(z))),
@@ -65,10 +40,6 @@ class DRC(Method):
             use_cr=params["use_cr"],
         )
         return Step(loss, parts)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the softmax of the main head on the test view, (n, K)."""
-        return torch.softmax(self.heads["main"](self.backbone(self.test_view(images))), dim=1)
 
 
 METHOD = DRC
