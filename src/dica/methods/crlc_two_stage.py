@@ -67,12 +67,15 @@ class TwoStageCRLC(CRLC):
 
     def loss(self, batch: Batch) -> Step:
         """Eq. 8, of the images and one neighbour of each."""
-        partners = batch.take(self._draw_neighbours(batch))
-        anchors = self.augmented(batch.images, batch.rng("anchor"))
-        features = self._forward(torch.stack([anchors, self.augmented(partners, batch.rng("partner"))]))
-        logits = self.c_head(features)
+        logits = self.c_head(self.neighbour_features(batch))
         loss, parts = cluster_loss(logits[:, 0], logits[:, 1], **self._settings(), **self._regulariser())
         return step_of(loss, parts)
+
+    def neighbour_features(self, batch: Batch) -> Tensor:
+        """Return the features of the images and of one neighbour of each, (2, n, d)."""
+        partners = batch.take(self._draw_neighbours(batch))
+        anchors = self.augmented(batch.images, batch.rng("anchor"))
+        return self._forward(torch.stack([anchors, self.augmented(partners, batch.rng("partner"))]))
 
     def _draw_neighbours(self, batch: Batch) -> Tensor:
         """Return the position of one neighbour of each image of the batch, (n,)."""

@@ -48,7 +48,11 @@ class KMeans(Method):
         splits = [images[name] for name in splits_of(params["train_split"], self.data)]
         if self.of_source is None:
             self.inputs.fit(torch.cat(splits), seed)
-        points = torch.cat([self._points(split) for split in splits])
+        return self.fit_points(torch.cat([self._points(split) for split in splits]), seed)
+
+    def fit_points(self, points: Tensor, seed: int) -> list[dict[str, float]]:
+        """Fit the centroids to points (n, d); returns one history row."""
+        params = self.params
         settings = {
             "n_init": params["restarts"],
             "max_iter": params["max_iterations"],

@@ -17,18 +17,16 @@ from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
 from dica.losses.crlc import feature_contrast
-from dica.methods.base import Batch, Method, Step
-from dica.methods.kmeans import KMeans
+from dica.methods.base import Batch, Step
+from dica.methods.feature_clusters import FeatureClusters
 from dica.networks.backbones import init_weights
 from dica.networks.heads import ProjectionHead
-from dica.rng import Rng
 
 
-class FeatureMethod(Method):
+class FeatureMethod(FeatureClusters):
     """A backbone with an RL-head, whose clusters are those of K-means on the backbone's features."""
 
     layers = ("backbone", "projection")
-    watched = False  # each look would fit K-means on all training images
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
@@ -37,23 +35,13 @@ class FeatureMethod(Method):
         features = self.backbone.out_features
         self.rl_head = ProjectionHead(features, (params["head_hidden"],), params["projection_size"])
         init_weights(self.rl_head, network["init"])
-        self.clusters = KMeans({**params, "train_split": params["train_split"].removesuffix("+unlabeled")}, data)
-        self.clusters.of_source = self.features
-        self.clusters.centroids = torch.zeros(params["num_clusters"], features)
+        self.make_clusters(features)
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return the backbone's features (n, d), or z of the RL-head (`projection`), of unit length, (n, 128)."""
         self.check_layer(layer)
         features = super().features(images)
         return features if layer == "backbone" else self.rl_head(features)
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Return (n, K): the posterior of equal spherical Gaussians at the centroids."""
-        return self.clusters.predict(images)
-
-    def scores(self, images: Tensor) -> Tensor:
-        """Return the logits of that posterior (n, K)."""
-        return self.clusters.scores(images)
 
 
 class SimCLR(FeatureMethod):
@@ -73,13 +61,6 @@ class SimCLR(FeatureMethod):
         contrast = feature_contrast(z[0], z[1], temperature=self.params["temperature"])
         cosine = F.cosine_similarity(z[0], z[1]).mean()
         return Step(contrast, {"L_FC": contrast.detach(), "cosine": cosine.detach()})
-
-    @torch.no_grad()
-    def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
-        """Fit the centroids to the features of the training images."""
-        self.eval()
-        source = rng("centroids")
-        self.clusters.fit(images, int(torch.randint(2**31, (), generator=source, device=source.device)))
 
 
 METHOD = SimCLR
