@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from dica.files import UserError
-from dica.losses import dac, idfd, mice
+from dica.losses import dac, idfd, mice, semi
 from dica.losses.cc import cc_loss, cluster_contrast
 from dica.losses.crlc import feature_contrast
+from dica.losses.fixmatch import fixmatch_loss
 from dica.losses.iic import information_loss
 from dica.losses.pica import pica_loss
 from dica.losses.scan import scan_loss, self_label_loss
@@ -209,3 +210,44 @@ def test_mice_is_the_likelihood_of_the_mixture():
     loss, _ = mice.mice_loss(log_gate, log_expert)
     assert (log_gate + log_expert).softmax(1)[:, 0].tolist() == [near(0.820525), near(0.247476)]
     assert loss.item() == near(0.303594)
+
+
+# Semi-supervised
+
+WEAK_VIEWS, STRONG_VIEWS = rows("4 0 0; 1 .5 0; 0 3.8 .2"), rows("2 .5 0; 0 1 .5; .5 2 0")
+
+
+@pytest.mark.parametrize(("threshold", "sharpen", "expected"), [(0.95, 1.0, 0.119354), (0.8, 0.4, 0.203404)])
+def test_uda(threshold, sharpen, expected):
+    loss, parts = semi.divergence_loss(WEAK_VIEWS, STRONG_VIEWS, threshold=threshold, sharpen=sharpen)
+    assert loss.item() == near(expected)
+    assert parts["confident"].item() == pytest.approx(2 / 3)
+
+
+def test_pi_model_and_pseudo_label():
+    assert semi.squared_difference(WEAK_VIEWS, STRONG_VIEWS).item() == near(0.034444)
+    assert semi.pseudo_label_loss(WEAK_VIEWS)[0].item() == near(0.028158)
+
+
+@pytest.mark.parametrize(("average", "expected"), [("all", 0.204237), ("confident", 0.306356)])
+def test_fixmatch_means(average, expected):
+    labelled, classes = rows("1 0 0"), torch.tensor([0])
+    _, parts = fixmatch_loss(labelled, classes, WEAK_VIEWS, STRONG_VIEWS, average=average)
+    assert parts["L_u"].item() == near(expected)
+
+
+def test_mixmatch():
+    views = torch.stack([rows("2 0 0; 0 1 .5"), rows("1 .5 0; .5 1 0")])
+    guess = semi.sharpened_mean(views)
+    assert guess.flatten().tolist() == [near(x) for x in (0.866888, 0.088681, 0.044431, 0.160957, 0.678087, 0.160957)]
+    images = torch.tensor([0.0, 1, 2, 4, 3, 5], dtype=torch.float64)
+    targets = torch.cat([torch.eye(3, dtype=torch.float64)[:2], guess, guess])
+    share = torch.tensor([0.3, 0.9, 0.6, 0.2, 0.5, 0.75], dtype=torch.float64)
+    share, partners = torch.maximum(share, 1 - share), torch.tensor([2, 0, 5, 1, 3, 4])
+    mixed, target = semi.mix(images, partners, share), semi.mix(targets, partners, share)
+    assert mixed.tolist() == pytest.approx([0.6, 0.9, 3.2, 3.4, 3.5, 4.5])
+    assert target[0].tolist() == [near(x) for x in (0.960066, 0.026604, 0.013329)]
+    logits = torch.stack([0.5 * mixed, 1 - 0.2 * mixed, 0.1 * mixed], dim=1)
+    loss, parts = semi.mixmatch_loss(logits[:2], target[:2], logits[2:], target[2:], weight=75.0)
+    assert (parts["L_s"].item(), parts["L_u"].item()) == (near(1.037013), near(0.093215))
+    assert loss.item() == pytest.approx(8.028174, abs=5e-5)

@@ -1,0 +1,102 @@
+"""Losses of semi-supervised learning with unlabelled images, beside FixMatch's (`dica.losses.fixmatch`).
+
+- `pi`, the Pi-model (Laine and Aila, ICLR 2017) and `mean-teacher` (Tarvainen and Valpola, NeurIPS 2017): squared
+  difference of the probabilities of two weak views; the constant one is the network's own or its average's.
+- `pseudo-label` (Lee, 2013): cross-entropy with the network's own confident class, of the same view.
+- `uda` (Xie et al., NeurIPS 2020): divergence of a strong view from the sharpened probabilities of a weak one, where
+  these are confident.
+
+Readings, as in the reference code of MixMatch and FixMatch: the squared difference is a mean over classes; a mean over
+images counts those that are not confident; confidence is judged before sharpening.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dica.losses.common import full_precision, plogp
+
+
+@full_precision
+def squared_difference(given: Tensor, other: Tensor) -> Tensor:
+    """Mean over images and classes of the squared difference of probabilities; `given` (n, K) logits are constants."""
+    return (given.detach().softmax(dim=1) - other.softmax(dim=1)).square().mean()
+
+
+@full_precision
+def pseudo_label_loss(logits: Tensor, *, threshold: float = 0.95) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of `logits` (n, K) with their own largest class where its probability is above `threshold`.
+
+    Returns
+    -------
+    Scalar loss, a mean over all images, and the share of `confident` ones (detached).
+    """
+    probability, guess = logits.detach().softmax(dim=1).max(dim=1)
+    confident = (probability > threshold).to(logits.dtype)
+    each = F.cross_entropy(logits, guess, reduction="none")
+    return (each * confident).mean(), {"confident": confident.mean()}
+
+
+@full_precision
+def divergence_loss(
+    weak: Tensor, strong: Tensor, *, threshold: float = 0.95, sharpen: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """UDA's term: KL(weak at temperature `sharpen` to strong) of the images that are confident.
+
+    Parameters
+    ----------
+    weak, strong
+        (n, K) logits of two views; the weak ones are constants.
+    threshold
+        Least probability, before sharpening, of an image that counts.
+    sharpen
+        Temperature of the weak view's probabilities.
+
+    Returns
+    -------
+    Scalar loss, a mean over all images, and the share of `confident` ones (detached).
+    """
+    weak = weak.detach()
+    confident = (weak.softmax(dim=1).amax(dim=1) >= threshold).to(strong.dtype)
+    target = (weak / sharpen).softmax(dim=1)
+    each = (plogp(target) - target * strong.log_softmax(dim=1)).sum(dim=1)
+    return (each * confident).mean(), {"confident": confident.mean()}
+
+
+@full_precision
+def sharpened_mean(views: Tensor, *, temperature: float = 0.5) -> Tensor:
+    """MixMatch's guess (n, K): the mean probabilities of several views (r, n, K) of logits, to the power 1 / T."""
+    mean = views.detach().softmax(dim=-1).mean(dim=0)
+    return torch.softmax(mean.clamp_min(torch.finfo(mean.dtype).tiny).log() / temperature, dim=1)
+
+
+@full_precision
+def mixmatch_loss(
+    labelled: Tensor, labelled_target: Tensor, unlabelled: Tensor, unlabelled_target: Tensor, *, weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """MixMatch's loss of mixed images: cross-entropy of the labelled part, squared difference of the other.
+
+    Parameters
+    ----------
+    labelled, labelled_target
+        (b, K) logits, and mixed targets (probabilities).
+    unlabelled, unlabelled_target
+        (n, K) the same of the unlabelled part.
+    weight
+        Of the squared difference, at this point of its ramp.
+
+    Returns
+    -------
+    Scalar loss, and `L_s` and `L_u` (detached, unweighted).
+    """
+    supervised = F.cross_entropy(labelled, labelled_target)
+    consistency = (unlabelled.softmax(dim=1) - unlabelled_target).square().mean()
+    return supervised + weight * consistency, {"L_s": supervised.detach(), "L_u": consistency.detach()}
+
+
+def mix(values: Tensor, partners: Tensor, share: Tensor) -> Tensor:
+    """Return share * values + (1 - share) * values[partners], with one share (n,) for each row."""
+    share = share.view(-1, *[1] * (values.dim() - 1))
+    return share * values + (1 - share) * values[partners]
