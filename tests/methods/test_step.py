@@ -13,9 +13,11 @@ from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
 # Launches of one step with a GPU's optimiser, tests' networks. Lower one when a step gets cheaper.
 BUDGETS = {
+    ("cc", "full"): 400,
     ("crlc", "full"): 581,
     ("crlc-semi", "full"): 910,
     ("crlc-two-stage", "full"): 621,
+    ("dac", "full"): 208,
     ("dccm", "full"): 294,
     ("dccm", "mi-v1"): 192,
     ("dccm", "mi-v2"): 190,
@@ -24,8 +26,17 @@ BUDGETS = {
     ("dccm", "paper"): 412,
     ("drc", "full"): 410,
     ("fixmatch", "full"): 388,
+    ("idfd", "full"): 214,
+    ("iic", "full"): 410,
     ("imc-swav", "full"): 512,
+    ("mice", "full"): 550,
+    ("moco", "full"): 313,
+    ("pica", "full"): 357,
     ("probe", "full"): 30,
+    ("scan", "full"): 238,
+    ("scan-neighbours", "full"): 413,
+    ("semi", "full"): 493,
+    ("semi", "mixmatch-4"): 590,
     ("simclr", "full"): 225,
     ("tcc", "full"): 492,
 }
