@@ -42,6 +42,7 @@ from dica.losses.imc_swav import jensen_shannon
 from dica.methods.base import Method
 from dica.plan.parameters import check_loadable
 from dica.rng import derive_seed, generator
+from dica.runs.files import CONFIG, PREDICTIONS, RECORD, STAGES
 from dica.scores import metrics
 from dica.scores.assignments import second_choice
 
@@ -72,7 +73,7 @@ class Trained:
 
     @cached_property
     def config(self) -> dict:
-        return read_json(self.folder / "config.json")
+        return read_json(self.folder / CONFIG)
 
     @cached_property
     def images(self) -> ResidentImages:
@@ -101,7 +102,7 @@ class Trained:
     @cached_property
     def stored(self) -> tuple[np.ndarray, np.ndarray]:
         """Assignment and confidence of the scored images, as predictions.npz has them."""
-        found = metrics.load_arrays(self.folder / "predictions.npz")
+        found = metrics.load_arrays(self.folder / PREDICTIONS)
         return tuple(
             np.concatenate([found[f"{split}_{what}"] for split in self.splits]) for what in ("assignment", "confidence")
         )
@@ -111,7 +112,7 @@ class Trained:
         """The class that each scored image's cluster stands for, or -1."""
         params = self.config["params"]
         scored = metrics.scored_partition(
-            metrics.load_arrays(self.folder / "predictions.npz"),
+            metrics.load_arrays(self.folder / PREDICTIONS),
             metrics.load_arrays(self.labels_file),
             params["eval_split"],
         )
@@ -172,12 +173,12 @@ def _tsne(values: np.ndarray) -> np.ndarray:
 
 def stages(run: Trained) -> dict[str, np.ndarray]:
     """What becomes of watched images: `epoch` (T,), `xy` (T, n, 2), BCubed curves (T, thresholds), variances (T,)."""
-    path = run.models / "stages.npz"
-    expected = read_json(run.folder / "run.json")["files"].get("stages.npz")
+    path = run.models / STAGES
+    expected = read_json(run.folder / RECORD)["files"].get(STAGES)
     if expected is None:
-        raise UserError(f"{run.folder / 'run.json'}: the run was not watched, it has no stages.npz")
+        raise UserError(f"{run.folder / RECORD}: the run was not watched, it has no stages.npz")
     if not path.is_file() or sha256_file(path) != expected:
-        raise IntegrityError(f"{path}: missing or changed; it must be the file that {run.folder / 'run.json'} names")
+        raise IntegrityError(f"{path}: missing or changed; it must be the file that {run.folder / RECORD} names")
     found = metrics.load_arrays(path)
     true = metrics.load_arrays(run.labels_file)
     splits = [split for split in run.splits if f"{split}_index" in found]
@@ -316,9 +317,9 @@ def jsd(run: Trained) -> dict[str, np.ndarray]:
 
 def labelled(run: Trained) -> dict[str, np.ndarray]:
     """The labelled training images of a semi-supervised run, by class."""
-    record = read_json(run.folder / "run.json").get("method_record", {})
+    record = read_json(run.folder / RECORD).get("method_record", {})
     if "labelled" not in record:
-        raise UserError(f"{run.folder / 'run.json'}: has no method_record.labelled; only semi-supervised runs have")
+        raise UserError(f"{run.folder / RECORD}: has no method_record.labelled; only semi-supervised runs have")
     rows, label = np.array(record["labelled"], dtype=np.int64), np.array(record["classes"], dtype=np.int16)
     order = np.lexsort((rows, label))
     images = run.images.take(("train",), torch.from_numpy(rows[order]).to(run.images.device))
@@ -397,9 +398,9 @@ KINDS: dict[str, Callable[[Trained], dict[str, np.ndarray]]] = {
 
 def analyse(kind: str, run: Trained, out: Path) -> None:
     """Write one analysis of one run; `of` in it is the hash of the run's predictions: what the figure is of."""
-    recorded = read_json(run.folder / "run.json")["files"]["predictions.npz"]
-    if sha256_file(run.folder / "predictions.npz") != recorded:
-        raise IntegrityError(f"{run.folder / 'predictions.npz'}: changed since the run; nothing is analysed")
+    recorded = read_json(run.folder / RECORD)["files"][PREDICTIONS]
+    if sha256_file(run.folder / PREDICTIONS) != recorded:
+        raise IntegrityError(f"{run.folder / PREDICTIONS}: changed since the run; nothing is analysed")
     write_npz(out, {**KINDS[kind](run), "of": np.array(recorded)})
 
 

@@ -28,6 +28,7 @@ from dica.engine.load import Place, load_trained
 from dica.files import UserError, atomic_write_text, project_root, read_json, write_json
 from dica.methods.base import Method
 from dica.plan.parameters import check_loadable, load_datasets
+from dica.runs.files import CONFIG
 from dica.scores.assignments import assignments_csv, second_choice
 
 BATCH = 1000  # as a run predicts its own images: equal batches give equal bits
@@ -40,7 +41,7 @@ class Applied:
 
     def __init__(self, folder: Path, models: Path, root: Path) -> None:
         self.folder, self.models, self.root = folder, models, root
-        self.config = read_json(folder / "config.json")
+        self.config = read_json(folder / CONFIG)
 
     @cached_property
     def entry(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ from dica.methods.base import Method
 from dica.rng import Rng, derive_seed, generator
 from dica.runs import record
 from dica.runs.behaviour import trace_of
-from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
+from dica.runs.files import CONFIG, HISTORY, PREDICTIONS, RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runs.finished import is_finished, keep_record, put_back
 from dica.runs.ids import IDENTITY_KEYS, run_id
 
@@ -299,9 +299,9 @@ def _check_data(config: dict, images: ResidentImages, folder: Path) -> None:
 
 
 def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Path, models: Path) -> None:
-    write_json(out / "config.json", config)
-    atomic_write_text(out / "history.csv", record.history_csv(trainer.history))
-    write_npz(out / "predictions.npz", arrays)
+    write_json(out / CONFIG, config)
+    atomic_write_text(out / HISTORY, record.history_csv(trainer.history))
+    write_npz(out / PREDICTIONS, arrays)
     if observer := _watched(trainer):  # when it looked is in the record: a time in the trace would change its digest
         write_npz(out / TRACE, observer.trace())
         write_npz(models / STAGES, observer.stage_arrays())

@@ -11,6 +11,7 @@ from rich.markup import escape
 from dica.cli.own import run_door
 from dica.cli.runs import console
 from dica.files import UserError, project_root, read_json
+from dica.runs.files import CONFIG, models_of
 
 RunName = Annotated[str, typer.Argument(help="Folder of a run, or the name of images that `dica cluster` knows.")]
 
@@ -62,11 +63,11 @@ def find_run(root: Path, name: str) -> tuple[Path, Path]:
     else:
         folder = Path(name) if Path(name).is_absolute() or Path(name).is_dir() else root / name
     folder = folder.resolve()
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise UserError(f"{name}: no run there (no config.json), nor images of this name in results/own")
     parts = folder.parts
     if len(parts) < 5 or parts[-4] != "runs":
         raise UserError(
             f"{folder}: a run lies in …/runs/<method>/<data set>/<seed>-<id>, its weights beside in models/"
         )
-    return folder, Path(*parts[:-4], "models", *parts[-3:])
+    return folder, models_of(folder)

@@ -12,7 +12,7 @@ from dica import methods
 from dica.data.splits import DataInfo
 from dica.files import IntegrityError, UserError, read_json, sha256_bytes
 from dica.methods.base import Method
-from dica.runs.files import RECORD, WEIGHTS
+from dica.runs.files import CONFIG, RECORD, WEIGHTS
 from dica.runs.ids import run_id
 
 
@@ -50,8 +50,8 @@ def load_trained(place: Place, expected_id: str, data: DataInfo, device: torch.d
     for file in (record, weights):
         if not file.is_file():
             raise UserError(f"{file}: no such file; the run {expected_id} is needed with its weights: train it first")
-    record, config = read_json(record), read_json(place.folder / "config.json")
-    for what, found in ((RECORD, record.get("id")), ("config.json", run_id(config))):
+    record, config = read_json(record), read_json(place.folder / CONFIG)
+    for what, found in ((RECORD, record.get("id")), (CONFIG, run_id(config))):
         if found != expected_id:
             raise UserError(f"{place.folder / what}: is of run {found}, {expected_id} is needed")
     content = weights.read_bytes()

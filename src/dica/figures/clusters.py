@@ -20,6 +20,7 @@ from dica.figures.style import (
     resize,
     say,
 )
+from dica.runs.files import PREDICTIONS
 from dica.scores import metrics
 
 LAYER_NAMES = {
@@ -207,7 +208,7 @@ def confusion(panel: Panel, figure: Canvas) -> str:
     """
     place = next(place for place in panel.places if place.runs)
     run = place.runs[0]
-    arrays, on = panel.file("predictions.npz", run), run.metrics["evaluated_on"]
+    arrays, on = panel.file(PREDICTIONS, run), run.metrics["evaluated_on"]
     names = panel.classes(place.column.dataset)
     scored = metrics.scored_partition(arrays, panel.labels(place.column.dataset), on)
     supervised = bool(run.plan["params"].get("supervised"))

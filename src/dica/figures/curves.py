@@ -22,6 +22,7 @@ from dica.figures.style import (
     resize,
 )
 from dica.files import UserError, read_csv
+from dica.runs.files import HISTORY
 from dica.scores.stats import mean
 
 PANELS = 4  # side by side
@@ -69,7 +70,7 @@ def curves(panel: Panel, figure: Canvas) -> str:
     """A block of axes for each method and data set, one for each part of its loss."""
     blocks = []
     for k, place in enumerate(panel.places):
-        histories = [read_history(panel.root / run.path / "history.csv") for run in place.runs]
+        histories = [read_history(panel.root / run.path / HISTORY) for run in place.runs]
         blocks.append((place.label, histories, colour(k)))
     lines = [  # of at most PANELS axes each; a block without runs keeps one line to say so
         (title, histories, tint, names[start : start + PANELS])
@@ -146,7 +147,7 @@ def progress(panel: Panel, figure: Canvas) -> str:
 def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float]] | None:
     """Return x and y of one run, or None where nothing was noted."""
     if panel.option("history"):
-        history = read_history(panel.root / run.path / "history.csv")
+        history = read_history(panel.root / run.path / HISTORY)
         if name not in history:
             return None
         parameter = panel.option("information")
@@ -160,7 +161,7 @@ def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float
 
 def _times(panel: Panel, run, looks, x: str) -> list[float]:
     if x == "step":
-        history = read_history(panel.root / run.path / "history.csv")
+        history = read_history(panel.root / run.path / HISTORY)
         steps = {0: 0.0, **dict(zip(map(int, history["epoch"]), history["step"], strict=True))}
         return [steps[int(epoch)] for epoch in looks.epoch]
     return [float(value) for value in getattr(looks, x)]

@@ -13,6 +13,7 @@ import numpy as np
 from dica.files import UserError, read_json
 from dica.plan.artefacts import Artefact, Column, Row, analysis_path, planned, source
 from dica.plan.planned import Run
+from dica.runs.files import PREDICTIONS, RECORD, TRACE
 from dica.scores import metrics
 from dica.scores.metrics import load_arrays
 from dica.tables.cells import published_number
@@ -129,8 +130,8 @@ class Panel:
         """Return the analysis of the first seed, or None if it is not made or is of other weights than the run's."""
         run = place.runs[0]
         found = self._arrays(self.root / analysis_path(self.results, self.kind, run.path))
-        record = read_json(self.root / run.path / "run.json")
-        return found if found is not None and str(found["of"]) == record["files"]["predictions.npz"] else None
+        record = read_json(self.root / run.path / RECORD)
+        return found if found is not None and str(found["of"]) == record["files"][PREDICTIONS] else None
 
     def labels(self, dataset: str) -> dict[str, np.ndarray]:
         """Return the true classes of the labelled splits."""
@@ -145,7 +146,7 @@ class Panel:
 
     def looks(self, run: Run) -> Looks | None:
         """Return what was noted while a run trained, or None."""
-        found = self.file("trace.npz", run)
+        found = self.file(TRACE, run)
         if found is None:
             return None
         splits = [name.removesuffix("_index") for name in found if name.endswith("_index")]
@@ -163,7 +164,7 @@ class Panel:
 
     def _look_seconds(self, run: Run, count: int) -> np.ndarray:
         """Return the seconds of training before each look; older traces hold them themselves."""
-        path = self.root / run.path / "run.json"
+        path = self.root / run.path / RECORD
         seconds = read_json(path).get("look_seconds")
         if not isinstance(seconds, list) or len(seconds) != count:
             raise UserError(f"{path}: look_seconds: needs one number for each of the {count} looks of trace.npz")

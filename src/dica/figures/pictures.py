@@ -16,6 +16,7 @@ from PIL import Image
 from dica.figures.panel import Panel, Place
 from dica.figures.style import Canvas, blank, colour, grid, resize
 from dica.files import UserError, read_json
+from dica.runs.files import RECORD
 
 RIGHT, WRONG = colour(2), colour(1)
 CASES = ("success", "false negative", "false positive")
@@ -178,7 +179,7 @@ def labelled(panel: Panel, figure: Canvas) -> str:
 
 
 def _labels_of(panel: Panel, place: Place) -> dict:
-    path = panel.root / place.runs[0].path / "run.json"
+    path = panel.root / place.runs[0].path / RECORD
     record = read_json(path).get("method_record", {})
     if "labelled" not in record:
         raise UserError(f"{path}: has no method_record.labelled, which {panel.artefact.address} shows")

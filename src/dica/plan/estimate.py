@@ -22,6 +22,7 @@ from typing import Any
 
 from dica.files import UserError, canonical_json
 from dica.plan.parameters import load_datasets
+from dica.runs.files import CONFIG, RECORD, models_of
 from dica.runs.read import CONFIG_KEYS, RUN_KEYS, read_record
 from dica.validation import hint
 
@@ -80,13 +81,13 @@ class Estimator:
         found = []
         for path in sorted((self.root / self.results / "runs").glob("*/*/s*-*/run.json")):
             record, faults = read_record(path, RUN_KEYS)
-            config, more = read_record(path.with_name("config.json"), CONFIG_KEYS)
+            config, more = read_record(path.with_name(CONFIG), CONFIG_KEYS)
             if record and config and not faults and not more and config["dataset"] in self.datasets:
                 found.append(self._timed(path.parent, record, config))
         return found
 
     def _timed(self, folder: Path, record: dict[str, Any], config: dict[str, Any]) -> Timed:
-        models = self.root / self.results / "models" / Path(*folder.parts[-3:])
+        models = models_of(folder)
         return Timed(
             config["method"],
             config["dataset"],
@@ -116,7 +117,7 @@ class Estimator:
         return [self._cost(*key, members, device) for key, members in sorted(groups.items())]
 
     def _cost(self, method: str, dataset: str, runs: list[dict], device: str) -> Cost:
-        waiting = [run for run in runs if not (self.root / run["path"] / "run.json").is_file()]
+        waiting = [run for run in runs if not (self.root / run["path"] / RECORD).is_file()]
         found = [self._time(run, device) for run in waiting]
         rules = [rule for rule, *_ in found]
         rule = max(rules, key=RULES.index) if rules else "same"

@@ -13,7 +13,7 @@ from dica.plan.artefacts import (
     headline_name,
     load_artefacts,
 )
-from dica.runs.files import RECORD, failure_reason
+from dica.runs.files import METRICS, RECORD, failure_reason
 from dica.runs.read import TEXT, read_record
 
 
@@ -58,7 +58,7 @@ class Run:
 
     def seconds(self, root: Path) -> float:
         """Training time, as run.json has it."""
-        return float(read_json(root / self.path / "run.json")["seconds"])
+        return float(read_json(root / self.path / RECORD)["seconds"])
 
     def record(self, root: Path) -> dict[str, Any] | None:
         """Return run.json, or None where it does not say what code the run was trained with."""
@@ -104,7 +104,7 @@ def load_runs(plan: dict[str, Any], root: Path, results: str) -> list[Run]:
 
 
 def _load_run(entry: dict[str, Any], root: Path, state: Path) -> Run:
-    path = root / entry["path"] / "metrics.json"
+    path = root / entry["path"] / METRICS
     if path.is_file():
         metrics = read_json(path)
         if not isinstance(metrics, dict):

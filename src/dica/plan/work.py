@@ -27,7 +27,7 @@ from dica.plan.plan import (
     write_plan,
     write_recorded,
 )
-from dica.runs.files import RECORD, STAGES, WEIGHTS
+from dica.runs.files import METRICS, PREDICTIONS, RECORD, STAGES, WEIGHTS
 from dica.runs.read import read_metrics
 
 ANY_ID = "[0-9a-f]{12}"
@@ -197,7 +197,7 @@ class Work:
 
     def scores(self, runs: Iterable[dict], as_it_is: bool) -> list[str]:
         """Return the scores of runs; `as_it_is` only of those that are trained, so that nothing else is."""
-        there = [run for run in runs if not as_it_is or (self.root / run["path"] / "predictions.npz").is_file()]
+        there = [run for run in runs if not as_it_is or (self.root / run["path"] / PREDICTIONS).is_file()]
         return [f"{run['path']}/metrics.json" for run in there]
 
     def _rescored(self, run_id: str) -> str:
@@ -240,7 +240,7 @@ class Work:
             write_if_changed(path, canonical_json(found) + "\n")
 
     def _note_scores(self, run: dict) -> None:
-        path = self.root / run["path"] / "metrics.json"
+        path = self.root / run["path"] / METRICS
         if path.is_file():
             found, faults = read_metrics(path)
             if faults or found["id"] != run["id"]:

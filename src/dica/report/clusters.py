@@ -21,6 +21,7 @@ from dica.plan.own import analysis_file, own_runs
 from dica.plan.parameters import load_datasets
 from dica.plan.plan import make_plan
 from dica.report.runs import Truth, confusion
+from dica.runs.files import METRICS, PREDICTIONS
 from dica.scores import metrics
 from dica.scores.assignments import assignments_csv
 from dica.scores.unlabelled import MEANING, agreement, seed_agreement
@@ -64,7 +65,7 @@ class Clustering:
     @cached_property
     def stored(self) -> list[dict[str, np.ndarray]]:
         """Predictions of each run."""
-        return [metrics.load_arrays(self.root / run["path"] / "predictions.npz") for run in self.runs]
+        return [metrics.load_arrays(self.root / run["path"] / PREDICTIONS) for run in self.runs]
 
     @cached_property
     def splits(self) -> list[str]:
@@ -128,7 +129,7 @@ def scores(found: Clustering) -> dict[str, Any]:
     """Return all numbers: those that need no labels of each run, the agreement between runs, and those with labels."""
     rows = []
     for run, outlook in zip(found.runs, found.outlooks, strict=True):
-        headline = read_json(found.root / run["path"] / "metrics.json")["headline"]
+        headline = read_json(found.root / run["path"] / METRICS)["headline"]
         silhouette = float(np.mean(outlook["silhouette"]))
         pair = (found.arrays(what)[len(rows)] for what in ("assignment", "confidence"))
         inside = metrics.unlabelled(*pair, found.k)
@@ -160,7 +161,7 @@ def render(found: Clustering) -> str:
     pictures = _Pictures(found)
     truth, labels = found.truth, None
     if truth:
-        predictions = found.root / run["path"] / "predictions.npz"
+        predictions = found.root / run["path"] / PREDICTIONS
         labels = confusion(predictions, truth, run["params"]["eval_split"], by_identity=False)
     return (
         environment()

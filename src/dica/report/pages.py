@@ -23,6 +23,7 @@ from dica.files import UserError, atomic_write_text, read_json
 from dica.plan.artefacts import Artefact
 from dica.plan.planned import Run, load_runs
 from dica.report.runs import commit_of, device_of, duration, groups_of
+from dica.runs.files import RECORD
 from dica.scores.outside import is_number
 from dica.scores.stats import RULE, VERDICTS
 from dica.tables import layout, links
@@ -273,7 +274,7 @@ def _done(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:
     lines = []
     for (dataset, method), members in sorted(found.items()):
         finished = [run for run in members if run.metrics is not None]
-        records = [read_json(path) for run in finished if (path := root / run.path / "run.json").is_file()]
+        records = [read_json(path) for run in finished if (path := root / run.path / RECORD).is_file()]
         if not finished:
             continue
         seconds = [record["seconds"] for record in records if record.get("seconds") is not None]

@@ -16,6 +16,7 @@ from PIL import Image
 from dica.files import canonical_json, read_json
 from dica.plan.plan import rebuild_command
 from dica.plan.planned import Run
+from dica.runs.files import HISTORY, PREDICTIONS, RECORD, TRACE
 from dica.runs.record import collapse_note
 from dica.scores import metrics
 from dica.tables import layout
@@ -93,7 +94,7 @@ def _build_command(group: Sequence[Run], plan: dict[str, Any]) -> str:
 
 def _run(run: Run, plan: dict[str, Any], root: Path, truth: Truth | None, finished: dict[str, Run]) -> dict[str, Any]:
     folder = root / run.path
-    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
     params = run.plan["params"]
     by_identity = bool(params.get("supervised"))
     source = (params.get("source") or {}).get("id", "")
@@ -113,7 +114,7 @@ def _run(run: Run, plan: dict[str, Any], root: Path, truth: Truth | None, finish
         "source_link": f"{runs_page(finished[source].plan['method'])}#run-{source}" if source in finished else "",
         "files": sorted(record.get("files", {}).items()),
         "curves": curves(folder, truth, by_identity),
-        "confusion": truth and confusion(folder / "predictions.npz", truth, run.metrics["evaluated_on"], by_identity),
+        "confusion": truth and confusion(folder / PREDICTIONS, truth, run.metrics["evaluated_on"], by_identity),
         "rebuild": rebuild_command([run.path], layout.profile_option(plan, "--configfile")),
     }
 
@@ -216,10 +217,10 @@ def curves(folder: Path, truth: Truth | None, by_identity: bool) -> list[Curve]:
     from dica import figures  # matplotlib: imported once a run with a history is shown
 
     found = []
-    if truth is not None and (folder / "trace.npz").is_file():
-        found.append(curve(*trace_accuracy(folder / "trace.npz", truth, by_identity), "ACC of the observed images"))
-    if (folder / "history.csv").is_file():
-        history = figures.read_history(folder / "history.csv")
+    if truth is not None and (folder / TRACE).is_file():
+        found.append(curve(*trace_accuracy(folder / TRACE, truth, by_identity), "ACC of the observed images"))
+    if (folder / HISTORY).is_file():
+        history = figures.read_history(folder / HISTORY)
         found += [curve(history["epoch"], history[name], name) for name in figures.loss_parts(history)]
     return [drawn for drawn in found if drawn]
 

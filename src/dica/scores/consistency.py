@@ -33,6 +33,7 @@ from dica.files import atomic_write_text, read_csv, safe_cell
 from dica.plan.parameters import load_datasets
 from dica.plan.planned import load_runs
 from dica.plan.published import decimals, load_published
+from dica.runs.files import PREDICTIONS
 from dica.scores.metrics import SPLITS, judged_labels, load_arrays
 
 VERDICTS = ("impossible", "needs uneven clusters", "possible")
@@ -408,7 +409,7 @@ def own_runs(plan: dict[str, Any], root: Path, results: str) -> list[dict[str, A
     def shares(dataset: str, split: str, path: str = "") -> np.ndarray:
         labels = load_arrays(root / "data" / "labels" / f"{dataset}.npz")
         names = [name for name in (SPLITS if split == "all" else (split,)) if name in labels]
-        stored = load_arrays(root / path / "predictions.npz") if path else {}
+        stored = load_arrays(root / path / PREDICTIONS) if path else {}
         values = np.concatenate([judged_labels(name, labels[name], stored) for name in names])
         counts = np.bincount(values[values >= 0])
         return counts[counts > 0] / counts.sum()

@@ -22,6 +22,7 @@ from scipy.special import entr
 from sklearn.metrics import mutual_info_score
 
 from dica.files import UserError, load_arrays, read_json, sha256_file, write_json
+from dica.runs.files import CONFIG
 
 SPLITS = ("train", "test")
 EVAL_SPLITS = ("all", *SPLITS)
@@ -514,7 +515,7 @@ def evaluate_files(
     UserError
         If a file is missing or damaged, or lengths, types or index ranges are wrong; the file is named.
     """
-    config = Path(predictions).with_name("config.json")
+    config = Path(predictions).with_name(CONFIG)
     result = {
         "id": read_json(config)["id"] if config.is_file() else None,
         **recompute(predictions, labels, eval_split, supervised),

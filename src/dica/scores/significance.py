@@ -15,6 +15,7 @@ import numpy as np
 
 from dica.files import UserError
 from dica.plan.planned import Run, load_runs
+from dica.runs.files import PREDICTIONS
 from dica.scores import stats
 from dica.scores.consistency import write_csv
 from dica.scores.metrics import ari, cluster_map, contingency, load_arrays, scored_partition
@@ -54,7 +55,7 @@ class Partitions:
         UserError
             If predictions and labels are not of the same images.
         """
-        stored, labels = load_arrays(self.root / run.path / "predictions.npz"), self.labels(run.plan["dataset"])
+        stored, labels = load_arrays(self.root / run.path / PREDICTIONS), self.labels(run.plan["dataset"])
         try:
             return scored_partition(stored, labels, run.metrics["evaluated_on"])
         except UserError as error:
