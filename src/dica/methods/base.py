@@ -143,6 +143,10 @@ class Method(nn.Module):
         """
         return {}
 
+    def known(self) -> dict[str, Tensor]:
+        """Return by split the clusters (n,) of images that were labelled one by one; others go through `predict`."""
+        return {}
+
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return the features (n, d) of the un-augmented view of uint8 images (n, C, H, W), in eval mode.
 
