@@ -222,9 +222,15 @@ def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:
     log = root / results / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     targets = [f"{results}/{name}" for name in own_outputs(profile)]
-    command = [sys.executable, "-m", "snakemake", "--cores", str(len(os.sched_getaffinity(0)))]
+    cores = len(os.sched_getaffinity(0))
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
     command += ["--configfile", str(profile_path(name)), "--rerun-incomplete", "--keep-going", "--nolock"]
-    command += ["--resources", "gpu=1", "--", *targets]
+    command += [
+        "--resources",
+        f"gpu={len(gpu_names()) or cores}",
+        "--",
+        *targets,
+    ]  # without a GPU each run takes a core
     with open(log, "w") as out:
         process = subprocess.Popen(
             command, cwd=root, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock.fileno(),)

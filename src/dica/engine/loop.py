@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -307,7 +308,12 @@ class Trainer:
 
 @contextlib.contextmanager
 def on_signals(handler: Callable, *numbers: int) -> Iterator[None]:
-    """Let `handler` answer the signals `numbers` inside the block; afterwards they do what they did before."""
+    """Let `handler` answer the signals `numbers` inside the block; afterwards they do what they did before.
+
+    In another thread than the main one, where Python lets nobody ask for signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

@@ -166,12 +166,7 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
         body["variants"][variant],
         profile["overrides"].get(method),
     )
-    if params.get("num_clusters", 0) is None:
-        params["num_clusters"] = entry["num_classes"]
-    if params.get("normalisation") == "dataset":
-        params["normalisation"] = entry["normalisation"]
-    params["revision"] = body["revision"]
-    validate(params, method, f"{method} ({variant}) on {dataset}", root)  # from here on every key is there
+    params = complete(body, params, entry, f"{method} ({variant}) on {dataset}", root)
     if params.get("source"):
         _follow_source(params, method, variant, dataset, profile, root, above)
     if params.get("eval_split") == "test" and "test" not in entry["splits"]:
@@ -180,6 +175,27 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
         raise UserError(
             f"{method} ({variant}) on {dataset}: top5: needs 5 clusters, there are {params['num_clusters']}"
         )
+    return params
+
+
+def complete(body: dict, params: dict, entry: dict, where: str, root: Path) -> dict:
+    """Return parameters with what they leave to the data set, checked: from here on every key is there.
+
+    Parameters
+    ----------
+    body
+        The method's parameter file.
+    entry
+        The data set's `num_classes` and `normalisation`.
+    where
+        What the parameters are called in messages.
+    """
+    params = {**params, "revision": body["revision"]}
+    if params.get("num_clusters", 0) is None:
+        params["num_clusters"] = entry["num_classes"]
+    if params.get("normalisation") == "dataset":
+        params["normalisation"] = entry["normalisation"]
+    validate(params, body["method"], where, root)
     return params
 
 

@@ -50,7 +50,7 @@ def check_method(method: str) -> None:
         raise UserError(f"--method: no recipe for {method!r}; {hint(method, METHODS)}")
 
 
-def draft(method: str, look: Look, k: int, gpu: bool, root: Path) -> Recipe:
+def draft(method: str, look: Look, k: int, gpu: bool, root: Path, side: int = 0) -> Recipe:
     """Return the recipe with as many epochs as the archive's own runs have; see `with_epochs`.
 
     Parameters
@@ -59,9 +59,11 @@ def draft(method: str, look: Look, k: int, gpu: bool, root: Path) -> Recipe:
         Number of clusters.
     gpu
         Whether there is a GPU to train on.
+    side
+        Height and width of the images, if they are not `prepared_side`.
     """
     check_method(method)
-    side = prepared_side(look, gpu)
+    side = side or prepared_side(look, gpu)
     known = {"num_clusters": k, "train_split": "all", "eval_split": "all"}
     if method == "kmeans":
         if look.features:

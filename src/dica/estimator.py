@@ -1,0 +1,235 @@
+"""Deep clustering as a scikit-learn estimator, for images in memory.
+
+    from dica import DeepClustering
+    labels = DeepClustering("imc-swav", n_clusters=10, random_state=0).fit_predict(images)   # (n, H, W) or (n, H, W, C)
+
+The methods and recipes are those of `dica cluster`; nothing is written but to a temporary folder while it fits.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from dica import methods
+from dica.data.own import Look
+from dica.data.prepared import MANIFEST
+from dica.data.splits import DataInfo
+from dica.engine.checkpoints import StateFolder
+from dica.engine.images import ResidentImages
+from dica.engine.loop import SaveEvery, Trainer
+from dica.files import sha256_file, write_json
+from dica.methods.base import Method
+from dica.plan import recipes
+from dica.plan.parameters import complete, load_method, merge
+from dica.rng import derive_seed, generator
+from dica.runs.record import CHECKOUT
+
+PART = 1000  # images in a forward pass
+LARGEST_SEED = 2**31 - 1
+LEAST_STD = 0.01
+GLOBAL_STREAM = threading.Lock()  # torch has one for all threads
+
+
+class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
+    """Cluster images with one of the archive's methods.
+
+    Parameters
+    ----------
+    method
+        `imc-swav`, `crlc`, `drc`, `tcc` or `kmeans` (on pixels).
+    n_clusters
+        Number of clusters.
+    epochs
+        Passes over the images; None for as many as the archive's own short runs have.
+    params
+        Parameters of the method to lay over the recipe, as in a profile's `overrides`.
+    random_state
+        Seed of a run; equal seeds give equal results on one machine.
+    device
+        `auto` (a GPU if there is one), `cpu` or `cuda`.
+
+    Attributes
+    ----------
+    labels_ : (n,) cluster of each image of `fit`
+    n_features_in_ : numbers an image has
+    image_shape_ : (H, W, C) of an image
+    params_ : the parameters of the run, none left to defaults
+    history_ : losses by epoch
+
+    Notes
+    -----
+    X is (n, H, W) or (n, H, W, C) with H = W and C 1 or 3: uint8, other whole numbers from 0 to 255, or fractions
+    from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        method: str = recipes.DEFAULT,
+        n_clusters: int = 8,
+        *,
+        epochs: int | None = None,
+        params: dict[str, Any] | None = None,
+        random_state: Any = None,
+        device: str = "auto",
+    ) -> None:
+        self.method = method
+        self.n_clusters = n_clusters
+        self.epochs = epochs
+        self.params = params
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None) -> DeepClustering:
+        """Train on images; `y` is ignored."""
+        images = self._images(X)
+        if len(images) < 2 * self.n_clusters:
+            raise ValueError(
+                f"n_samples={len(images)} images are too few for n_clusters={self.n_clusters}; twice as many are needed"
+            )
+        self.image_shape_, self.n_features_in_ = images.shape[1:], int(np.prod(images.shape[1:]))
+        seed = int(check_random_state(self.random_state).randint(LARGEST_SEED))
+        device = self._device()
+        self.params_ = self._parameters(images, device.type == "cuda")
+        with tempfile.TemporaryDirectory() as folder:
+            _write_set(Path(folder) / "data", images)
+            self._method, self.history_ = self._train(Path(folder), seed, device)
+        self._method.to("cpu")
+        self.labels_ = self._ask(self._method.predict, images).argmax(axis=1)
+        return self
+
+    def _parameters(self, images: np.ndarray, gpu: bool) -> dict[str, Any]:
+        """Return the complete parameters of the run."""
+        grey = images.shape[3] == 1 or int(np.ptp(images.astype(np.int16), axis=3).max()) == 0
+        look = Look("array", {"train": len(images)}, [], images.shape[1], True, grey, "")
+        if self.method not in recipes.METHODS:
+            raise ValueError(f"method: no recipe for {self.method!r}; there are: {', '.join(recipes.METHODS)}")
+        recipe = recipes.draft(self.method, look, int(self.n_clusters), gpu, CHECKOUT, look.side)
+        if self.method != "kmeans":
+            epochs = self.epochs or recipe.overrides["epochs"]
+            recipe = recipes.with_epochs(recipe, int(epochs), len(images), CHECKOUT)
+        pixels = images.reshape(-1, images.shape[3]) / 255
+        std = pixels.std(axis=0).clip(LEAST_STD)
+        entry = {"normalisation": {"mean": pixels.mean(axis=0).tolist(), "std": std.tolist()}, "splits": {"train": 1}}
+        entry["num_classes"] = int(self.n_clusters)
+        body = load_method(self.method, CHECKOUT)
+        return complete(body, merge(body["defaults"], recipe.overrides, self.params), entry, self.method, CHECKOUT)
+
+    def _train(self, folder: Path, seed: int, device: torch.device) -> tuple[Method, list[dict[str, float]]]:
+        images = ResidentImages(folder / "data", device)
+        with GLOBAL_STREAM, torch.random.fork_rng(devices=[]):  # networks draw their weights from it
+            torch.manual_seed(derive_seed(seed, "init"))
+            method = methods.build(self.method, self.params_, images.info).to(device)
+        arrays = {name: images.all_of(name) for name in images.splits}
+        if hasattr(method, "fit"):
+            history = method.fit(arrays, seed)
+        else:
+            method.to(memory_format=torch.channels_last)
+            config = {"id": "0" * 12, "seed": seed, "params": self.params_, "method": self.method}
+            state = StateFolder(folder / "state", config["id"])
+            trainer = Trainer(config, method, images, state, SaveEvery(float("inf"), 0))
+            trainer.run()
+            history = trainer.history
+        method.before_predict(arrays, lambda purpose: generator(seed, purpose, "predict", device=device))
+        return method.requires_grad_(False).eval(), history
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the cluster of each image (n,)."""
+        return self.predict_proba(X).argmax(axis=1)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each cluster (n, K)."""
+        check_is_fitted(self)
+        return self._ask(self._method.predict, self._images(X, fitted=True))
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the features of each image (n, d)."""
+        check_is_fitted(self)
+        return self._ask(self._method.features, self._images(X, fitted=True))
+
+    @torch.no_grad()
+    def _ask(self, question: Any, images: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        return torch.cat([question(part).float() for part in pixels.split(PART)]).numpy()
+
+    def _images(self, X: Any, fitted: bool = False) -> np.ndarray:
+        """Return X as (n, H, W, C) uint8.
+
+        Raises
+        ------
+        ValueError
+            If it is not a stack of square images, or not of the shape that was fitted.
+        """
+        array = check_array(X, allow_nd=True, ensure_2d=False, dtype=None, ensure_min_samples=1)
+        if array.ndim == 3:
+            array = array[..., None]
+        if array.ndim != 4 or array.shape[1] != array.shape[2] or array.shape[3] not in (1, 3):
+            raise ValueError(f"X has shape {array.shape}; needs square images (n, H, W) or (n, H, W, C), C 1 or 3")
+        if fitted and array.shape[1:] != self.image_shape_:
+            raise ValueError(f"X has images of shape {array.shape[1:]}, the fitted ones had {self.image_shape_}")
+        return _as_bytes(array)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: of a network its weights alone."""
+        state = dict(super().__getstate__())
+        if "_method" in state:
+            state["_method"] = state["_method"].state_dict()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build the network anew around the weights of a pickle."""
+        super().__setstate__(state)
+        if "_method" in state:
+            size, _, channels = self.image_shape_
+            info = DataInfo(channels, size, {"train": len(self.labels_)})
+            with GLOBAL_STREAM, torch.random.fork_rng(devices=[]):  # its initial weights are thrown away
+                self._method = methods.build(self.method, self.params_, info)
+            self._method.load_state_dict(state["_method"])
+            self._method.requires_grad_(False).eval()
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def __sklearn_tags__(self):
+        """Tell scikit-learn that images are wanted, not a table."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.non_deterministic = False
+        return tags
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind not in "iufb":
+        raise ValueError(f"X is of type {array.dtype}; needs numbers")
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f":
+        if low < 0 or high > 1:
+            raise ValueError(f"X has fractions from {low:g} to {high:g}; scale them to 0..1, or give uint8")
+        return np.round(array * 255).astype(np.uint8)
+    if low < 0 or high > 255:
+        raise ValueError(f"X has whole numbers from {low} to {high}; needs 0..255")
+    return array.astype(np.uint8)
+
+
+def _write_set(folder: Path, images: np.ndarray) -> None:
+    """Write images where training looks for a prepared data set."""
+    folder.mkdir()
+    np.save(folder / "train.npy", images)
+    split = {"file": "train.npy", "n": len(images), "shape": list(images.shape)}
+    split |= {"bytes": (folder / "train.npy").stat().st_size, "sha256": sha256_file(folder / "train.npy")}
+    size, channels = images.shape[1], images.shape[3]
+    facts = {"fingerprint": "", "data_id": "", "image_size": size, "channels": channels, "classes": []}
+    write_json(folder / MANIFEST, {"dataset": "memory", **facts, "splits": {"train": split}})

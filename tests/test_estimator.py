@@ -1,0 +1,146 @@
+"""The estimator: images in memory, as scikit-learn's users expect it."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+import dica
+from dica.estimator import DeepClustering
+from dica.scores.metrics import accuracy
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """(64, 8, 8) uint8: noise with a bright bar; the place of the bar is the image's number modulo 4."""
+    found = np.random.default_rng(0).integers(0, 60, (64, 8, 8), dtype=np.uint8)
+    for k, image in enumerate(found):
+        image[:, k % 4 * 2 : k % 4 * 2 + 2] += 180
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted(images: np.ndarray) -> DeepClustering:
+    return DeepClustering("imc-swav", 4, epochs=2, random_state=0).fit(images)
+
+
+def test_kmeans_finds_what_is_plain(images: np.ndarray) -> None:
+    model = dica.DeepClustering("kmeans", n_clusters=4, random_state=0)
+    assert accuracy(np.arange(64) % 4, model.fit_predict(images)) == 1
+    assert model.labels_.shape == (64,)
+
+
+def test_a_network_is_trained_and_asked(fitted: DeepClustering, images: np.ndarray) -> None:
+    assert len(fitted.history_) == 2
+    probability = fitted.predict_proba(images)
+    assert probability.shape == (64, 4)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(fitted.predict(images), fitted.labels_)
+    assert fitted.transform(images[:3]).shape == (3, 64)
+    assert fitted.params_["num_clusters"] == 4
+    assert fitted.params_["epochs"] == 2
+
+
+def test_equal_seeds_give_equal_results_and_leave_the_streams_alone(fitted: DeepClustering, images: np.ndarray) -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002  the stream that must stay as it is
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    again = clone(fitted).fit(images)
+    np.testing.assert_array_equal(again.predict_proba(images), fitted.predict_proba(images))
+    other = clone(fitted).set_params(random_state=1).fit(images)
+    assert (other.predict_proba(images) != fitted.predict_proba(images)).any()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_fractions_and_a_channel_axis_are_the_same_images(fitted: DeepClustering, images: np.ndarray) -> None:
+    expected = fitted.predict_proba(images)
+    for same in (images[..., None], images / 255, images.astype(np.int64), images.tolist()):
+        np.testing.assert_array_equal(fitted.predict_proba(same), expected)
+
+
+def test_it_can_be_pickled_and_stand_in_a_pipeline_and_in_threads(fitted: DeepClustering, images: np.ndarray) -> None:
+    copy = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(copy.predict(images), fitted.labels_)
+    pipeline = make_pipeline(DeepClustering("kmeans", 4, random_state=0), PCA(2))
+    assert pipeline.fit_transform(images).shape == (64, 2)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: clone(fitted).fit(images).labels_, range(2)))
+    for labels in found:
+        np.testing.assert_array_equal(labels, fitted.labels_)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda x: x.reshape(64, 4, 16), "needs square images"),
+        (lambda x: x.astype(float), "fractions from 0 to"),
+        (lambda x: x.astype(int) - 1, "whole numbers from -1"),
+        (lambda x: np.where(x > 200, np.nan, x / 255), "NaN"),
+        (lambda x: x[:7], "n_samples=7 images are too few"),
+        (lambda x: x.reshape(64, 64), "needs square images"),
+    ],
+)
+def test_what_is_no_stack_of_images_is_refused(change, expected: str, images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=expected):
+        DeepClustering("kmeans", 4).fit(change(images))
+
+
+def test_other_shapes_methods_and_parameters_are_refused(fitted: DeepClustering, images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="the fitted ones had"):
+        fitted.predict(images[:, :4, :4])
+    with pytest.raises(ValueError, match="no recipe for 'k-means'"):
+        DeepClustering("k-means").fit(images)
+    with pytest.raises(dica.files.UserError, match="unknown key 'tau'"):
+        DeepClustering("imc-swav", 4, params={"tau": 1}).fit(images)
+
+
+class Tabular(DeepClustering):
+    """Images as rows of a table, as scikit-learn's checks make them. What images need of the checks is here, by name.
+
+    - a row of numbers becomes a square of fractions, because the checks know no stack of images
+    - a single cluster becomes two, because no method of the archive has fewer
+    - array_api input is skipped by scikit-learn itself where SCIPY_ARRAY_API is not set
+    """
+
+    def _images(self, X, fitted=False):
+        from sklearn.utils.validation import validate_data
+
+        table = validate_data(self, X, reset=not fitted, dtype=np.float64)
+        self.columns_ = table.shape[1]
+        side = int(np.ceil(np.sqrt(table.shape[1])))
+        squares = np.zeros((len(table), side * side))
+        squares[:, : table.shape[1]] = 1 / (1 + np.exp(-table))
+        return super()._images(squares.reshape(-1, side, side), fitted)
+
+    def _parameters(self, images, gpu):
+        if self.n_clusters > 1:
+            return super()._parameters(images, gpu)
+        return clone(self).set_params(n_clusters=2)._parameters(images, gpu)  # some checks ask for a single cluster
+
+    def fit(self, X, y=None):
+        super().fit(X, y)
+        self.n_features_in_ = self.columns_
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        return tags
+
+
+def test_scikit_learn_s_own_checks_pass() -> None:
+    found = check_estimator(Tabular("kmeans", 3, random_state=0), on_skip=None, on_fail=None)
+    wrong = {one["check_name"]: str(one["exception"]) for one in found if one["status"] not in ("passed", "skipped")}
+    skipped = {one["check_name"] for one in found if one["status"] == "skipped"}
+    assert len(found) > 40
+    assert not wrong
+    assert skipped <= {"check_array_api_input"}
