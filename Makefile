@@ -5,6 +5,10 @@ VENV := .venv
 STAMP := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= all
+# Snakemake keeps a cache in the home folder and ends with a traceback where it cannot be written.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test coverage lint archive light deposit readme faults bench clean

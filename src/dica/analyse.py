@@ -45,6 +45,7 @@ from dica.rng import derive_seed, generator
 from dica.runs.files import CONFIG, PREDICTIONS, RECORD, STAGES
 from dica.scores import metrics
 from dica.scores.assignments import second_choice
+from dica.scripting import print_anywhere
 
 IMAGES = 6000  # of an embedding, as in DRC's Figures 4 and 6
 GALLERY = 20_000  # among so many images neighbours are looked for
@@ -414,6 +415,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=Path, required=True, help="data/labels/<data set>.npz")
     parser.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    print_anywhere()
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     try:

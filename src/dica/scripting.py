@@ -8,11 +8,19 @@ from collections.abc import Callable
 from dica.files import UserError, explain_os_error
 
 
+def print_anywhere() -> None:
+    """Let a terminal or a log that knows fewer characters show the others escaped, instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has none, and needs none
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_script(main: Callable[[], str]) -> int:
     """Run `main`, print the line it returns to stderr, and return the exit code.
 
     A user's mistake, or a disk that refuses, is one line without a traceback.
     """
+    print_anywhere()
     try:
         print(main(), file=sys.stderr)
     except UserError as error:

@@ -32,6 +32,7 @@ from torch.nn.functional import one_hot
 
 from dica import methods
 from dica.data.prepared import train_labels
+from dica.data.splits import require_enough
 from dica.engine import distributed
 from dica.engine.checkpoints import StateFolder
 from dica.engine.images import PLACES, ResidentImages
@@ -64,6 +65,7 @@ from dica.runs.behaviour import trace_of
 from dica.runs.files import CONFIG, HISTORY, PREDICTIONS, RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runs.finished import is_finished, keep_record, put_back
 from dica.runs.ids import IDENTITY_KEYS, run_id
+from dica.scripting import print_anywhere
 
 PREDICTION_BATCH = 1000
 OUTPUTS = (*RESULT_FILES, TRACE)
@@ -151,6 +153,7 @@ def _train_and_write(
             _set_numerics(config["determinism"], config["params"].get("precision", "float32"))
             images = ResidentImages(inputs.data, device, options.images, options.gpu_share)
             _check_data(config, images, inputs.data)
+            require_enough(config["params"], images.info)
             torch.manual_seed(derive_seed(config["seed"], "init"))  # networks draw their weights from the global stream
             method = methods.build(config["method"], config["params"], images.info).to(device)
             source = give_source(config, method, inputs, images)
@@ -441,6 +444,7 @@ def read_inputs(given: argparse.Namespace) -> Inputs:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    print_anywhere()
     given = parse(arguments)
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +29,49 @@ with gpu_slot(sys.argv[2].split(","), int(sys.argv[3]), Path(sys.argv[1]), poll_
 def holder(folder: Path, devices: str = "a,b", share: int = 1) -> subprocess.Popen:
     arguments = [sys.executable, "-c", HOLDER, str(folder), devices, str(share)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as two users")
+def test_two_users_share_a_folder_of_mode_1777(tmp_path: Path) -> None:
+    """The first one's lock files are made under a strict umask; the second one waits for them and takes them."""
+    shared = Path(tempfile.mkdtemp(prefix="slots-"))  # pytest's own folders are root's alone
+    shared.chmod(0o1777)
+
+    def take(user: int) -> int:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.umask(0o077)
+                os.setuid(user)
+                with gpu_slot(["a", "b"], 1, shared), gpu_slot(["a", "b"], 1, shared):
+                    code = 0
+            finally:
+                os._exit(code)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    try:
+        assert [take(user) for user in (12345, 23456, 12345)] == [0, 0, 0]
+    finally:
+        shutil.rmtree(shared)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+def test_a_folder_that_another_user_may_not_write_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from dica.engine.slots import gpu_slot; os.setuid(12345)\n"
+        "from dica.files import UserError\n"
+        "try:\n  with gpu_slot(['a'], 1, Path(sys.argv[1])): pass\n"
+        "except UserError as error: print(error)"
+    )
+    shared = Path(tempfile.mkdtemp(prefix="slots-"))
+    shared.chmod(0o755)
+    try:
+        ran = subprocess.run([sys.executable, "-c", code, str(shared)], capture_output=True, text=True, check=True)
+    finally:
+        shutil.rmtree(shared)
+    assert "choosing.lock: may not be opened" in ran.stdout
+    assert "mode 1777" in ran.stdout
 
 
 def test_each_device_is_given_once_and_freed_by_a_kill(tmp_path: Path) -> None:

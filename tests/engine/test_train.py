@@ -20,7 +20,8 @@ from dica.engine.optim import learning_rate
 from dica.files import UserError, read_json, sha256_bytes, sha256_file, write_json
 from dica.runs import record
 from dica.runs.behaviour import trace_of
-from tiny import make_prepared, tiny_config
+from dica.runs.ids import run_id
+from tiny import gradient_methods, make_prepared, tiny_config
 
 
 def arguments(tmp_path: Path, settings: dict, data: Path) -> list[str]:
@@ -29,6 +30,15 @@ def arguments(tmp_path: Path, settings: dict, data: Path) -> list[str]:
         *("--config", str(tmp_path / "given.json"), "--data", str(data), "--out", str(tmp_path / "out")),
         *("--models", str(tmp_path / "models"), "--state", str(tmp_path / "state"), "--device", "cpu"),
     ]
+
+
+@pytest.mark.parametrize("method", ["kmeans", *gradient_methods()])
+def test_more_clusters_than_images_are_refused_in_one_line(method: str, tmp_path: Path, capsys) -> None:
+    settings = tiny_config(method, **({} if method == "probe" else {"num_clusters": 49}))
+    settings["params"]["num_clusters"] = 49
+    settings["id"] = run_id(settings)
+    assert train.main(arguments(tmp_path, settings, make_prepared(tmp_path / "data", {"train": 48}))) == 2
+    assert "num_clusters is 49, but there are 48 images to train on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["kmeans", "drc"])

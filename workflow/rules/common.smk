@@ -7,6 +7,10 @@ from pathlib import Path
 from snakemake.logging import logger
 
 ROOT = Path(workflow.basedir)
+if set("{}") & set(str(ROOT)):
+    raise WorkflowError(
+        f"{ROOT}: Snakemake takes what stands in braces for a name to fill in; rename or move the folder"
+    )
 # The code of this checkout runs, whichever copy of the package happens to be installed.
 sys.path.insert(0, str(ROOT / "src"))
 # (A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.)

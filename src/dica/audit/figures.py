@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
 from dica.audit.runs import OUTSIDE_GIT
 from dica.figures import KINDS, draw, drawn_with, sealed, to_bytes
+from dica.figures.style import plt
 from dica.files import UserError, sha256_bytes
 from dica.plan.artefacts import Artefact
 from dica.runs.files import RECORD

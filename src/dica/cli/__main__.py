@@ -5,10 +5,8 @@ Exit codes: see `dica.audit.auditor` and `dica.files`.
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +20,7 @@ from dica.cli.apply import export, predict
 from dica.cli.own import cluster
 from dica.cli.runs import ARCHIVE, AsJson, Profile, compare, console, estimate, evaluate, status
 from dica.files import UserError, explain_os_error, project_root
+from dica.scripting import print_anywhere
 from dica.validation import hint, short
 
 app = typer.Typer(help="Show and audit the numbers of this archive.", no_args_is_help=True, rich_markup_mode="rich")
@@ -205,9 +204,7 @@ def check_deposit(file: Annotated[Path, typer.Argument(help="A deposit.")]) -> N
 
 def main() -> None:
     """Entry point of the command: one line for a user's mistake or what the system refuses, no traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a record may hold signs that this terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+    print_anywhere()
     try:
         app()
     except UserError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dica.data import catalog
 from dica.files import UserError, project_root, write_json
+from dica.scripting import print_anywhere
 
 TEXT = {
     "fetch": "bring the archives of a data set into data/raw and prove their digests",
@@ -23,6 +24,7 @@ TEXT = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    print_anywhere()
     options = _parser().parse_args(arguments)
     try:
         root = options.root or project_root()

@@ -211,7 +211,8 @@ def _from_dvc(source: dict[str, Any], folder: Path) -> Iterator[BinaryIO]:
         except _Absent:
             raise
         except Exception as error:  # no network, no plugin, no credentials: DVC is one source among several
-            raise _Absent(f"DVC cannot serve it ({' '.join(str(error).split())})") from None
+            mend = "" if (root / ".git").exists() else "; for a copy without .git: `dvc config core.no_scm true`"
+            raise _Absent(f"DVC cannot serve it ({' '.join(str(error).split())}{mend})") from None
         yield stream
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from dica.files import UserError
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,14 @@ SPLITS = {
 def splits_of(name: str, data: DataInfo) -> tuple[str, ...]:
     """Return the splits behind a `train_split` value that the data set really has."""
     return tuple(split for split in SPLITS[name] if data.counts.get(split))
+
+
+def require_enough(params: dict[str, Any], data: DataInfo) -> None:
+    """Raise a UserError for more clusters than training images: each method would fail in a way of its own."""
+    wanted, name = params["num_clusters"], params["train_split"]
+    count = sum(data.counts[split] for split in splits_of(name, data)) if name in SPLITS else wanted
+    if wanted > count:
+        raise UserError(
+            f"num_clusters is {wanted}, but there are {count} images to train on (train_split: {name}); ask for fewer "
+            f"clusters or give more images"
+        )

@@ -7,6 +7,7 @@ was killed; and a run that was promised a whole device never gets one that other
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sys
@@ -73,7 +74,7 @@ def gpu_slot(devices: Sequence[str], share: int = 1, folder: Path | None = None,
 
 def _take(folder: Path, devices: Sequence[str], wanted: int) -> tuple[int, list[IO[str]]] | None:
     """Lock `wanted` twelfths of the emptiest device, all or none."""
-    with open(folder / "choosing.lock", "a") as choosing:
+    with _open_lock(folder / "choosing.lock") as choosing:
         fcntl.flock(choosing, fcntl.LOCK_EX)  # one chooses at a time: nobody sees the locks of a half-made choice
         free = [_lock_free(folder, device) for device in devices]
         index = max(range(len(devices)), key=lambda i: (len(free[i]), -i))
@@ -87,13 +88,40 @@ def _take(folder: Path, devices: Sequence[str], wanted: int) -> tuple[int, list[
 def _lock_free(folder: Path, device: str) -> list[IO[str]]:
     locks = []
     for number in range(TWELFTHS):
-        lock = open(folder / f"{device}-{number}.lock", "a")  # noqa: SIM115 - held as long as the slot
+        lock = _open_lock(folder / f"{device}-{number}.lock")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locks.append(lock)
         except BlockingIOError:
             lock.close()
     return locks
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """Open a lock file that other users of a shared folder may have made, or make it so that they can open it.
+
+    A file that is there is opened without O_CREAT: Linux refuses that for others' files in a folder like /tmp.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            return open(_readable(path))
+        with contextlib.suppress(FileExistsError):  # or another process was faster
+            made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            os.fchmod(made, 0o666)  # whatever the umask
+            return open(made)
+        return open(_readable(path))
+    except PermissionError:
+        raise UserError(
+            f"{path}: may not be opened; a folder of slots that users share (DICA_SLOTS) needs the mode 1777"
+        ) from None
+
+
+def _readable(path: Path) -> int:
+    """Open a file for locking; a file that only its owner may write can be locked as well, except on NFS."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def visible_devices() -> list[str]:

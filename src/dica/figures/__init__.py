@@ -7,10 +7,13 @@ and a figure to draw on; it returns what is seen in words, which is the alternat
 from __future__ import annotations
 
 import io
+import os
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+os.environ["MPLBACKEND"] = "Agg"  # before matplotlib reads it: a notebook leaves the name of one that is not here
 
 import matplotlib
 import matplotlib.pyplot as plt
