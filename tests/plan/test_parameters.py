@@ -109,7 +109,7 @@ def test_every_method_resolves_on_every_dataset(root: Path) -> None:
 
 
 def test_what_methods_share_is_told_once(root: Path) -> None:
-    """The level field is level, and no file spells a pipeline that another one has."""
+    """The level field is level, and no file spells a pipeline that has a name."""
     profile = config.load_profile(root / "params/archive.yaml", root)
     for variant, dataset in (("level-8", "digits"), ("level-32", "cifar10")):
         found = [config.resolve(name, variant, dataset, profile, root) for name in ("crlc", "drc", "imc-swav", "tcc")]
@@ -119,19 +119,14 @@ def test_what_methods_share_is_told_once(root: Path) -> None:
             (found[0]["backbone"]["name"], found[0]["backbone"]["width"])
         }
         assert len({str(p["views"].get("augmented") or p["views"]["high"]) for p in found}) == 1
-    spelt: dict[str, str] = {}
+    named = config.load_shared(root)["pipelines"]
     for path in sorted((root / "params").glob("*.yaml")):
         body = validation.load_yaml(path)
         blocks = (
             [body["defaults"], *body["datasets"].values(), *body["variants"].values()] if "variants" in body else []
         )
-        views = [
-            view for block in blocks for view in ((block or {}).get("views") or {}).values() if isinstance(view, list)
-        ]
-        for text in {str(view) for view in views if view}:
-            assert spelt.setdefault(text, path.name) == path.name, (
-                f"in two files: {text}; name it in params/shared.yaml"
-            )
+        views = [view for block in blocks for view in ((block or {}).get("views") or {}).values()]
+        assert not [name for name, pipeline in named.items() if pipeline in views], path
 
 
 @pytest.mark.parametrize(
