@@ -13,6 +13,8 @@ from tiny import all_variants, make_prepared, make_trainer, tiny_config
 
 # Launches of one step with a GPU's optimiser, tests' networks. Lower one when a step gets cheaper.
 BUDGETS = {
+    ("autoencoder", "full"): 91,
+    ("autoencoder", "vae"): 118,
     ("cc", "full"): 400,
     ("crlc", "full"): 581,
     ("crlc-semi", "full"): 910,
