@@ -37,7 +37,7 @@ from dica.engine import distributed
 from dica.engine.checkpoints import StateFolder
 from dica.engine.images import PLACES, ResidentImages
 from dica.engine.load import Place, load_trained
-from dica.engine.loop import SaveEvery, Trainer, on_signals
+from dica.engine.loop import Position, SaveEvery, Trainer, on_signals
 from dica.engine.memory import keep_memory
 from dica.engine.observer import Observer
 from dica.engine.slots import gpu_slot, scheduler_assigned, visible_devices
@@ -163,14 +163,14 @@ def _train_and_write(
             if source:
                 attempt["source"] = source["weights_sha256"]
             speed = choose(options.compile, options.cuda_graph, config["determinism"], device, method)
-            trainer = _fit(config, method, images, state, options, speed, attempt)
+            at, observer = _fit(config, method, images, state, options, speed, attempt)
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
             if not distributed.is_first():
                 return
-            _write_outputs(config, method, trainer, arrays, out, models)
+            _write_outputs(config, method, at.history, observer, arrays, out, models)
             extra = {"source": source, "method_record": method.record()}
             extra["speed"] = {**asdict(speed), "images": images.place, "processes": distributed.processes()}
-            written = _record(config, code, trainer, images, started, out, models, extra)
+            written = _record(config, code, at, observer, images, started, out, models, extra)
             keep_record(written, state.folder)
             atomic_write_bytes(out / RECORD, written)
     except KeyboardInterrupt:
@@ -210,18 +210,6 @@ def give_labels(config: dict, method: Method, inputs: Inputs, device: torch.devi
         method.give_labels(torch.from_numpy(train_labels(inputs.data, inputs.labels)).to(device))
 
 
-@dataclass
-class Fitted:
-    """What is recorded of a method that is fitted in one go, without gradient steps."""
-
-    history: list[dict[str, float]]
-    images_seen: int
-    seconds: float
-    attempts: list[dict]
-    resumed: int = 0
-    observer: None = None  # there are no epochs to look at
-
-
 def _fit(
     config: dict,
     method: Method,
@@ -230,18 +218,20 @@ def _fit(
     options: Options,
     speed: Speed,
     attempt: dict,
-) -> Trainer | Fitted:
+) -> tuple[Position, Observer | None]:
+    """Train a method; return where that ended, and what looked at the run meanwhile, if anything did."""
     distributed.share_out(method)
     if hasattr(method, "fit"):
         begin = time.monotonic()
         history = method.fit({name: images.all_of(name) for name in images.splits}, config["seed"])
-        return Fitted(history, sum(images.info.counts.values()), time.monotonic() - begin, [attempt])
+        seconds, seen = time.monotonic() - begin, sum(images.info.counts.values())
+        return Position(history=history, images_seen=seen, seconds=seconds, attempts=[attempt]), None
     method.to(memory_format=torch.channels_last)
     trainer = Trainer(config, method, images, state, SaveEvery(options.save_seconds, options.save_batches), speed)
     trainer.resume()
     trainer.begin(attempt)
     trainer.run()
-    return trainer
+    return trainer.at, trainer.observer if trainer.observer.looks else None
 
 
 @contextlib.contextmanager
@@ -306,28 +296,33 @@ def _check_data(config: dict, images: ResidentImages, folder: Path) -> None:
         )
 
 
-def _write_outputs(config: dict, method: Method, trainer, arrays: dict, out: Path, models: Path) -> None:
+def _write_outputs(
+    config: dict, method: Method, history: list, observer: Observer | None, arrays: dict, out: Path, models: Path
+) -> None:
     write_json(out / CONFIG, config)
-    atomic_write_text(out / HISTORY, record.history_csv(trainer.history))
+    atomic_write_text(out / HISTORY, record.history_csv(history))
     write_npz(out / PREDICTIONS, arrays)
-    if observer := _watched(trainer):  # when it looked is in the record: a time in the trace would change its digest
+    if observer:  # when it looked is in the record: a time in the trace would change its digest
         write_npz(out / TRACE, observer.trace())
         write_npz(models / STAGES, observer.stage_arrays())
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
     atomic_write_bytes(models / WEIGHTS, safetensors_bytes(weights))
 
 
-def _watched(trainer: Trainer | Fitted) -> Observer | None:
-    """Return what looked at the run while it trained, if anything did."""
-    return trainer.observer if trainer.observer and trainer.observer.looks else None
-
-
 def _record(
-    config: dict, code: dict, trainer, images: ResidentImages, started: datetime, out: Path, models: Path, extra: dict
+    config: dict,
+    code: dict,
+    at: Position,
+    observer: Observer | None,
+    images: ResidentImages,
+    started: datetime,
+    out: Path,
+    models: Path,
+    extra: dict,
 ) -> bytes:
     device = images.device.type
     written = [out / name for name in OUTPUTS] + [models / name for name in MODEL_OUTPUTS]
-    files = {path.name: sha256_file(path) for path in written if path.name not in OBSERVED or _watched(trainer)}
+    files = {path.name: sha256_file(path) for path in written if path.name not in OBSERVED or observer}
     return json_text(
         {
             **{key: config[key] for key in ("id", "method", "variant", "dataset", "seed", "determinism")},
@@ -339,12 +334,12 @@ def _record(
             "data": _data_facts(images.manifest),
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(trainer.seconds, 2),
-            "images_per_second": round(trainer.images_seen / trainer.seconds, 1) if trainer.seconds else None,
+            "seconds": round(at.seconds, 2),
+            "images_per_second": round(at.images_seen / at.seconds, 1) if at.seconds else None,
             "peak_memory_mb": record.peak_memory_mb(device),
-            "resumed": trainer.resumed,
-            "attempts": trainer.attempts,
-            **({"look_seconds": observer.look_seconds()} if (observer := _watched(trainer)) else {}),
+            "resumed": at.resumed,
+            "attempts": at.attempts,
+            **({"look_seconds": observer.look_seconds()} if observer else {}),
             **{key: value for key, value in extra.items() if value},
             "files": files,
         },

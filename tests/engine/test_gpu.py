@@ -101,7 +101,7 @@ def test_a_strict_run_resumes_bit_for_bit(method: str, variant: str, device: str
     parts.state._lock.close()
     parts = make_trainer(settings, data, tmp_path / "parts", device=device)
     parts.resume()
-    assert parts.step > 0
+    assert parts.at.step > 0
     parts.run()
     assert parts.history == whole.history
     expected, found = whole.method.state_dict(), parts.method.state_dict()
@@ -131,7 +131,7 @@ def test_no_step_waits_for_the_device(method: str, device: str, tmp_path: Path) 
     run_batch = trainer._run_batch
 
     def watched(*arguments) -> None:
-        torch.cuda.set_sync_debug_mode("error" if trainer.epoch else "default")
+        torch.cuda.set_sync_debug_mode("error" if trainer.at.epoch else "default")
         try:
             run_batch(*arguments)
         finally:

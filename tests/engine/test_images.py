@@ -39,7 +39,7 @@ def test_the_loop_fetches_every_batch_but_the_first_ahead(tmp_path: Path, monkey
     trainer.method.watched = False  # what looks at the run between epochs takes images as well
     sent: list[int] = []
     send = trainer.images._send
-    monkeypatch.setattr(trainer.images, "_send", lambda *given: sent.append(trainer.batch) or send(*given))
+    monkeypatch.setattr(trainer.images, "_send", lambda *given: sent.append(trainer.at.batch) or send(*given))
     trainer.run()
     assert sent == [0, 1, 2] * 2 * trainer.params["epochs"], "three batches, two heads, each once"
 

@@ -61,7 +61,7 @@ def test_a_killed_run_notes_what_an_undisturbed_one_does(method: str, tmp_path: 
     whole = make_trainer(settings, data, tmp_path / "whole")
     whole.run()
     parts = run_with_kills(settings, data, tmp_path / "parts", [3, 7, 11], save_batches=2)
-    assert parts.resumed
+    assert parts.at.resumed
     for kind in ("trace", "stage_arrays"):
         expected, found = getattr(whole.observer, kind)(), getattr(parts.observer, kind)()
         assert expected.keys() == found.keys()

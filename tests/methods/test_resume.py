@@ -94,7 +94,7 @@ def test_sigterm_saves_and_says_try_again(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "run.json").exists()
     trainer = make_trainer(settings, data, tmp_path / "out.state")
     trainer.resume()
-    assert trainer.step > 0
+    assert trainer.at.step > 0
 
 
 def saved(value: object) -> bytes:
@@ -119,12 +119,12 @@ def test_a_torn_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path, ca
         again = make_trainer(settings, data, tmp_path / "state")
         again.resume()
         again.state._lock.close()
-        assert 0 < again.step < trainer.step
+        assert 0 < again.at.step < trainer.at.step
         assert "not used" in capsys.readouterr().err
     (tmp_path / "state" / PREVIOUS).unlink()
     fresh = make_trainer(settings, data, tmp_path / "state")
     fresh.resume()
-    assert fresh.step == 0, "with no sound checkpoint the run starts over"
+    assert fresh.at.step == 0, "with no sound checkpoint the run starts over"
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_before_it_is_saved(tmp_path: 
     with pytest.raises(UserError, match=r"not finite by epoch 1, step \d+.*seed 0"):
         trainer.run()
     saved, _ = trainer.state.load(torch.device("cpu"))
-    sums = [value for parts in (saved or {"sums": {}})["sums"].values() for value in parts.values()]
+    sums = [value for parts in (saved["at"]["sums"] if saved else {}).values() for value in parts.values()]
     assert all(bool(torch.isfinite(value)) for value in sums)
 
 
@@ -194,13 +194,13 @@ def test_a_signal_after_the_last_batch_still_stops_the_run(tmp_path: Path) -> No
 
     def close_and_signal() -> None:
         close()
-        if trainer.epoch == trainer.params["epochs"]:
+        if trainer.at.epoch == trainer.params["epochs"]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     trainer._close_epoch = close_and_signal
     with pytest.raises(Interrupted):
         trainer.run()
-    assert trainer.state.load(torch.device("cpu"))[0]["epoch"] == trainer.params["epochs"]
+    assert trainer.state.load(torch.device("cpu"))[0]["at"]["epoch"] == trainer.params["epochs"]
 
 
 def test_resume_with_other_code_is_said_and_kept(tmp_path: Path, capsys) -> None:
@@ -215,7 +215,7 @@ def test_resume_with_other_code_is_said_and_kept(tmp_path: Path, capsys) -> None
         trainer.save()
         trainer.state._lock.close()
         said.append([line for line in capsys.readouterr().err.splitlines() if "other code" in line])
-    assert trainer.attempts == attempts
+    assert trainer.at.attempts == attempts
     assert said[:2] == [[], []]
     assert "commit aaaaaaaaaaaa -> bbbbbbbbbbbb" in said[2][0]
     assert "dirty_sha256 None -> cccccccccccc" in said[3][0]
@@ -229,7 +229,7 @@ def test_a_run_does_not_go_on_from_another_source(tmp_path: Path) -> None:
     trainer.begin(first)
     with pytest.raises(UserError, match=r"has other weights than when .*; remove .*state to begin again"):
         trainer.begin({**first, "source": "b" * 64})
-    assert trainer.attempts == [first, first]
+    assert trainer.at.attempts == [first, first]
 
 
 @pytest.mark.parametrize(("method", "option"), [("drc", "fused"), ("dccm", "capturable")])

@@ -51,7 +51,7 @@ def trainer_as_on_a_gpu(method: str, variant: str, tmp_path: Path, wrap):
     trainer = make_trainer(settings, make_prepared(tmp_path / "data"), tmp_path / "state")
     trainer.optimizer = build_optimizer(trainer.method, settings["params"], torch.device("cuda"))
     step = trainer._step
-    trainer._step = lambda batch: wrap(step, batch) if trainer.step else step(batch)
+    trainer._step = lambda batch: wrap(step, batch) if trainer.at.step else step(batch)
     return trainer
 
 

@@ -45,7 +45,7 @@ def interrupted_and_resumed(name: str, data: Path, state: Path) -> Trainer:
 
     def stop_after_two(*given) -> None:
         run_batch(*given)
-        trainer.stop_requested = trainer.batch >= 1 and not distributed.is_first()
+        trainer.stop_requested = trainer.at.batch >= 1 and not distributed.is_first()
 
     trainer._run_batch = stop_after_two
     try:
@@ -56,7 +56,7 @@ def interrupted_and_resumed(name: str, data: Path, state: Path) -> Trainer:
     distributed.any_of(True)  # wait: the checkpoint is written
     again = build(name, data, state)
     again.resume()
-    assert again.batch == 2
+    assert again.at.batch == 2
     again.run()
     return again
 

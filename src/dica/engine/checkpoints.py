@@ -22,7 +22,7 @@ import torch
 from dica.files import INTERRUPTED, UserError, atomic_write_bytes, write_json
 from dica.runs.files import FAILURE
 
-MAGIC = b"DICA-STATE-3\n"
+MAGIC = b"DICA-STATE-4\n"
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 REFUSED = "refused-"  # what the name of a checkpoint begins with that could not be used and is kept for a look
 

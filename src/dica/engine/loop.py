@@ -50,6 +50,35 @@ class SaveEvery:
         return False
 
 
+@dataclass
+class Position:
+    """How far a run has come and what it has noted so far: all that a checkpoint holds of the loop itself.
+
+    Attributes
+    ----------
+    epoch, phase, batch : how many are done: of the run, of the epoch, of the phase
+    step : gradient steps taken
+    sums : phase -> loss part -> its sum over the epoch's steps
+    steps : phase -> the epoch's steps
+    history : one row an epoch
+    images_seen, seconds : of training, in all attempts
+    resumed : how often training went on from a checkpoint
+    attempts : where and with what code each attempt ran; see `dica.runs.record.attempt`
+    """
+
+    epoch: int = 0
+    phase: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    images_seen: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    attempts: list[dict] = field(default_factory=list)
+
+
 class Trainer:
     """Train a method from where its state folder left off to the last epoch."""
 
@@ -71,38 +100,23 @@ class Trainer:
         if speed.compile:
             compile_networks(method.networks(), speed.compile)
         self.observer = Observer(config, images)
-        self.epoch = self.phase = self.batch = self.step = 0
-        self.sums: dict[str, dict[str, Tensor]] = {}  # phase -> loss part -> sum over the epoch's steps
-        self.steps: dict[str, int] = {}
-        self.history: list[dict[str, float]] = []
-        self.images_seen, self.seconds, self.resumed = 0, 0.0, 0
-        self.attempts: list[dict] = []  # where and with what code each attempt ran: see `dica.runs.record.attempt`
+        self.at = Position()
         self.stop_requested = False
 
-    _PLAIN = (
-        "epoch",
-        "phase",
-        "batch",
-        "step",
-        "sums",
-        "steps",
-        "history",
-        "images_seen",
-        "seconds",
-        "resumed",
-        "attempts",
-    )
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The mean of each part of the loss, one row an epoch."""
+        return self.at.history
 
     def save(self) -> None:
         """Write a checkpoint of the present position."""
         self._check_finite()
-        plain = {name: getattr(self, name) for name in self._PLAIN}
         self.state.save(
             {
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "looks": self.observer.looks,
-                **plain,
+                "at": vars(self.at),
             }
         )
 
@@ -119,10 +133,9 @@ class Trainer:
             theirs.update({name: mine[name] for name in ("foreach", "fused", "capturable") if name in mine})
         self.optimizer.load_state_dict(saved["optimizer"])
         self.observer.looks = saved["looks"]
-        for name in self._PLAIN:
-            setattr(self, name, saved[name])
-        self.resumed += 1
-        print(f"resumed at epoch {self.epoch + 1}, step {self.step}", file=sys.stderr)
+        self.at = Position(**saved["at"])
+        self.at.resumed += 1
+        print(f"resumed at epoch {self.at.epoch + 1}, step {self.at.step}", file=sys.stderr)
 
     def begin(self, attempt: dict) -> None:
         """Add this attempt to those behind the state; warn if the last one ran other code, which no id shows.
@@ -133,15 +146,15 @@ class Trainer:
             If the run that this one builds on was trained anew since: one half would rest on other weights.
         """
         source = attempt.get("source")
-        if self.attempts and self.attempts[-1].get("source", source) != source:
+        if self.at.attempts and self.at.attempts[-1].get("source", source) != source:
             raise UserError(
                 f"the run that this one builds on has other weights than when this one began (seed {self.seed}); "
                 f"remove {self.state.folder} to begin again"
             )
-        changes = code_changes(self.attempts[-1], attempt) if self.attempts else []
+        changes = code_changes(self.at.attempts[-1], attempt) if self.at.attempts else []
         if changes:
             print(f"warning: resumed with other code than before: {'; '.join(changes)}", file=sys.stderr)
-        self.attempts.append(attempt)
+        self.at.attempts.append(attempt)
 
     def run(self) -> None:
         """Train to the last epoch.
@@ -154,12 +167,12 @@ class Trainer:
             If the loss stops being a number; nothing of it reaches a checkpoint or a table.
         """
         epochs = self.params["epochs"]
-        with on_signals(self._request_stop, signal.SIGTERM, signal.SIGINT), _progress(self.epoch, epochs) as show:
-            self.observer.look(self.method, self.epoch, self.seconds)
-            while self.epoch < epochs:
+        with on_signals(self._request_stop, signal.SIGTERM, signal.SIGINT), _progress(self.at.epoch, epochs) as show:
+            self.observer.look(self.method, self.at.epoch, self.at.seconds)
+            while self.at.epoch < epochs:
                 self._run_epoch()
                 self._close_epoch()
-                self.observer.look(self.method, self.epoch, self.seconds)
+                self.observer.look(self.method, self.at.epoch, self.at.seconds)
                 show(self.history[-1])
         self._stop_if_requested()  # a signal may have come after the last batch
 
@@ -171,14 +184,14 @@ class Trainer:
         clock = time.monotonic if self.images.device.type == "cuda" else time.process_time
         self.method.train()
         phases, total = self.method.phases(0), 0.0
-        for self.phase, phase in enumerate(phases):
+        for self.at.phase, phase in enumerate(phases):
             batches = self._order(phase)
             self._run_batch(phase, batches[0])  # the first one pays for what is set up once
             self._wait()
             started, done = clock(), 0
             while not done or clock() - started < seconds / len(phases):
-                self.batch = done % len(batches)
-                self._run_batch(phase, batches[self.batch])
+                self.at.batch = done % len(batches)
+                self._run_batch(phase, batches[self.at.batch])
                 self._wait()
                 done += 1
             total += (clock() - started) / done * len(batches)
@@ -193,22 +206,22 @@ class Trainer:
             raise Interrupted
 
     def _run_epoch(self) -> None:
-        phases = self.method.phases(self.epoch)
+        phases = self.method.phases(self.at.epoch)
         self.method.train()
-        while self.phase < len(phases):
-            phase = phases[self.phase]
+        while self.at.phase < len(phases):
+            phase = phases[self.at.phase]
             batches = self._order(phase)
-            while self.batch < len(batches):
+            while self.at.batch < len(batches):
                 started = time.monotonic()
-                self._run_batch(phase, batches[self.batch])
-                self.batch += 1
-                if self.batch < len(batches):
-                    self.images.prefetch(phase.splits, batches[self.batch])
-                self.seconds += time.monotonic() - started
+                self._run_batch(phase, batches[self.at.batch])
+                self.at.batch += 1
+                if self.at.batch < len(batches):
+                    self.images.prefetch(phase.splits, batches[self.at.batch])
+                self.at.seconds += time.monotonic() - started
                 self._stop_if_requested()
                 if self.save_every.due():
                     self.save()
-            self.phase, self.batch = self.phase + 1, 0
+            self.at.phase, self.at.batch = self.at.phase + 1, 0
             self._wait()
 
     def _wait(self) -> None:
@@ -216,12 +229,12 @@ class Trainer:
         if self.images.device.type == "cuda":
             started = time.monotonic()
             torch.cuda.synchronize(self.images.device)
-            self.seconds += time.monotonic() - started
+            self.at.seconds += time.monotonic() - started
 
     def _order(self, phase: Phase) -> list[Tensor]:
         """Return the index batches of one pass, shuffled by (seed, epoch, phase) alone."""
         count = sum(len(self.images.splits[name]) for name in phase.splits)
-        order = torch.randperm(count, generator=generator(self.seed, "order", self.epoch, phase.name))
+        order = torch.randperm(count, generator=generator(self.seed, "order", self.at.epoch, phase.name))
         batches = list(order.to(self.images.index_device).split(self.params["batch_size"]))
         if self.params["drop_last"] and len(batches) > 1 and len(batches[-1]) < self.params["batch_size"]:
             batches.pop()
@@ -229,7 +242,7 @@ class Trainer:
 
     def _run_batch(self, phase: Phase, indices: Tensor) -> None:
         def rng(purpose: str) -> torch.Generator:
-            position = (self.epoch, phase.name, self.batch)
+            position = (self.at.epoch, phase.name, self.at.batch)
             return generator(self.seed, purpose, *position, device=self.images.device)
 
         images = self.images.take(phase.splits, indices)
@@ -238,10 +251,10 @@ class Trainer:
             return self.images.take(phase.splits, rows.to(self.images.index_device))
 
         indices = indices.to(self.images.device, non_blocking=True)
-        whole = Batch(images, indices, self.epoch, self.step, phase.name, rng, self._beside(phase), take)
+        whole = Batch(images, indices, self.at.epoch, self.at.step, phase.name, rng, self._beside(phase), take)
         for batch in self.method.split(whole):
             self._step(batch)
-        self.images_seen += len(indices)
+        self.at.images_seen += len(indices)
 
     def _beside(self, phase: Phase) -> dict[str, Tensor]:
         """Return the second batch of this position: full batches of `phase.beside`, reshuffled when it runs out."""
@@ -249,26 +262,26 @@ class Trainer:
             return {}
         count = sum(len(self.images.splits[name]) for name in phase.beside)
         size = min(self.params["batch_size"], count)
-        turn, place = divmod(self.batch, count // size)
-        order = torch.randperm(count, generator=generator(self.seed, "beside", self.epoch, phase.name, turn))
+        turn, place = divmod(self.at.batch, count // size)
+        order = torch.randperm(count, generator=generator(self.seed, "beside", self.at.epoch, phase.name, turn))
         indices = order[place * size : (place + 1) * size].to(self.images.index_device, non_blocking=True)
         images = self.images.take(phase.beside, indices)
         return {"beside": images, "beside_indices": indices.to(self.images.device, non_blocking=True)}
 
     def _step(self, batch: Batch) -> None:
         params = self.params
-        rate = learning_rate(params["schedule"], params["lr"], self.step, self.epoch, params["epochs"])
+        rate = learning_rate(params["schedule"], params["lr"], self.at.step, self.at.epoch, params["epochs"])
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         values = self.update(batch, rate)
-        self.step += 1
+        self.at.step += 1
         # Summed on the device, all in one launch: reading the loss here would stall a GPU at every step.
-        sums = self.sums.setdefault(batch.phase, {})
+        sums = self.at.sums.setdefault(batch.phase, {})
         for name, value in values.items():
             if name not in sums:
                 sums[name] = torch.zeros_like(value)
         torch._foreach_add_([sums[name] for name in values], list(values.values()))
-        self.steps[batch.phase] = self.steps.get(batch.phase, 0) + 1
+        self.at.steps[batch.phase] = self.at.steps.get(batch.phase, 0) + 1
 
     def _update(self, batch: Batch, rate: float) -> dict[str, Tensor]:
         """Take one gradient step and return the parts of the loss; `rate` is the one that the optimiser has."""
@@ -285,8 +298,8 @@ class Trainer:
 
     def _means(self) -> dict[str, float]:
         return {
-            (name if phase == "main" else f"{phase}_{name}"): float(total) / self.steps[phase]
-            for phase, parts in self.sums.items()
+            (name if phase == "main" else f"{phase}_{name}"): float(total) / self.at.steps[phase]
+            for phase, parts in self.at.sums.items()
             for name, total in parts.items()
         }
 
@@ -294,16 +307,16 @@ class Trainer:
         bad = [name for name, value in self._means().items() if not math.isfinite(value)]
         if bad:
             raise UserError(
-                f"loss not finite by epoch {self.epoch + 1}, step {self.step} ({', '.join(bad)}), seed {self.seed}; "
-                f"the last good checkpoint is kept in {self.state.folder}"
+                f"loss not finite by epoch {self.at.epoch + 1}, step {self.at.step} ({', '.join(bad)}), "
+                f"seed {self.seed}; the last good checkpoint is kept in {self.state.folder}"
             )
 
     def _close_epoch(self) -> None:
         self._check_finite()
         rate = self.optimizer.param_groups[0]["lr"]
-        self.history.append({"epoch": self.epoch + 1, "step": self.step, **self._means(), "lr": rate})
-        self.sums, self.steps, self.phase = {}, {}, 0
-        self.epoch += 1
+        self.history.append({"epoch": self.at.epoch + 1, "step": self.at.step, **self._means(), "lr": rate})
+        self.at.sums, self.at.steps, self.at.phase = {}, {}, 0
+        self.at.epoch += 1
 
 
 @contextlib.contextmanager
