@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -83,8 +84,9 @@ def test_every_page_that_the_readme_leads_to_is_inside(project: Path, built: Pat
 
 
 def test_a_sound_deposit_passes(built: Path) -> None:
-    files, tables, cells, *_ = deposit.check(built)
+    files, code, tables, cells, *_ = deposit.check(built)
     assert int(files.split()[0]) == len(members(built)) - 1
+    assert "its code is the code of the installed package" in code
     assert "offline and without torch" in tables
     assert "6 cells over 4 runs: 6 matches" in cells
 
@@ -110,6 +112,64 @@ def test_a_table_that_agrees_with_the_manifest_alone_is_noticed(built: Path, tmp
 
     with pytest.raises(IntegrityError, match=r"dica/table-1\.md come out otherwise"):
         deposit.check(change(built, tmp_path / NAME, better, relist=True))
+
+
+def test_the_code_inside_is_never_run(built: Path, tmp_path: Path) -> None:
+    """Every module, and what Python imports by itself, would leave a file; an agreeing manifest vouches for them."""
+    mark = tmp_path / "mark"
+    evil = f"open({str(mark)!r}, 'w').close()\n".encode()
+
+    def poison(files: dict[str, bytes]) -> None:
+        for name in [name for name in files if name.endswith(".py")]:
+            files[name] = evil + b"from __future__ import annotations\n"
+        files["src/sitecustomize.py"] = files["src/numpy.py"] = files["src/dica/cli.py"] = evil
+
+    found = deposit.check(change(built, tmp_path / NAME, poison, relist=True))
+    assert not mark.exists()
+    assert any("the code inside was not run and differs" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".git/config", "sitecustomize.py", "matplotlibrc", "numpy.py", "results/.git/config", "params/.hidden.yaml"],
+)
+def test_what_a_program_could_take_for_orders_is_refused(name: str, built: Path, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="is nothing that a deposit holds"):
+        deposit.check(change(built, tmp_path / NAME, lambda files: files.update({name: b"x"}), relist=True))
+
+
+def test_a_deposit_that_grows_without_bounds_is_refused_before_it_is_written(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / NAME
+    with tarfile.open(file, "w:gz") as archive:
+        member = tarfile.TarInfo("a/zeros")
+        member.size = 8 << 20
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    written = []
+    monkeypatch.setattr(tarfile.TarFile, "extractall", lambda *a, **k: written.append(a))
+    monkeypatch.setattr(deposit, "MOST_BYTES", 1 << 20)
+    with pytest.raises(UserError, match="no deposit is as large"):
+        deposit.check(file)
+    monkeypatch.setattr(deposit, "MOST_BYTES", 1 << 30)
+    monkeypatch.setattr(deposit, "MOST_MEMBERS", 0)
+    with pytest.raises(UserError, match="more than 0 members"):
+        deposit.check(file)
+    assert not written
+
+
+def test_links_and_claims_of_enormous_members_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / NAME
+    with tarfile.open(file, "w:gz") as archive:
+        member = tarfile.TarInfo("a/link")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    with pytest.raises(UserError, match="neither a plain file nor a folder"):
+        deposit.check(file)
+    member = tarfile.TarInfo("a/claim")
+    member.size = 10**14
+    with gzip.open(file, "wb") as packed:
+        packed.write(member.tobuf(tarfile.PAX_FORMAT))
+    with pytest.raises(UserError, match="no deposit is as large"):
+        deposit.check(file)
 
 
 def test_what_is_no_deposit(project: Path, tmp_path: Path) -> None:

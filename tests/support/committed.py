@@ -20,6 +20,7 @@ from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.scores import metrics
 from dica.tables import cells as tables
+from dica.tables.inputs import write_inputs
 from dica.tables.layout import write_tables
 
 CELL = ("dica", "table-1", "drc/digits/acc")
@@ -65,6 +66,7 @@ def build_tables(root: Path) -> None:
     declared = planned.artefacts_of(plan, root)
     frame = tables.cells(plan, root, "results", declared)
     tables.write_cells(frame, root / "results/tables/cells.csv")
+    write_inputs(declared, plan, root, root / "results/tables/inputs.csv")
     write_tables(declared, frame, plan, root / "results/tables")
 
 

@@ -34,6 +34,7 @@ rule cells:
             caption="../report/cells.rst",
             category="All numbers",
         ),
+        inputs=f"{RESULTS}/tables/inputs.csv",
     log:
         f"{RESULTS}/logs/cells.log",
     conda:

@@ -14,6 +14,7 @@ from dica.files import project_root, write_json
 from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
 from dica.tables.cells import cells, summarise, write_cells
+from dica.tables.inputs import NAME, write_inputs
 
 
 def main() -> str:
@@ -29,8 +30,10 @@ def main() -> str:
     if args.method:
         write_json(args.out, summarise(args.method, plan, root, results, args.datasets))
     else:
-        frame = cells(plan, root, results, artefacts_of(plan, root))
+        declared = artefacts_of(plan, root)
+        frame = cells(plan, root, results, declared)
         write_cells(frame, args.out)
+        write_inputs(declared, plan, root, args.out.with_name(NAME))  # what all of it takes from params/
         print(frame["verdict"].value_counts().to_string(), file=sys.stderr)
     return f"wrote {args.out}"
 

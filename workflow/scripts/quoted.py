@@ -15,7 +15,7 @@ from dica.files import atomic_write_text, project_root
 
 BENCHMARKS = ("cpu_path", "plan", "evaluation", "gpu")
 PAGES = {
-    "docs/reliability.md": {"faults": "docs/reliability.csv"},
+    "docs/reliability.md": {"faults": "docs/reliability.csv", "tampering": "docs/tampering.csv"},
     "docs/performance.md": {
         name: f"benchmarks/results/{name}.csv" for name in ("cpu_path", "plan", "evaluation", "gpu")
     },

@@ -11,21 +11,20 @@ weights and images to make again, and is Git's to vouch for.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import chain, product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from dica.audit.checkout import Checkout
+from dica.audit.params import ParamsChecks
+from dica.audit.rows import cell_key, cell_name, parse, read_cells, verdicts
 from dica.audit.runs import RunAudit, RunChecks, compare
-from dica.files import IntegrityError, UserError
+from dica.files import UserError
 from dica.plan.artefacts import Artefact, Row, headline_name, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, rebuild_command, run_folder
@@ -33,14 +32,13 @@ from dica.plan.planned import artefacts_of, load_plan
 from dica.runs.files import RECORD
 from dica.runs.ids import run_id
 from dica.runs.read import NUMBER, PLAN_KEYS, Finding, faults, read_metrics, read_record
-from dica.scores.metrics import load_arrays
 from dica.scores.stats import mean, spread
 from dica.tables import layout
 from dica.tables.cells import CELL_COLUMNS, best_of, cells, cells_text
+from dica.tables.inputs import NAME as INPUTS
 from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
-REMADE = (*(f"statistics/{name}.csv" for name in ("intervals", "pairs", "stability")), "consistency.csv")
 
 
 @dataclass
@@ -70,11 +68,17 @@ class CellAudit:
         """Whether nothing was run for this cell and it says so."""
         return not self.runs and all(finding.what == "run" for finding in self.findings if finding.ok is False)
 
+    @property
+    def unvouched(self) -> list[str]:
+        """What no Git commit vouches for: changes there that agree with each other would go unnoticed."""
+        return [finding.detail for finding in self.all_findings if finding.ok is None and "Git" in finding.detail]
+
     def as_dict(self) -> dict:
         """Return everything as plain values, for ``--json``."""
         return {
             "address": self.address,
             "code": self.code,
+            "unvouched": self.unvouched,
             "cell": self.row,
             "findings": [asdict(finding) for finding in self.findings],
             "runs": [asdict(run) for run in self.runs],
@@ -110,7 +114,7 @@ class Auditor:
         path = root / self.results / "tables" / "cells.csv"
         if not path.is_file():
             raise UserError(f"{path.relative_to(root)}: no such file; build the tables first: {self.light}")
-        self.cells = _read_cells(path)
+        self.cells = read_cells(path)
         self.checkout = Checkout(root, self.results)
         self.run_checks = RunChecks(self.checkout)
         self.check_printed = cache(self._check_printed)
@@ -129,6 +133,11 @@ class Auditor:
     def artefacts(self) -> dict[tuple[str, str], Artefact]:
         """The declared tables by paper and name."""
         return {(artefact.paper, artefact.name): artefact for artefact in self.declared if artefact.kind == "table"}
+
+    @cached_property
+    def params_checks(self) -> ParamsChecks:
+        """What vouches for what is read from params/."""
+        return ParamsChecks(self.checkout, self.plan_of_params, self.light)
 
     @cached_property
     def plan(self) -> dict:
@@ -198,15 +207,15 @@ class Auditor:
     def rebuilt(self) -> pd.DataFrame:
         """The cells that plan, params/ and metrics give now, with the stored verdict where its ground is not in Git."""
         frame = cells(self.plan_of_tables, self.root, self.results, list(self.artefacts.values()), self.missing_metrics)
-        stored = {_cell_key(row): row for row in self.cells}
-        for name, texts in _verdicts(_parse(cells_text(frame)), stored).items():
+        stored = {cell_key(row): row for row in self.cells}
+        for name, texts in verdicts(parse(cells_text(frame)), stored).items():
             frame[name] = texts
         return frame
 
     @cached_property
     def expected(self) -> dict[tuple, dict]:
         """The rows of cells.csv as they should be."""
-        return {_cell_key(row): row for row in _parse(cells_text(self.rebuilt))}
+        return {cell_key(row): row for row in parse(cells_text(self.rebuilt))}
 
     def find(self, paper: str, artefact: str, cell: str) -> dict:
         """Return the row of ``cells.csv`` that `cell` (``row/column/metric``) names.
@@ -228,14 +237,14 @@ class Auditor:
 
     def all_rows(self) -> list[dict]:
         """Return the rows of ``cells.csv``, then those that it lacks."""
-        stored = {_cell_key(row) for row in self.cells}
+        stored = {cell_key(row) for row in self.cells}
         return self.cells + [row for key, row in self.expected.items() if key not in stored]
 
     def audit(self, row: dict) -> CellAudit:
         """Check one cell from its printed number down to the predictions."""
         address = f"{row['paper']} {row['artefact']} {cell_name(row)}"
         asked, shown = self._planned(self.plan_of_params, row), self._planned(self.plan, row)
-        expected = self.expected.get(_cell_key(row), {})
+        expected = self.expected.get(cell_key(row), {})
         folders = list(dict.fromkeys([*row["runs"].split(), *expected.get("runs", "").split()]))
         runs = [self.run_checks.audit(folder, headline_name(row["metric"])) for folder in folders]
         findings = [*self.plan_findings, *self._check_value(row, runs), *self._check_plan(row, asked, shown)]
@@ -243,108 +252,10 @@ class Auditor:
         if runs:
             findings += self.run_checks.check_labels(row["dataset"], runs)
         findings.append(self.check_printed((row["paper"], row["artefact"])))
-        findings.append(self.checkout.check_git(self._recorded(row, folders)))
+        if artefact := self.artefacts.get((row["paper"], row["artefact"])):
+            findings += self.params_checks.check(artefact)
+        findings.append(self.checkout.check_git(self._recorded(row, [*folders, *asked])))
         return CellAudit(address, row, runs, findings, self._rebuild(folders or asked))
-
-    def audit_uncelled(self) -> list[CellAudit]:
-        """Check what no cell shows: runs of figures alone, analyses, tables that are made of runs directly, figures."""
-        shown = set(chain.from_iterable(row["runs"].split() for row in self.all_rows()))
-        others = [run for run in self.plan["runs"] if run["path"] not in shown]
-        others = [run for run in others if (self.root / run["path"] / RECORD).is_file()]
-        runs = [self.run_checks.audit(run["path"], "acc") for run in others]
-        labels = [
-            finding
-            for dataset in dict.fromkeys(run["dataset"] for run in others)
-            for finding in self.run_checks.check_labels(
-                dataset, [run for run, entry in zip(runs, others, strict=True) if entry["dataset"] == dataset]
-            )
-        ]
-        folder = f"{self.results}/analyses/"
-        found = {
-            "runs of figures alone": (runs, labels, [f"{run.folder}/" for run in runs]),
-            "analyses": ([], self._check_analyses(), [folder]),
-            "statistics and bounds": ([], self._check_remade(), [f"{self.results}/tables/{name}" for name in REMADE]),
-            "figures": ([], self._check_figures(), [f"{self.results}/figures/"]),
-        }
-        return [
-            CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
-            for name, (runs, findings, prefixes) in found.items()
-            if runs or findings
-        ]
-
-    def _check_analyses(self) -> list[Finding]:
-        """Tell whether each stored analysis is of the predictions that its run has."""
-        findings = []
-        place = self.root / self.results / "analyses"
-        for path in sorted(place.rglob("*.npz")):
-            name = path.relative_to(place).as_posix()
-            record, faults = read_record(
-                self.root / self.results / "runs" / Path(*path.relative_to(place).parts[1:]).with_suffix("") / RECORD,
-                {"files": dict, "files.*": str},
-            )
-            try:
-                of = str(load_arrays(path)["of"])
-            except (UserError, KeyError, ValueError) as error:
-                findings.append(Finding(name, False, f"not usable: {error}"))
-                continue
-            if record is None:
-                findings.append(Finding(name, None, f"its run: {faults[0].what} {faults[0].detail}"))
-            elif record["files"].get("predictions.npz") != of:
-                findings.append(Finding(name, False, "is of other predictions than its run has"))
-            else:
-                findings.append(Finding(name, True, "is of its run's predictions, as it says"))
-        return findings
-
-    def _check_remade(self) -> list[Finding]:
-        """Make statistics and bounds again in a temporary folder and compare them with those that are stored."""
-        stored = self.root / self.results / "tables"
-        names = [name for name in REMADE if (stored / name).is_file()]
-        states = self.checkout.states or {}
-        gone = [name for name in REMADE if states.get(f"{self.results}/tables/{name}") == "deleted"]
-        findings = [Finding(name, False, f"missing; build it again: {self.light}", missing=True) for name in gone]
-        if not names:
-            return findings
-        scored = [
-            run["path"] for run in self.plan_of_tables["runs"] if (self.root / run["path"] / "metrics.json").is_file()
-        ]
-        if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
-            detail = f"cannot be made again without the predictions of {', '.join(absent)}"
-            return [*findings, Finding("statistics", False, detail, missing=True)]
-        with TemporaryDirectory() as made:
-            try:
-                remake(self.plan_of_tables, self.root, self.results, Path(made))
-            except (UserError, KeyError, ValueError, TypeError, IndexError) as error:
-                return [Finding("statistics", False, f"cannot be made again: {error}")]
-            same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
-        wrong = f"differs from what the runs give; build it again: {self.light}"
-        return findings + [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
-
-    def _check_figures(self) -> list[Finding]:
-        """Draw the figures again and compare them with those that are stored."""
-        figures = [artefact for artefact in self.declared if artefact.kind == "figure"]
-        if not figures:
-            return []
-        from dica.audit.figures import check_figure  # heavy, and only this needs it
-
-        findings = []
-        for artefact in figures:
-            asked, shown = (set(_runs_of_artefact(artefact.address, plan)) for plan in (self.plan_of_params, self.plan))
-            if asked != shown:
-                detail = "the parameters in params/ now ask for other runs than plan.json has; build it again"
-                findings.append(Finding(artefact.address, False, f"{detail}: {self.light}"))
-            elif unusable := sorted(shown & set(self.unusable_runs)):
-                detail = f"cannot be drawn again without the metrics of {', '.join(unusable)}"
-                findings.append(Finding(artefact.address, None, detail))
-            else:
-                finding = check_figure(artefact, self.plan_of_tables, self.root, self.results)
-                if finding.ok is None and self._figure_changed(artefact):  # then nothing vouches for it
-                    finding = replace(finding, ok=False, detail=f"changed since the commit; {finding.detail}")
-                findings.append(finding)
-        return findings
-
-    def _figure_changed(self, artefact: Artefact) -> bool:
-        prefix = f"{self.results}/figures/{artefact.paper}/{artefact.name}."
-        return any(path.startswith(prefix) and s == "changed" for path, s in (self.checkout.states or {}).items())
 
     def _planned(self, plan: dict, row: dict) -> list[str]:
         """Return the folders of the runs that a plan holds for a cell."""
@@ -382,10 +293,11 @@ class Auditor:
         if not asked:
             return []
         findings = [Finding("parameters", True, "params/ asks for exactly these runs")]
-        if 0 < len(row["runs"].split()) < len(asked):
-            detail = f"{len(row['runs'].split())} of {len(asked)} planned seeds are there"
-            findings.append(Finding("seeds", None, detail))
-        return findings
+        absent = [folder for folder in asked if folder not in row["runs"].split()]
+        if len(absent) < len(asked):
+            detail = f"{len(asked) - len(absent)} of {len(asked)} planned seeds are there, without {', '.join(absent)}"
+            findings += [Finding("seeds", False, detail, missing=True)] if absent else []
+        return [*findings, *self.checkout.fewer_than_recorded(absent)]
 
     def _check_row(self, row: dict, shown: list[str]) -> list[Finding]:
         """Compare every column with the rebuilt row, unless the row is of runs that nothing asks for any more."""
@@ -399,7 +311,7 @@ class Auditor:
                 Finding("cells.csv", False, f"cannot be rebuilt: {folder}/{why.what}: {why.detail}", why.missing)
                 for folder, why in unusable.items()
             ]
-        count, expected = self._times[_cell_key(row)], self.expected.get(_cell_key(row))
+        count, expected = self._times[cell_key(row)], self.expected.get(cell_key(row))
         if expected is None or count != 1:
             what = "params/artefacts declares no such cell" if expected is None else f"has this cell {count} times"
             return [Finding("cells.csv", False, f"{what}; build the tables again: {self.light}")]
@@ -413,7 +325,7 @@ class Auditor:
         """Return the runs of a cell that do not give its number, with the reason."""
         metric = row["metric"]
         if metric == "time_ratio":  # it also rests on the runs that it is relative to
-            folders = _runs_of_artefact(f"{row['paper']} {row['artefact']}", self.plan)
+            folders = runs_of_artefact(f"{row['paper']} {row['artefact']}", self.plan)
         found = {
             folder: self.unusable_runs.get(folder) or self.missing_metrics.get((folder, metric)) for folder in folders
         }
@@ -421,7 +333,7 @@ class Auditor:
 
     @cached_property
     def _times(self) -> Counter:
-        return Counter(_cell_key(row) for row in self.cells)
+        return Counter(cell_key(row) for row in self.cells)
 
     def _check_printed(self, place: tuple[str, str]) -> Finding:
         """Compare a printed table with the rebuilt rows, laid out again."""
@@ -429,7 +341,7 @@ class Auditor:
         if place not in self.artefacts:
             return Finding(what, False, f"params/artefacts declares no table {' '.join(place)}")
         artefact = self.artefacts[place]
-        shown = set(_runs_of_artefact(artefact.address, self.plan))
+        shown = set(runs_of_artefact(artefact.address, self.plan))
         known = {run["path"] for run in self.plan["runs"]}
         rows = [row for row in self.cells if (row["paper"], row["artefact"]) == place]
         if any(folder not in known for row in rows for folder in row["runs"].split()):
@@ -466,6 +378,7 @@ class Auditor:
             f"{labels}.npz",
             f"{labels}.json",
             f"{tables}/cells.csv",
+            f"{tables}/{INPUTS}",
             printed,
         ]
 
@@ -481,62 +394,7 @@ class Auditor:
         return "; ".join(parts)
 
 
-def remake(plan: dict, root: Path, results: str, out: Path) -> None:
-    """Write the tables that are made of runs and printed numbers without cells, `REMADE`, into a folder."""
-    from dica.scores.consistency import COLUMNS, audit_published, write_csv
-    from dica.scores.significance import write_statistics
-
-    write_statistics(plan, root, results, out / "statistics")
-    write_csv(audit_published(root, plan, results), COLUMNS, out / "consistency.csv")
-
-
-def cell_name(row: dict) -> str:
-    """Return ``row/column/metric``, the address of a cell inside its table."""
-    return f"{row['row']}/{row['column']}/{row['metric']}"
-
-
-def _read_cells(path: Path) -> list[dict[str, str]]:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        rows = _parse(text)
-    except csv.Error as error:
-        raise IntegrityError(f"{path}: not readable as CSV ({error}); build the tables again") from None
-    if text.partition("\n")[0].split(",") != CELL_COLUMNS or any(None in row for row in rows):
-        raise IntegrityError(f"{path}: has other columns than expected; build the tables again")
-    return rows
-
-
-def _parse(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
-
-
-def _cell_key(row: dict) -> tuple[str, ...]:
-    return tuple(row[name] for name in ("paper", "artefact", "row", "column", "metric"))
-
-
-def _verdicts(rows: list[dict], stored: dict[tuple, dict]) -> dict[str, list[str]]:
-    """Return verdicts and reasons of the rebuilt rows, the stored ones where only the machine of the runs knows."""
-    found: dict[str, list[str]] = {"verdict": [], "reason": []}
-    for row in rows:
-        old = stored.get(_cell_key(row), row)
-        chosen = old if _verdict_known_here(row) == _verdict_known_here(old) else row
-        for name, texts in found.items():
-            texts.append(chosen[name])
-    return found
-
-
-def _verdict_known_here(row: dict) -> tuple[str, str]:
-    """Return verdict and reason without what only the machine of the runs knows: whether and why others failed."""
-    if row["verdict"] in ("failed", "not run"):
-        return "no run", ""
-    if row["n"] == row["seeds_planned"]:
-        return row["verdict"], row["reason"]
-    seeds = f"{row['n']} of {row['seeds_planned']} seeds"
-    before, found, _ = row["reason"].partition(seeds)
-    return row["verdict"], before + found
-
-
-def _runs_of_artefact(address: str, plan: dict) -> list[str]:
+def runs_of_artefact(address: str, plan: dict) -> list[str]:
     """Return the folders of the runs that an artefact needs."""
     return [run["path"] for run in plan["runs"] if address in run["needed_by"]]
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
+from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 
-from dica.files import sha256_file
+from dica.files import UserError, sha256_file
 from dica.runs.read import Finding
 from dica.validation import load_yaml
+
+DERIVED = ("tables/", "figures/", "report/", "metrics/", "plans/", "plan.json")  # of a results folder: made of runs
 
 
 class Checkout:
@@ -26,11 +30,11 @@ class Checkout:
         if self.states is None:
             return Finding("git", None, "no Git checkout: changes that agree with each other go unnoticed")
         found: dict[str, list[str]] = {"changed": [], "deleted": [], "loose": []}
-        for path, state in self.states.items():
-            if path.startswith((f"{self.results}/tables/", f"{self.results}/figures/")) and state == "changed":
-                state = "loose"  # these are derived and were checked against their runs; runs and labels never change
-            if any(path.startswith(prefix) or (path.endswith("/") and prefix.startswith(path)) for prefix in prefixes):
-                found[state].append(path)
+        derived = tuple(f"{self.results}/{name}" for name in DERIVED)
+        for path, state in self.differing(prefixes).items():
+            if path.startswith(derived) and state == "changed":
+                state = "loose"  # these were checked against their runs; runs, analyses and labels never change
+            found[state].append(path)
         if found["changed"]:
             return Finding("git", False, f"changed since the commit: {', '.join(found['changed'])}")
         if found["deleted"]:
@@ -40,42 +44,103 @@ class Checkout:
             return Finding("git", None, f"not committed: Git cannot vouch for {', '.join(loose[:2])}{more}")
         return Finding("git", True, "what it rests on is as committed")
 
+    def differing(self, prefixes: Iterable[str]) -> dict[str, str]:
+        """Return what of `states` lies under one of these prefixes."""
+        return {
+            path: state
+            for path, state in (self.states or {}).items()
+            if any(path.startswith(prefix) or (path.endswith("/") and prefix.startswith(path)) for prefix in prefixes)
+        }
+
     @cached_property
     def states(self) -> dict[str, str] | None:
         """Path -> changed, deleted or loose (not in Git) of what differs from the commit; None without Git."""
-        watched = (*(f"{self.results}/{name}" for name in ("runs", "tables", "figures", "analyses")), "data/labels")
         options = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", "--ignored")
-        prefix, output = self._git("rev-parse", "--show-prefix"), self._git("status", *options, "--", *watched)
+        prefix, output = self._git("rev-parse", "--show-prefix"), self._git("status", *options, "--", *self.watched)
         if prefix is None or output is None:
             return None
         entries = [(entry[:2], entry[3:].removeprefix(prefix.strip())) for entry in output.split("\0") if entry]
-        return {
+        found = {
             path: "loose" if code in ("??", "!!") else "deleted" if "D" in code else "changed" for code, path in entries
         }
+        return found | self._hidden()
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """What Git is asked about."""
+        parts = ("runs/", "analyses/", *DERIVED)
+        return (*(f"{self.results}/{name}" for name in parts), "data/labels", "params", "dvc.lock", "README.md")
+
+    def _hidden(self) -> dict[str, str]:
+        """Path -> changed or deleted of files that Git was told not to look at (assume-unchanged, skip-worktree)."""
+        found = {}
+        for entry in (self._git("ls-files", "-v", "-s", "-z", "--", *self.watched) or "").split("\0"):
+            tag, _, rest = entry.partition(" ")
+            if tag and (tag.islower() or tag == "S"):
+                (_, blob, _), path = rest.partition("\t")[0].split(" "), rest.partition("\t")[2]
+                if not (self.root / path).is_file():
+                    found[path] = "deleted"
+                elif (self._git("hash-object", "--", path) or "").strip() != blob:
+                    found[path] = "changed"
+        return found
+
+    def committed(self, path: str) -> str | None:
+        """Return the text of a file as committed, or None."""
+        return self._git("show", f"HEAD:./{path}")
+
+    def last_commit(self, path: str) -> tuple[str, str, str] | None:
+        """Return commit, date and subject of the last commit that wrote a file, or None."""
+        found = (self._git("log", "-1", "--format=%H%x00%cI%x00%s", "--", path) or "").strip().split("\0")
+        return (found[0], found[1], found[2]) if len(found) == 3 else None
 
     def _git(self, *arguments: str) -> str | None:
-        command = ["git", "--no-optional-locks", "-C", str(self.root), *arguments]  # without locks: nothing is written
+        trust = ("core.trustctime=true", "core.checkStat=default", "core.ignoreStat=false", "core.fsmonitor=false")
+        settings = [part for setting in trust for part in ("-c", setting)]  # else a setting can hide a change
+        command = ["git", "--no-optional-locks", "-C", str(self.root), *settings, *arguments]  # nothing is written
         try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            done = subprocess.run(command, capture_output=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
+        return os.fsdecode(done.stdout)
 
     def check_dvc(self, folder: str) -> Finding:
         """Compare the folder of a run's method with what ``dvc.lock`` recorded."""
         method = Path(folder).parents[1] if len(Path(folder).parts) > 2 else Path(folder)
-        expected = self.dvc_lock.get(method.as_posix())
+        expected = self.dvc_lock.get(method.as_posix(), {}).get("md5")
         if expected is None:
             return Finding("dvc.lock", None, f"{method} is not recorded there")
         if self._dvc_hash(self.root / method) == expected:
             return Finding("dvc.lock", True, f"{method} is as recorded")
         return Finding("dvc.lock", None, f"{method} has changed since it was recorded (dvc repro records it)")
 
+    def check_recorded(self, path: str) -> Finding:
+        """Compare a file or folder with what ``dvc.lock`` recorded of it."""
+        place, expected = self.root / path, self.dvc_lock[path].get("md5")
+        found = self._dvc_hash(place) if place.is_dir() else hashlib.md5(place.read_bytes()).hexdigest()
+        if found == expected:
+            return Finding(f"dvc.lock {path}", True, "is as recorded")
+        return Finding(f"dvc.lock {path}", None, "has changed since it was recorded (dvc repro records it)")
+
+    def fewer_than_recorded(self, folders: Iterable[str]) -> list[Finding]:
+        """Tell where files are gone that ``dvc.lock`` counted: `folders` are of runs that are planned and not here."""
+        found = []
+        for method in dict.fromkeys(Path(folder).parents[1] for folder in folders):
+            count = self.dvc_lock.get(method.as_posix(), {}).get("nfiles")
+            here = sum(path.is_file() for path in (self.root / method).rglob("*"))
+            if isinstance(count, int) and here < count:
+                detail = f"{method} had {count} files when it was recorded, now {here}"
+                found.append(Finding("dvc.lock", False, detail, missing=True))
+        return found
+
     @cached_property
-    def dvc_lock(self) -> dict[str, str]:
-        """Path -> md5 of every output that ``dvc.lock`` records."""
+    def dvc_lock(self) -> dict[str, dict]:
+        """Path -> md5 and number of files of every output that ``dvc.lock`` records; empty if it cannot be read."""
         path = self.root / "dvc.lock"
-        stages = load_yaml(path, ours=False).get("stages", {}) if path.is_file() else {}
-        return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+        try:
+            stages = load_yaml(path, ours=False)["stages"] if path.is_file() else {}
+            return {out["path"]: out for stage in stages.values() for out in stage.get("outs", [])}
+        except (UserError, KeyError, TypeError, AttributeError):
+            return {}
 
 
 def _dvc_hash(folder: Path) -> str:

@@ -4,9 +4,10 @@
     dica deposit check dist/dica-archive.tar.gz
 
 Inside: sources, documentation, parameters, labels, results without weights, `manifest-sha256.txt` (as ``sha256sum -c``
-reads it) and `ro-crate-metadata.json`, a Workflow Run RO-Crate with one action for each run. The check unpacks into an
-empty folder, verifies every hash, lets the deposit's own code make every table again, byte for byte, without torch and
-without network, audits every cell and draws every figure again.
+reads it) and `ro-crate-metadata.json`, a Workflow Run RO-Crate with one action for each run. The check takes a deposit
+for data and runs none of its code: it unpacks within bounds into an empty folder, verifies every hash, lets the package
+that is installed here make every table again, byte for byte, without torch and without network, audits every cell and
+draws every figure again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,10 +29,11 @@ from dica.files import (
     IntegrityError,
     UserError,
     atomic_write_bytes,
-    read_json,
+    read_bytes,
     sha256_bytes,
     sha256_file,
 )
+from dica.plan.planned import load_plan
 
 MANIFEST, CRATE = "manifest-sha256.txt", "ro-crate-metadata.json"
 TREES = ("params", "workflow", "src", "docs", "data/labels")
@@ -40,6 +44,8 @@ FILES = (
 NEEDED = ("Snakefile", "LICENSE", "requirements.lock")
 RESULT_TREES = ("runs", "tables", "figures", "metrics", "report", "analyses")
 MODE, EPOCH = 0o644, 0
+MOST_BYTES, MOST_MEMBERS = 1 << 30, 100_000  # of a deposit, unpacked; the archive's own has some 40 MB and 3,000 files
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def contents(root: Path, results: str) -> list[str]:
@@ -116,16 +122,58 @@ def unpacked(file: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="dica-deposit-") as place:
         try:
-            with tarfile.open(file, "r:gz") as archive:
+            _measure(file)
+            with _opened(file) as archive:
                 archive.extractall(place, filter="data")
         except FileNotFoundError:
             raise UserError(f"{file}: no such file") from None
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
             raise UserError(f"{file}: not a readable deposit ({error})") from None
         folders = list(Path(place).iterdir())
         if len(folders) != 1 or not (folders[0] / MANIFEST).is_file():
             raise UserError(f"{file}: is no deposit: one folder with {MANIFEST} is expected")
         yield folders[0]
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends in an error after `MOST_BYTES`, whatever a compressed file grows to."""
+
+    def __init__(self, stream: io.BufferedIOBase, name: str) -> None:
+        self.stream, self.name_, self.count = stream, name, 0
+
+    def read(self, size: int = -1) -> bytes:
+        left = MOST_BYTES - self.count
+        data = self.stream.read(left + 1 if size < 0 else min(size, left + 1))
+        self.count += len(data)
+        if self.count > MOST_BYTES:
+            raise UserError(f"{self.name_}: unpacks to more than {MOST_BYTES} bytes; no deposit is as large")
+        return data
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[tarfile.TarFile]:
+    """Yield a deposit as a stream of members that cannot grow without bounds."""
+    with gzip.open(file) as plain, tarfile.open(fileobj=_Bounded(plain, str(file)), mode="r|") as archive:
+        yield archive
+
+
+def _measure(file: Path) -> None:
+    """Refuse a deposit by what its members say of themselves, before anything of it is written.
+
+    Raises
+    ------
+    UserError
+        If it has too many or too large members, or one that is neither a plain file nor a folder.
+    """
+    total = count = 0
+    with _opened(file) as archive:
+        for member in archive:
+            count, total = count + 1, total + max(member.size, 0)
+            if not (member.isdir() or (member.isreg() and not member.issparse())):
+                raise UserError(f"{file}: {member.name[:200]}: is neither a plain file nor a folder")
+            if count > MOST_MEMBERS or total > MOST_BYTES:
+                what = f"more than {MOST_MEMBERS} members" if count > MOST_MEMBERS else f"{total} bytes"
+                raise UserError(f"{file}: says that it holds {what}; no deposit is as large")
 
 
 def verify(folder: Path) -> int:
@@ -137,7 +185,7 @@ def verify(folder: Path) -> int:
         If a file is changed, missing or not listed; the message has the first of them.
     """
     listed = {}
-    for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines():
+    for line in read_bytes(folder / MANIFEST).decode("utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
@@ -151,8 +199,8 @@ def verify(folder: Path) -> int:
     return len(listed)
 
 
-# Run by the deposit's own code: torch cannot be imported, no socket can be connected.
-REBUILD = """
+# Run by the package that is installed here: torch cannot be imported, no socket can be connected.
+CHECKED = """
 import socket, sys
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
@@ -162,9 +210,16 @@ sys.meta_path.insert(0, NoTorch())
 def refuse(*arguments):
     raise OSError("the check of a deposit works offline")
 socket.socket.connect = socket.create_connection = refuse
+"""
+REBUILD = """
 from pathlib import Path
 from dica.audit.deposit import rebuild
 rebuild(Path.cwd(), sys.argv[1])
+"""
+AUDIT = """
+from dica.cli.__main__ import main
+sys.argv = ["dica", "audit", "--all", "--profile", sys.argv[1]]
+main()
 """
 
 
@@ -184,21 +239,60 @@ def check(file: Path) -> list[str]:
             raise IntegrityError(f"{file}: has {len(plans)} files plan.json under results, one is expected")
         (plan,) = plans
         results = plan.parent.relative_to(folder).as_posix()
-        profile = f"params/{read_json(plan)['profile']}.yaml"
-        for command in (["-c", REBUILD, results], ["-m", "dica.cli", "audit", "--all", "--profile", profile]):
-            done = _python(folder, command)
+        _require_data(folder, results)
+        profile = _profile_of(plan)
+        found.append(_about_code(folder))
+        for script, argument in ((REBUILD, results), (AUDIT, profile)):
+            done = _python(folder, CHECKED + script, argument)
             if done.returncode:
                 raise IntegrityError(f"{file}: {(done.stdout + done.stderr).strip()}")
             found += done.stdout.strip().splitlines()
     return found
 
 
-def _python(folder: Path, command: list[str]) -> subprocess.CompletedProcess:
-    """Run this Python in a deposit, with the deposit's package; caches must not look like files of it."""
-    settings = {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, env={**os.environ, **settings}, text=True, capture_output=True
+def _require_data(folder: Path, results: str) -> None:
+    """Refuse files that no deposit holds: a program of this machine (Git, matplotlib) could take its orders from them.
+
+    Raises
+    ------
+    IntegrityError
+        If there is a hidden file, or one outside the folders of a deposit.
+    """
+    known = (*(f"{tree}/" for tree in TREES), f"{results}/")
+    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        name = path.relative_to(folder).as_posix()
+        if name not in (*FILES, MANIFEST, CRATE) and (_is_litter(name) or not name.startswith(known)):
+            raise IntegrityError(f"{name}: is nothing that a deposit holds")
+
+
+def _profile_of(plan: Path) -> str:
+    name = load_plan(plan)["profile"]
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+        raise IntegrityError(f"{plan.name}: profile: {str(name)[:50]!r} is no name of a profile")
+    return f"params/{name}.yaml"
+
+
+def _about_code(folder: Path) -> str:
+    """Return whether the code inside is the code that checks it; it is not run either way."""
+    here = {path.relative_to(PACKAGE.parent).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    inside = {path.relative_to(folder / "src").as_posix(): path for path in (folder / "src").rglob("*.py")}
+    unlike = sorted(
+        name
+        for name in here.keys() | inside.keys()
+        if name not in here or name not in inside or here[name].read_bytes() != inside[name].read_bytes()
     )
+    if not unlike:
+        return "its code is the code of the installed package, which checked it"
+    more = f" and {len(unlike) - 3} more" if len(unlike) > 3 else ""
+    return f"checked by the installed package; the code inside was not run and differs: {', '.join(unlike[:3])}{more}"
+
+
+def _python(folder: Path, script: str, argument: str) -> subprocess.CompletedProcess:
+    """Run this Python with this package in a deposit's folder, from which nothing is imported (`-P`)."""
+    settings = {"PYTHONPATH": str(PACKAGE.parent), "NO_COLOR": "1", "COLUMNS": "200", "MPLBACKEND": "agg"}
+    settings |= {"GIT_CEILING_DIRECTORIES": str(folder.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-P", "-c", script, argument]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **settings}, text=True, capture_output=True)
 
 
 def rebuild(root: Path, results: str) -> None:
@@ -209,9 +303,10 @@ def rebuild(root: Path, results: str) -> None:
     SystemExit
         If a table differs or is missing; the message names them.
     """
-    from dica.audit.auditor import remake
-    from dica.plan.planned import artefacts_of, load_plan
+    from dica.audit.uncelled import remake
+    from dica.plan.planned import artefacts_of
     from dica.tables.cells import cells, write_cells
+    from dica.tables.inputs import NAME, write_inputs
     from dica.tables.layout import write_tables
 
     plan = load_plan(root / results / "plan.json")
@@ -220,6 +315,7 @@ def rebuild(root: Path, results: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         out = Path(place)
         write_cells(frame, out / "cells.csv")
+        write_inputs(declared, plan, root, out / NAME)
         write_tables(declared, frame, plan, out)
         remake(plan, root, results, out)
         made = sorted(path for path in out.rglob("*") if path.is_file())

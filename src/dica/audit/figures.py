@@ -7,27 +7,24 @@ numbers.
 
 from __future__ import annotations
 
-import html
 import io
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from dica.audit.runs import OUTSIDE_GIT
-from dica.figures import KINDS, draw, drawn_with, sealed, to_bytes
+from dica.figures import KINDS, draw, drawn_with, runs_behind, sealed, to_bytes
 from dica.figures.style import plt
 from dica.files import UserError, sha256_bytes
 from dica.plan.artefacts import Artefact
 from dica.runs.files import RECORD
 from dica.runs.read import Finding, read_record
-
-DRAWN_WITH = re.compile(rb"<dc:title>dica with ([^<]*)</dc:title>")
-SEAL = re.compile(rb"sha256:([0-9a-f]{64})")
-WORDS = re.compile(rb"<dc:description>(.*?)</dc:description>", re.DOTALL)
+from dica.tables.drawn import said
 
 
 def check_figure(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> Finding:
@@ -51,10 +48,10 @@ def check_figure(artefact: Artefact, plan: dict[str, Any], root: Path, results: 
         figure, words = draw(artefact, plan, root, results)
     except (UserError, KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError) as error:
         return Finding(artefact.address, False, f"cannot be drawn again: {error}")
+    runs = runs_behind(artefact, plan, root)
     try:
-        return Finding(
-            artefact.address, *_compare(svg, png, words, lambda: [to_bytes(figure, kind, words) for kind in KINDS])
-        )
+        again = partial(_drawn_again, figure, words, runs)
+        return Finding(artefact.address, *_compare(svg, png, words, runs, again))
     finally:
         plt.close(figure)
 
@@ -71,17 +68,25 @@ def _absent(artefact: Artefact, plan: dict[str, Any], root: Path) -> list[str]:
     return [name for name in wanted if not (root / name).is_file()]
 
 
-def _compare(svg: bytes, png: bytes, words: str, again: Callable[[], list[bytes]]) -> tuple[bool | None, str]:
+def _drawn_again(figure: Figure, words: str, runs: Sequence[str]) -> list[bytes]:
+    return [to_bytes(figure, kind, words, runs) for kind in KINDS]
+
+
+def _compare(
+    svg: bytes, png: bytes, words: str, runs: Sequence[str], again: Callable[[], list[bytes]]
+) -> tuple[bool | None, str]:
     """Return what a comparison of stored files with what the runs give says, and a remark."""
-    made, seal, said = (pattern.search(svg) for pattern in (DRAWN_WITH, SEAL, WORDS))
-    if not (made and seal and said):
+    stored = said(svg)
+    if not (stored.drawn_with and stored.seal and stored.words):
         return False, "the SVG does not say what drew it; build it again"
-    if seal[1].decode() != sha256_bytes(png):
+    if stored.seal != sha256_bytes(png):
         return False, "the PNG is not the one that was drawn with the SVG; build both again"
-    if html.unescape(said[1].decode("utf-8", "replace")) != words:
+    if stored.words != words:
         return False, "says other numbers than the runs give; build it again"
-    if (versions := html.unescape(made[1].decode("utf-8", "replace"))) != drawn_with():
-        return None, f"its words are those that the runs give; drawn with {versions}, it was not drawn again"
+    if stored.runs != tuple(runs):
+        return False, f"names the runs {' '.join(stored.runs) or 'none'}, not those that it shows; build it again"
+    if stored.drawn_with != drawn_with():
+        return None, f"its words are those that the runs give; drawn with {stored.drawn_with}, it was not drawn again"
     new_svg, new_png = again()
     if sealed(new_svg, png) != svg or not _same_picture(png, new_png):
         return False, "differs from what the runs give; build it again"

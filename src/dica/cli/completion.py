@@ -20,6 +20,13 @@ def tables(ctx: typer.Context, incomplete: str) -> list[str]:
     return _begin(incomplete, (row["artefact"] for row in _cells(ctx) if row["paper"] == ctx.params.get("paper")))
 
 
+def artefacts(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Tables and figures of the paper that is already typed."""
+    root, paper = _root(), ctx.params.get("paper")
+    drawn = sorted((root / _results(ctx, root) / "figures" / str(paper)).glob("*.svg")) if root else []
+    return _begin(incomplete, [*tables(ctx, incomplete), *(path.stem for path in drawn)])
+
+
 def cells(ctx: typer.Context, incomplete: str) -> list[str]:
     """Cells of the table that is already typed."""
     place = (ctx.params.get("paper"), ctx.params.get("artefact"))
@@ -67,16 +74,19 @@ def _root() -> Path | None:
         return None
 
 
+def _results(ctx: typer.Context, root: Path) -> str:
+    """Return where the results of the typed profile are."""
+    profile = root / str(ctx.params.get("profile") or "params/archive.yaml")
+    lines = profile.read_text(encoding="utf-8", errors="replace").splitlines() if profile.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("results:")), "results")
+
+
 def _cells(ctx: typer.Context) -> list[dict[str, str]]:
     root = _root()
     if root is None:
         return []
-    profile, results = root / str(ctx.params.get("profile") or "params/archive.yaml"), "results"
-    if profile.is_file():
-        lines = profile.read_text(encoding="utf-8", errors="replace").splitlines()
-        results = next((line.split(":")[1].strip() for line in lines if line.startswith("results:")), results)
-    path, needed = root / results / "tables" / "cells.csv", ("paper", "artefact", "row", "column", "metric", "runs")
+    needed = ("paper", "artefact", "row", "column", "metric", "runs", "method")
     try:
-        return read_csv(path, (*needed, "method"))
+        return read_csv(root / _results(ctx, root) / "tables" / "cells.csv", needed)
     except UserError:
         return []  # there is no place for an error after Tab

@@ -30,7 +30,7 @@ from dica.files import UserError, atomic_write_bytes, sha256_bytes
 from dica.plan.artefacts import PLOTS, Artefact
 from dica.plan.planned import load_runs
 
-__all__ = ["draw", "drawn_with", "loss_parts", "read_history", "sealed", "to_bytes", "write_figures"]
+__all__ = ["draw", "drawn_with", "loss_parts", "read_history", "runs_behind", "sealed", "to_bytes", "write_figures"]
 
 KINDS = ("svg", "png")  # drawn in this order: a second drawing may lay out a little differently
 NO_SEAL = f"sha256:{'0' * 64}"
@@ -132,12 +132,19 @@ def _with_footnote(text: str, width: float, height: float, fill: Callable[[Canva
     return figure
 
 
-def to_bytes(figure: Figure, kind: str, text: str = "") -> bytes:
-    """Return the file of a figure (`svg` or `png`) with what it shows in words; equal figures give equal bytes."""
+def runs_behind(artefact: Artefact, plan: dict[str, Any], root: Path) -> list[str]:
+    """Return the ids of the finished runs that a figure shows, in the order of the plan."""
+    mine = [run for run in plan["runs"] if artefact.address in run["needed_by"]]
+    return [run["id"] for run in mine if (root / run["path"] / "metrics.json").is_file()]
+
+
+def to_bytes(figure: Figure, kind: str, text: str = "", runs: Sequence[str] = ()) -> bytes:
+    """Return the file of a figure (`svg` or `png`) with its words and its runs' ids; equal figures give equal bytes."""
     out = io.BytesIO()
     drawn = {"Creator": f"dica with {drawn_with()}", "Relation": NO_SEAL}
     own = {"svg": {"Date": None, **drawn}, "png": {"Software": "dica"}}[kind]
     metadata = own | ({"Description": text} if text else {})
+    metadata |= {"Source": f"runs {' '.join(runs)}"} if runs else {}
     with plt.rc_context(STYLE):
         figure.savefig(out, format=kind, metadata=metadata)
     return out.getvalue()
@@ -164,7 +171,8 @@ def write_figures(
         if artefact.kind != "figure" or not artefact.regenerated:
             continue
         figure, text = draw(artefact, plan, root, results)
-        files = {kind: to_bytes(figure, kind, text) for kind in KINDS}
+        runs = runs_behind(artefact, plan, root)
+        files = {kind: to_bytes(figure, kind, text, runs) for kind in KINDS}
         plt.close(figure)
         files["svg"] = sealed(files["svg"], files["png"])
         for kind, data in files.items():

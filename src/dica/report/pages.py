@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import re
 import statistics
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from dica.runs.files import RECORD
 from dica.scores.outside import is_number
 from dica.scores.stats import RULE, VERDICTS
 from dica.tables import layout, links
+from dica.tables.drawn import said
 
 TITLE = "Deep image clustering archive"
 METRICS = ("acc", "nmi", "ari")
@@ -183,8 +183,7 @@ def _figure(path: Path) -> tuple[str, str]:
     if not path.is_file():
         raise UserError(f"{path}: has not been drawn; run: snakemake --cores all light")
     data = path.read_bytes()
-    words = re.search(r"<dc:description>(.*?)</dc:description>", data.decode("utf-8"), re.DOTALL)
-    return f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}", html.unescape(words[1]) if words else ""
+    return f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}", said(data).words
 
 
 def _paper(sections: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, Any]:

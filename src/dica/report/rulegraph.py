@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grandalf.graphs import Edge, Graph, Vertex
+from grandalf.graphs import Edge, Graph, Vertex, edge_core, vertex_core
 from grandalf.layouts import SugiyamaLayout
 from grandalf.routing import EdgeViewer
 
@@ -85,6 +87,28 @@ class Drawn:
     name: str
 
 
+@contextlib.contextmanager
+def _numbering() -> Iterator[None]:
+    """Let grandalf's sets hold vertices and edges in the order of their first use.
+
+    By itself it follows their addresses in memory, so that the same graph comes out in one of several ways.
+    """
+    counter = itertools.count()
+
+    def number(self: vertex_core | edge_core) -> int:
+        if "number" not in self.__dict__:
+            self.number = next(counter)
+        return self.number
+
+    before = vertex_core.__hash__, edge_core.__hash__
+    vertex_core.__hash__ = edge_core.__hash__ = number
+    try:
+        yield
+    finally:
+        vertex_core.__hash__, edge_core.__hash__ = before
+
+
+@_numbering()
 def svg(pairs: Arrows) -> str:
     """Return the graph as SVG, top to bottom, in the colour of the text around it; ↻ marks a rule that needs itself.
 
@@ -111,6 +135,16 @@ def svg(pairs: Arrows) -> str:
     boxes = [Drawn(*vertex.view.xy, vertex.view.w, vertex.view.h, vertex.data) for vertex in vertices.values()]
     lines = [edge.view._pts for edge in edges]  # the only place where grandalf keeps a route
     return _render(boxes, lines, pairs)
+
+
+def redrawn(drawn: str) -> str:
+    """Return the SVG of the arrows that a drawn graph names in words: the same, if nothing in it was changed."""
+    words = re.search(r"Graph of the rules: ([^<\"]*)\.", drawn)
+    pairs = [tuple(pair.split(" leads to ")) for pair in words[1].split("; ")] if words else []
+    try:
+        return svg(pairs) if all(len(pair) == 2 for pair in pairs) else ""
+    except (UserError, IndexError, KeyError):
+        return ""
 
 
 def _render(boxes: Sequence[Drawn], lines: Sequence[Sequence[tuple[float, float]]], pairs: Arrows) -> str:

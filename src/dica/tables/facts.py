@@ -15,6 +15,7 @@ from dica.plan.artefacts import Artefact, Column, Row
 from dica.plan.parameters import load_datasets, load_method, merge
 from dica.scores.stats import significance
 
+NETWORK_LISTINGS = ("params/published/networks.csv", "params/networks.csv")  # the paper's layers, and ours
 COUNTED = {"all": ("train", "test"), "train": ("train",), "train+unlabeled": ("train", "unlabeled")}
 
 
@@ -116,8 +117,8 @@ def facts(artefact: Artefact, row: Row, column: Column, metric: str, root: Path,
 def _layer(artefact: Artefact, row: Row, column: Column, root: Path) -> dict[str, Any]:
     """Return a printed layer, and in `reason` ours (params/networks.csv, made from the modules) if it is another."""
     network = artefact.options["networks"][column.dataset]
-    text = _listing(root, "params/published/networks.csv").get((network, row.key), "")
-    ours = _listing(root, "params/networks.csv").get((network, row.key), "")
+    text = listing(root, NETWORK_LISTINGS[0]).get((network, row.key), "")
+    ours = listing(root, NETWORK_LISTINGS[1]).get((network, row.key), "")
     if not text and not ours:
         return {"verdict": "published only"}
     mark = "equal" if ours == text else "differs"
@@ -125,6 +126,7 @@ def _layer(artefact: Artefact, row: Row, column: Column, root: Path) -> dict[str
 
 
 @cache
-def _listing(root: Path, file: str) -> dict[tuple[str, str], str]:
+def listing(root: Path, file: str) -> dict[tuple[str, str], str]:
+    """Return the layers of networks by (network, layer)."""
     rows = read_csv(root / file, ("network", "layer", "text"))
     return {(row["network"], row["layer"]): row["text"] for row in rows}

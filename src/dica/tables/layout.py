@@ -177,12 +177,22 @@ def _row_lines(
         lines.append(Line(row.label, "published", cells))
     count = max(by_place[place].seeds_planned for place in flat)
     if count:
-        what = f"{'best' if row.statistic == 'best' else 'mean'} of {count}" if count > 1 else "one seed"
+        what = _seeds(row, [by_place[place] for place in flat], count)
         label = f"here, {what}" if lines else f"{row.label}, {what}"
         label += _fewer_epochs(artefact, row, plan)
         groups = [[_own_cell(by_place[place], artefact, ranks, footnotes) for place in group] for group in places]
         lines.append(Line(label, "ours" if lines else "ours alone", [c for group in groups for c in _spanned(group)]))
     return lines
+
+
+def _seeds(row: Row, cells: Sequence[Any], planned: int) -> str:
+    """Return of how many seeds a row is, and of how many it was to be where some are not there."""
+    if planned == 1:
+        return "one seed"
+    there = sorted({cell.n for cell in cells if cell.n})
+    few = any(count < planned for count in there)
+    of = f"{' or '.join(map(str, there))} of {planned}" if few else str(planned)
+    return f"{'best' if row.statistic == 'best' else 'mean'} of {of}"
 
 
 def _matrix(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[Line]]:

@@ -1,0 +1,136 @@
+"""Every tampering that we could think of is noticed: see `tamperings`.
+
+`make faults` writes the list to docs/tampering.csv, which docs/reliability.md shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from committed import CELL, CELL_DECLARED, draw_figures, edit_yaml, make_archive, run_folder
+from dica.audit.auditor import Auditor, CellAudit
+from dica.audit.uncelled import Uncelled, remake
+from dica.cli.audit import audit_everything
+from dica.files import sha256_file, write_json, write_npz
+from dica.plan import planned
+from dica.plan.parameters import load_profile
+from dica.plan.plan import write_recorded
+from dica.tables.cells import summarise
+from tamperings import BESIDE, EVERY, PARAMS, TABLE, Tampering, edit_published, git, light, remove_run
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory, root: Path) -> Path:
+    """A small archive with a figure, statistics, summaries, an analysis and a README, all of it in Git."""
+    project = make_archive(tmp_path_factory.mktemp("tampering") / "project", root)
+    shown = ["dica table-1", "drc table-1", "dica figure-2"]
+    edit_yaml(project / "params/archive.yaml", lambda body: body.update(artefacts=shown))
+    edit_yaml(project / CELL_DECLARED, lambda body: body["artefacts"]["figure-2"].update(seeds=2))
+    light(project)
+    draw_figures(project)
+    plan, profile = (
+        planned.load_plan(project / "results/plan.json"),
+        load_profile(project / "params/archive.yaml", project),
+    )
+    remake(plan, project, "results", project / "results/tables")
+    write_recorded(plan, profile["methods"], profile["recorded_datasets"], project / "results/plans")
+    summary = summarise("drc", plan, project, "results", profile["recorded_datasets"])
+    write_json(project / "results/metrics/drc.json", summary)
+    folder = run_folder(project)
+    analysis = project / "results/analyses/cases" / Path(*folder.parts[-3:]).with_suffix(".npz")
+    write_npz(analysis, {"of": np.array(sha256_file(folder / "predictions.npz"))})
+    table = (project / f"{TABLE}.md").read_text().strip()
+    (project / "README.md").write_text(f"# x\n<!-- begin: digits -->\n{table}\n<!-- end: digits -->\n")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "all")
+    return project
+
+
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("copies")
+
+
+@pytest.fixture(scope="module")
+def noted() -> Iterator[list[Tampering]]:
+    """What was noticed; written beside DICA_FAULTS when all has been tried."""
+    found: list[Tampering] = []
+    yield found
+    if (name := os.environ.get("DICA_FAULTS")) and len(found) == len(EVERY):
+        with open(Path(name).with_name("tampering.csv"), "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["what was changed", "noticed by", "which rests on", "exit code"])
+            writer.writerows([t.what, t.check.rstrip("/"), t.rests_on, t.code] for t in found)
+
+
+def results_of(root: Path, cell: tuple[str, str, str] | None) -> list[CellAudit]:
+    auditor = Auditor(root)
+    return [auditor.audit(auditor.find(*cell))] if cell else Uncelled(auditor).audit_all()
+
+
+def test_the_archive_that_is_tampered_with_is_sound(committed: Path, shared_place: Path) -> None:
+    root = Path(shutil.copytree(committed, shared_place / "sound"))
+    for cell in (CELL, None):
+        for result in results_of(root, cell):
+            wrong = [f for f in result.all_findings if f.ok is False]
+            assert not wrong, wrong
+    assert len({tampering.what for tampering in EVERY}) == len(EVERY) >= 60
+
+
+@pytest.mark.parametrize("tampering", EVERY, ids=lambda tampering: tampering.what)
+def test_a_tampering_is_noticed(
+    tampering: Tampering, committed: Path, shared_place: Path, tmp_path: Path, noted: list[Tampering]
+) -> None:
+    # Parameters are read once for each folder, so that only edited ones need a folder of their own.
+    root = (tmp_path if tampering in PARAMS else shared_place) / "project"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(committed, root)
+    tampering.do(root)
+    results = results_of(root, tampering.cell if tampering not in BESIDE else None)
+    wrong = [finding for result in results for finding in result.all_findings if finding.ok is False]
+    said = "\n".join(f"{finding.what}: {finding.detail}" for finding in wrong)
+    assert max(result.code for result in results if result.code != 4 or tampering.code == 4) == tampering.code, said
+    assert any(finding.what.startswith(tampering.check) for finding in wrong), said
+    assert not any(result.not_run_and_says_so for result in results if result.code), "it would not count"
+    noted.append(tampering)
+
+
+def test_an_edit_that_a_table_does_not_read_is_no_finding(committed: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(committed, tmp_path / "project"))
+    edit_published(lambda row: row.update(value="0.111"))(root)
+    auditor = Auditor(root)
+    result = auditor.audit(auditor.find(*CELL))
+    assert result.code == 0
+    said = [finding.detail for finding in result.findings if finding.what == "params"]
+    assert any("in nothing that it reads" in detail for detail in said), said
+
+
+def test_a_row_says_how_many_seeds_it_really_has(committed: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(committed, tmp_path / "project"))
+    remove_run(root)
+    light(root)
+    for kind in ("md", "tex", "html"):
+        assert "DRC, mean of 1 of 2" in (root / f"{TABLE}.{kind}").read_text()
+    assert "K-means, mean of 2" in (root / f"{TABLE}.md").read_text()
+
+
+def test_what_rests_on_nothing_is_said(committed: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    root = Path(shutil.copytree(committed, tmp_path / "project"))
+    git(root, "rm", "-rq", "--cached", str(run_folder(root).relative_to(root)))
+    git(root, "commit", "-qm", "less")
+    assert audit_everything(Auditor(root), as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert "Git cannot vouch for results/runs/drc" in printed
+    assert "rest on files that no Git commit vouches for" in printed
+    assert audit_everything(Auditor(root), as_json=False, strict=True) == 4
+    shutil.rmtree(root / ".git")
+    capsys.readouterr()
+    audit_everything(Auditor(root), as_json=False)
+    assert "no Git checkout: nothing vouches" in capsys.readouterr().out
