@@ -95,7 +95,7 @@ def test_runs_of_an_earlier_plan_are_remembered(project: Path) -> None:
 def test_notes_are_written_once(project: Path) -> None:
     noted(project)
     before = files(project)
-    assert {f"{RESULTS}/plan.json", f"{RESULTS}/state/losses.json", f"{RESULTS}/plans/drc.json"} <= before.keys()
+    assert {f"{RESULTS}/plan.json", f"{RESULTS}/state/changes.json", f"{RESULTS}/plans/drc.json"} <= before.keys()
     assert noted(project).ignored == []
     assert files(project) == before
 
@@ -123,7 +123,7 @@ def test_what_is_broken_under_results_stops_nobody_and_is_named(content: bytes, 
     head = noted(project)
     run, other = head.plan["runs"][:2]
     places = [
-        *("plan.json", "plans/drc.json", "state/losses.json", "state/planned.json", "state/digits.json"),
+        *("plan.json", "plans/drc.json", "state/changes.json", "state/planned.json", "state/digits.json"),
         *("tables/cells.csv", f"state/{other['id']}/failed.json"),
     ]
     broken = [project / RESULTS / place for place in places]
@@ -134,7 +134,7 @@ def test_what_is_broken_under_results_stops_nobody_and_is_named(content: bytes, 
     again = noted(project)
     assert f"{run['path']}/metrics.json: " in "\n".join(again.ignored)
     assert read_json(project / RESULTS / "plan.json")["runs"][0]["id"] == head.plan["runs"][0]["id"]
-    assert other["id"] in read_json(project / RESULTS / "state/losses.json")
+    assert "cells" in read_json(project / RESULTS / "state/changes.json")
     assert again.unusable_scores(run["id"])
     assert "digits" in again.unprepared
     assert work(project, in_job=True).run(run["id"]) == run

@@ -57,9 +57,46 @@ def test_nothing_is_left_to_do(finished: Project) -> None:
 
 def test_a_fresh_clone_with_results_trains_nothing_and_rebuilds_the_same_tables(finished: Project, tmp_path) -> None:
     clone = finished.clone(tmp_path / "clone")
-    assert "train" not in steps(clone.snakemake("-n"))
+    for target in ("all", "light"):
+        assert "Nothing to be done" in clone.snakemake("-n", target)
+    tables = sorted((clone.folder / "results/tables").rglob("*.*"))
+    times = [path.stat().st_mtime_ns for path in tables]
+    assert "Nothing to be done" in clone.snakemake("light")
+    assert [path.stat().st_mtime_ns for path in tables] == times
+    clone.snakemake("--forceall", "light")
+    assert [path.stat().st_mtime_ns for path in tables] != times
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_what_changes_in_a_clone_and_no_more_is_made_again(finished: Project, tmp_path) -> None:
+    """A printed number reaches all tables; a broken file, its own; what is made is current, also in the next clone."""
+    clone = finished.clone(tmp_path / "clone")
+    table = clone.folder / "results/tables/dica/table-1.md"
+    text = table.read_text()
+    table.write_text(text[:100])
+    (clone.folder / "results/tables/cells.csv").write_bytes(b"\xff\xfe")
+    planned = steps(clone.snakemake("-n", "light"))
+    assert planned == {"table": 1, "cells": 1, "page": 1, "light": 1, "total": 4}
     clone.snakemake("light")
     assert clone.run("git", "status", "--porcelain") == ""
+    published = clone.folder / "params/published/results.csv"
+    published.write_text(published.read_text().replace(".229", ".199"))
+    planned = steps(clone.snakemake("-n", "light"))
+    assert planned["table"] == planned["cells"] == planned["page"] == 1
+    assert "evaluate" not in planned
+    clone.snakemake("light")
+    clone.commit("a printed number")
+    assert "Nothing to be done" in clone.clone(tmp_path / "next").snakemake("-n", "light")
+
+
+def test_scores_that_cannot_be_read_are_made_again(finished: Project, tmp_path) -> None:
+    clone = finished.clone(tmp_path / "clone")
+    (run_folder(clone, "drc") / "metrics.json").write_text('{"id": ')
+    output = clone.snakemake("light")
+    assert "ignored: " in output
+    assert "metrics.json" in output
+    assert clone.run("git", "status", "--porcelain") == ""
+    assert "Nothing to be done" in clone.snakemake("light")
 
 
 def test_nothing_but_its_identity_retrains_a_finished_run(finished: Project, tmp_path) -> None:

@@ -6,9 +6,7 @@ localrules:
 
 
 rule deposit:
-    # `make deposit` forces it: that sources or records have changed is nothing that the inputs tell.
-    input:
-        rules.page.output,
+    # It packs what is there and makes nothing: without inputs, and forced by `make deposit`.
     output:
         file=f"dist/dica-{PROFILE['name']}.tar.gz",
     log:

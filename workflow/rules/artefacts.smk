@@ -1,14 +1,6 @@
 # From scored runs to cells, tables, figures and the report; none of it imports torch or needs the images.
 
 
-# What tables set beside the runs: printed numbers and facts of data sets and networks.
-FACTS = [
-    *(f"params/published/{name}.csv" for name in ("results", "datasets", "networks")),
-    "params/networks.csv",
-    "params/datasets.yaml",
-]
-
-
 localrules:
     cells,
     summary,
@@ -23,11 +15,7 @@ localrules:
 
 rule cells:
     input:
-        plan=PLAN_FILE,
-        losses=LOSSES_FILE,
-        metrics=scores(),
-        declared=expand("params/artefacts/{paper}.yaml", paper=PAPERS),
-        facts=FACTS,
+        made_of(lambda wildcards: ("cells",)),
     output:
         cells=report(
             f"{RESULTS}/tables/cells.csv",
@@ -40,14 +28,12 @@ rule cells:
     conda:
         "../../environment.yml"
     shell:
-        "python workflow/scripts/cells.py --plan {input.plan:q} --out {output.cells:q} 2> {log:q}"
+        "python workflow/scripts/cells.py --plan {PLAN_FILE:q} --out {output.cells:q} 2> {log:q}"
 
 
 rule summary:
     input:
-        plan=PLAN_FILE,
-        losses=LOSSES_FILE,
-        metrics=scores(recorded),
+        made_of(lambda wildcards: ("summary", wildcards.method)),
     output:
         summary=f"{RESULTS}/metrics/{{method}}.json",
     log:
@@ -57,17 +43,15 @@ rule summary:
     params:
         datasets=PROFILE["recorded_datasets"],
     shell:
-        "python workflow/scripts/cells.py --plan {input.plan:q} --method {wildcards.method}"
+        "python workflow/scripts/cells.py --plan {PLAN_FILE:q} --method {wildcards.method}"
         " --datasets {params.datasets} --out {output.summary:q} 2> {log:q}"
 
 
 rule table:
     input:
-        plan=PLAN_FILE,
-        losses=LOSSES_FILE,
-        metrics=scores(needed_by),
-        declared="params/artefacts/{paper}.yaml",
-        facts=FACTS,
+        made_of(
+            lambda wildcards: ("table", wildcards.paper, wildcards.table),
+        ),
     output:
         report(
             f"{RESULTS}/tables/{{paper}}/{{table}}.html",
@@ -84,19 +68,18 @@ rule table:
     params:
         out=lambda wildcards, output: Path(output[0]).parents[1],
     shell:
-        "python workflow/scripts/tables.py --plan {input.plan:q} --artefact {wildcards.paper} {wildcards.table}"
+        "python workflow/scripts/tables.py --plan {PLAN_FILE:q} --artefact {wildcards.paper} {wildcards.table}"
         " --out {params.out:q} 2> {log:q}"
 
 
 rule figure:
     input:
-        plan=PLAN_FILE,
-        losses=LOSSES_FILE,
-        metrics=scores(needed_by),  # histories and looks lie beside them
-        analyses=lambda wildcards: WORK.figure_analyses(
-            wildcards.paper, wildcards.figure, as_it_is()
+        made_of(
+            lambda wildcards: ("figure", wildcards.paper, wildcards.figure),
+            lambda wildcards: WORK.figure_analyses(
+                wildcards.paper, wildcards.figure, as_it_is()
+            ),
         ),
-        declared="params/artefacts/{paper}.yaml",
     output:
         report(
             f"{RESULTS}/figures/{{paper}}/{{figure}}.svg",
@@ -113,7 +96,7 @@ rule figure:
     params:
         out=lambda wildcards, output: Path(output[0]).parents[1],
     shell:
-        "python workflow/scripts/figures.py --plan {input.plan:q} --artefact {wildcards.paper} {wildcards.figure}"
+        "python workflow/scripts/figures.py --plan {PLAN_FILE:q} --artefact {wildcards.paper} {wildcards.figure}"
         " --out {params.out:q} 2> {log:q}"
 
 
@@ -130,12 +113,7 @@ rule figures:
 rule rulegraph:
     # Drawn anew when a rule changes or other artefacts are asked for.
     input:
-        "Snakefile",
-        sorted(
-            str(path.relative_to(ROOT)) for path in ROOT.glob("workflow/rules/*.smk")
-        ),
-        "params/archive.yaml",
-        expand("params/artefacts/{paper}.yaml", paper=PAPERS),
+        made_of(lambda wildcards: ("rulegraph",), scored=False),
     output:
         graph=report(
             f"{RESULTS}/report/rules.svg",
@@ -147,18 +125,21 @@ rule rulegraph:
     conda:
         "../../environment.yml"
     shell:
-        "python workflow/scripts/rulegraph.py --out {output.graph:q} 2> {log:q}"
+        "python workflow/scripts/rulegraph.py --plan {PLAN_FILE:q} --out {output.graph:q} 2> {log:q}"
 
 
 rule page:
     input:
-        plan=PLAN_FILE,
-        cells=rules.cells.output.cells,
-        tables=rules.tables.input,
-        figures=rules.figures.input,
-        statistics=rules.statistics.output,
-        consistency=rules.consistency.output,
-        graph=rules.rulegraph.output.graph,
+        made_of(
+            lambda wildcards: ("page",),
+            rules.cells.output.cells,
+            rules.tables.input,
+            rules.figures.input,
+            rules.statistics.output,
+            rules.consistency.output,
+            rules.rulegraph.output.graph,
+            scored=False,
+        ),
     output:
         report(
             expand(f"{RESULTS}/report/{{page}}", page=PAGES),
@@ -172,7 +153,7 @@ rule page:
     params:
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "python workflow/scripts/report.py --plan {input.plan:q} --cells {input.cells:q} --graph {input.graph:q}"
+        "python workflow/scripts/report.py --plan {PLAN_FILE:q} --cells {RESULTS}/tables/cells.csv --graph {RESULTS}/report/rules.svg"
         " --out {params.out:q} 2> {log:q}"
 
 

@@ -21,7 +21,6 @@ from dica.engine.slots import TWELFTHS
 from dica.files import UserError, canonical_json
 from dica.plan.parameters import load_method
 from dica.plan.own import own_outputs
-from dica.plan.plan import source_folder
 from dica.plan.work import ANY_ID, NONE, Work
 from dica.tables.links import all_pages
 
@@ -48,7 +47,7 @@ for line in WORK.ignored:
 
 PROFILE, RESULTS = WORK.profile, WORK.results
 METHODS = PROFILE["methods"]
-PLAN_FILE, LOSSES_FILE = WORK.plan_file, WORK.losses_file
+PLAN_FILE = WORK.plan_file
 PAPERS = sorted({artefact.paper for artefact in WORK.artefacts})
 TABLES, FIGURES = WORK.shown("table"), WORK.shown("figure")
 PAGES = all_pages(PAPERS, [run["method"] for run in WORK.plan["runs"]])
@@ -72,33 +71,26 @@ def as_it_is():
     return bool({"light", "deposit"} & set(workflow.dag_settings.targets))
 
 
-def scores(keep=lambda run, wildcards: True):
-    """Return an input function: the scores of every planned run that `keep(run, wildcards)` accepts."""
-    return lambda wildcards: WORK.scores(
-        (run for run in WORK.plan["runs"] if keep(run, wildcards)), as_it_is()
-    )
+def made_of(target, *files, scored=True):
+    """Return an input function for what `target(wildcards)` is made of: scores of its runs and further files.
 
+    While it is up to date by content, what is there is `ancient`: a clone has new file times and nothing to do.
+    """
 
-def needed_by(run, wildcards):
-    """Tell whether the table or figure of these wildcards shows a run."""
-    name = wildcards.get("table") or wildcards.get("figure")
-    return f"{wildcards.paper} {name}" in run["needed_by"]
+    def inputs(wildcards):
+        what = target(wildcards)
+        names = [PLAN_FILE, WORK.changes_file]
+        names += WORK.scores(what, as_it_is()) if scored else []
+        for file in files:
+            found = file(wildcards) if callable(file) else file
+            names += [found] if isinstance(found, str) else found
+        there = WORK.is_current(what, as_it_is())
+        return [
+            ancient(str(name)) if there and (ROOT / name).is_file() else str(name)
+            for name in names
+        ]
 
-
-def recorded(run, wildcards):
-    """Tell whether `dvc repro` records a run: by method, and by the data sets that the profile lists."""
-    return (
-        run["method"] == wildcards.method
-        and run["dataset"] in PROFILE["recorded_datasets"]
-    )
-
-
-def source_options(wildcards):
-    """Return what tells `dica.train` where the run lies that a run builds on."""
-    folder = source_folder(told(WORK.run, wildcards.id), RESULTS)
-    if not folder:
-        return ""
-    return f"--source {shlex.quote(folder)} --source-models {shlex.quote(WORK.models_folder(folder))}"
+    return inputs
 
 
 def resource(name):

@@ -10,8 +10,7 @@ if "runs" in PROFILE:
     rule clusters:
         input:
             plan=PLAN_FILE,
-            losses=LOSSES_FILE,
-            metrics=scores(),
+            metrics=lambda wildcards: WORK.scores(("cells",), as_it_is()),
             analyses=WORK.own_analyses(),
             data=ancient(f"data/prepared/{PROFILE['runs']['dataset']}/manifest.json"),
         output:

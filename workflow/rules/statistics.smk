@@ -8,9 +8,7 @@ localrules:
 
 rule statistics:
     input:
-        plan=PLAN_FILE,
-        losses=LOSSES_FILE,
-        metrics=scores(),
+        made_of(lambda wildcards: ("statistics",)),
     output:
         report(
             expand(
@@ -27,17 +25,12 @@ rule statistics:
     params:
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "python workflow/scripts/inference.py --plan {input.plan:q} --out {params.out:q} 2> {log:q}"
+        "python workflow/scripts/inference.py --plan {PLAN_FILE:q} --out {params.out:q} 2> {log:q}"
 
 
 rule consistency:
     input:
-        plan=PLAN_FILE,
-        losses=LOSSES_FILE,
-        metrics=scores(),
-        published="params/published/results.csv",
-        remarks="params/published/discrepancies.csv",
-        datasets="params/datasets.yaml",  # numbers of classes and images
+        made_of(lambda wildcards: ("consistency",)),
     output:
         table=report(
             f"{RESULTS}/tables/consistency.csv",
@@ -49,4 +42,4 @@ rule consistency:
     conda:
         "../../environment.yml"
     shell:
-        "python workflow/scripts/consistency.py --plan {input.plan:q} --out {output.table:q} 2> {log:q}"
+        "python workflow/scripts/consistency.py --plan {PLAN_FILE:q} --out {output.table:q} 2> {log:q}"

@@ -38,7 +38,7 @@ rule train:
             str(Path(output.record).parent)
         ),
         data=lambda wildcards, input: Path(input.data).parent,
-        source=source_options,
+        source=lambda wildcards: told(WORK.source_options, wildcards.id),
         state=f"{RESULTS}/state/{{id}}",
     message:
         "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root, write_json
+from dica.plan.made import Made
 from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
 from dica.tables.cells import cells, summarise, write_cells
@@ -29,11 +30,13 @@ def main() -> str:
     plan, results = load_plan(args.plan), results_of(args.plan, root)
     if args.method:
         write_json(args.out, summarise(args.method, plan, root, results, args.datasets))
+        Made(plan, root, results).record(("summary", args.method), args.out)
     else:
         declared = artefacts_of(plan, root)
         frame = cells(plan, root, results, declared)
         write_cells(frame, args.out)
         write_inputs(declared, plan, root, args.out.with_name(NAME))  # what all of it takes from params/
+        Made(plan, root, results).record(("cells",), args.out)
         print(frame["verdict"].value_counts().to_string(), file=sys.stderr)
     return f"wrote {args.out}"
 

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.made import Made
 from dica.plan.planned import load_plan, results_of
 from dica.scores.consistency import COLUMNS, audit_published, write_csv
 from dica.scripting import run_script
@@ -22,8 +23,10 @@ def main() -> str:
     parser.add_argument("--out", type=Path, required=True, help="consistency.csv to write")
     args = parser.parse_args()
     root = project_root()
-    rows = audit_published(root, load_plan(args.plan), results_of(args.plan, root))
+    plan, results = load_plan(args.plan), results_of(args.plan, root)
+    rows = audit_published(root, plan, results)
     write_csv(rows, COLUMNS, args.out)
+    Made(plan, root, results).record(("consistency",), args.out)
     counts = Counter((row["kind"], row["verdict"]) for row in rows)
     for (kind, verdict), count in counts.items():
         print(f"{count:5d} {kind}: {verdict}", file=sys.stderr)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dica.figures import write_figures
 from dica.files import project_root
+from dica.plan.made import Made
 from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
 
@@ -23,8 +24,12 @@ def main() -> str:
     parser.add_argument("--root", type=Path, help="project root (default: found from the working directory)")
     args = parser.parse_args()
     root, plan = args.root or project_root(), load_plan(args.plan)
-    chosen = artefacts_of(plan, root, args.artefact)
-    written = write_figures(chosen, plan, root, results_of(args.plan, root), args.out)
+    chosen, results = artefacts_of(plan, root, args.artefact), results_of(args.plan, root)
+    written = write_figures(chosen, plan, root, results, args.out)
+    made = Made(plan, root, results)
+    for artefact in chosen:
+        if artefact.kind == "figure" and artefact.regenerated:
+            made.record((artefact.kind, artefact.paper, artefact.name), args.out)
     return f"wrote {len(written)} files under {args.out}"
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.made import Made
 from dica.plan.planned import load_plan, results_of
 from dica.scores.significance import write_statistics
 from dica.scripting import run_script
@@ -21,7 +22,9 @@ def main() -> str:
     parser.add_argument("--out", type=Path, required=True, help="folder for the three tables")
     args = parser.parse_args()
     root = project_root()
-    written = write_statistics(load_plan(args.plan), root, results_of(args.plan, root), args.out)
+    plan, results = load_plan(args.plan), results_of(args.plan, root)
+    written = write_statistics(plan, root, results, args.out)
+    Made(plan, root, results).record(("statistics",), args.out)
     return f"wrote {', '.join(map(str, written))}"
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.made import Made
 from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.report.pages import write_report
 from dica.scripting import run_script
@@ -30,6 +31,7 @@ def main() -> str:
     shown, frame = artefacts_of(plan, root), read_cells(args.cells)
     graph = args.graph.read_text(encoding="utf-8")
     written = write_report(shown, frame, plan, root, results, args.out, graph)
+    Made(plan, root, results).record(("page",), args.out)
     return f"wrote {len(written)} pages to {args.out}"
 
 

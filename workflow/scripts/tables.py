@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from dica.files import project_root
+from dica.plan.made import Made
 from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
 from dica.tables.cells import cells
@@ -24,9 +25,13 @@ def main() -> str:
     parser.add_argument("--root", type=Path, help="project root (default: found from the working directory)")
     args = parser.parse_args()
     root, plan = args.root or project_root(), load_plan(args.plan)
-    artefacts = artefacts_of(plan, root, args.artefact)
-    frame = cells(plan, root, results_of(args.plan, root), artefacts)
+    artefacts, results = artefacts_of(plan, root, args.artefact), results_of(args.plan, root)
+    frame = cells(plan, root, results, artefacts)
     written = write_tables(artefacts, frame, plan, args.out)
+    made = Made(plan, root, results)
+    for artefact in artefacts:
+        if artefact.kind == "table" and artefact.regenerated:
+            made.record((artefact.kind, artefact.paper, artefact.name), args.out)
     return f"wrote {len(written)} files under {args.out}"
 
 

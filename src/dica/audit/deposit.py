@@ -42,7 +42,7 @@ FILES = (
     *("requirements.lock", "pyproject.toml", "environment.yml", "dvc.yaml", "dvc.lock"),
 )
 NEEDED = ("Snakefile", "LICENSE", "requirements.lock")
-RESULT_TREES = ("runs", "tables", "figures", "metrics", "report", "analyses")
+RESULT_TREES = ("runs", "tables", "figures", "metrics", "report", "analyses", "made")
 MODE, EPOCH = 0o644, 0
 MOST_BYTES, MOST_MEMBERS = 1 << 30, 100_000  # of a deposit, unpacked; the archive's own has some 40 MB and 3,000 files
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -6,7 +6,6 @@ its declared fingerprint, seed, determinism level) and of nothing else: no date,
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -16,7 +15,6 @@ from dica.data.catalog import data_id
 from dica.files import atomic_write_text, canonical_json
 from dica.plan import artefacts as declared
 from dica.plan.parameters import load_datasets, resolve
-from dica.runs.files import RECORD, failure_reason
 from dica.runs.ids import run_id
 
 OWN_RUNS = "own clusters"  # what needs the runs that a profile names itself, as artefacts are addressed
@@ -136,28 +134,6 @@ def _with_sources(method: str, variant: str, dataset: str, seed: int, profile: d
         config = run_config(name["method"], name["variant"], dataset, seed, profile, root)
         yield config
         name = config["params"].get("source")
-
-
-def losses(plan: dict, root: Path, results: str) -> tuple[dict[str, str], list[str]]:
-    """Return which planned runs failed (id -> reason), and which that the tables show are gone (folder -> ``gone``).
-
-    Also returns what could not be read, a line each: that file will be made anew.
-    """
-    found, ignored = {}, []
-    for run in plan["runs"]:
-        reason = failure_reason(root / results / "state" / run["id"])
-        if reason is not None and not (root / run["path"] / RECORD).is_file():
-            found[run["id"]] = reason
-    cells = root / results / "tables" / "cells.csv"
-    try:
-        with open(cells, encoding="utf-8", newline="") as file:
-            shown = {folder for row in csv.DictReader(file) for folder in (row.get("runs") or "").split()}
-        found |= {folder: "gone" for folder in sorted(shown) if not (root / folder / RECORD).is_file()}
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, csv.Error) as error:  # not UTF-8, or not CSV
-        ignored.append(f"{results}/tables/cells.csv: not readable as CSV ({error})")
-    return found, ignored
 
 
 def write_if_changed(path: Path, text: str) -> bool:

@@ -8,7 +8,7 @@ or on today's parameters: it takes its run from what a head once planned.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterable
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json, read_json, sha256_file
 from dica.plan.artefacts import Artefact, analyses, analysis_path, load_artefacts
+from dica.plan.made import Made, Target
 from dica.plan.own import own_analyses
 from dica.plan.parameters import load_datasets, load_profile
 from dica.plan.plan import (
     id_pattern,
-    losses,
     make_plan,
     source_folder,
     write_if_changed,
@@ -83,13 +83,13 @@ class Work:
 
     @property
     def plan_file(self) -> str:
-        """Every run that is asked for; aggregates depend on it, so that an edited parameter makes them anew."""
+        """The file of every run that is asked for."""
         return f"{self.results}/plan.json"
 
     @property
-    def losses_file(self) -> str:
-        """Which runs failed or are gone; aggregates depend on it as well."""
-        return f"{self.results}/state/losses.json"
+    def changes_file(self) -> str:
+        """What is to be made anew because of its content; being newer than all of it, this file brings that about."""
+        return f"{self.results}/state/changes.json"
 
     @property
     def _memory(self) -> Path:
@@ -178,6 +178,11 @@ class Work:
             )
         return [f"{folder}/{RECORD}"]
 
+    def source_options(self, run_id: str) -> str:
+        """Return what tells `dica.train` where the run lies that a run builds on."""
+        folder = source_folder(self.run(run_id), self.results)
+        return shlex.join(["--source", folder, "--source-models", self.models_folder(folder)]) if folder else ""
+
     def figure_analyses(self, paper: str, name: str, as_it_is: bool) -> list[str]:
         """Return what a figure needs and can have: what is there, or can be made of weights unless `as_it_is`."""
         artefact = next(a for a in self.shown("figure") if (a.paper, a.name) == (paper, name))
@@ -195,10 +200,45 @@ class Work:
         labels = f"data/labels/{dataset}.npz"
         return labels if (self.root / labels).is_file() else f"data/prepared/{dataset}/manifest.json"
 
-    def scores(self, runs: Iterable[dict], as_it_is: bool) -> list[str]:
-        """Return the scores of runs; `as_it_is` only of those that are trained, so that nothing else is."""
+    def scores(self, target: Target, as_it_is: bool) -> list[str]:
+        """Return the scores of the runs that a target shows; `as_it_is` only of those that are trained.
+
+        A summary has those that `dica.plan.plan.write_recorded` lists, which `dvc repro` brings up to date.
+        """
+        runs = self._made.runs(target)
+        if target[0] == "summary":
+            runs = [run for run in runs if run["dataset"] in self.profile["recorded_datasets"]]
         there = [run for run in runs if not as_it_is or (self.root / run["path"] / PREDICTIONS).is_file()]
         return [f"{run['path']}/metrics.json" for run in there]
+
+    @property
+    def _targets(self) -> list[Target]:
+        """All that is made of the runs, the page last: it shows the others."""
+        shown = [(a.kind, a.paper, a.name) for kind in ("table", "figure") for a in self.shown(kind)]
+        summaries = [("summary", method) for method in self.profile["methods"]]
+        return [("cells",), ("statistics",), ("consistency",), *summaries, *shown, ("rulegraph",), ("page",)]
+
+    @cached_property
+    def _made(self) -> Made:
+        return Made(self.plan, self.root, self.results)
+
+    @cached_property
+    def _same(self) -> dict[Target, bool]:
+        """Whether each target is what would be made of what is on disk."""
+        return {target: self._made.is_current(target) for target in self._targets}
+
+    def is_current(self, target: Target, as_it_is: bool) -> bool:
+        """Return whether a target need not be made again because of what is on disk, however new that is.
+
+        Jobs that make something it is made of are Snakemake's to see: but not for the page, whose tables are there
+        already, so it is current only when nothing will be made.
+        """
+        if self.in_job or not self._same[target]:
+            return False
+        if target != ("page",):
+            return True
+        waits = self.unfinished or self.analysable != NONE
+        return all(self._same.values()) and (as_it_is or not waits)
 
     def _rescored(self, run_id: str) -> str:
         return f"{self.results}/state/{run_id}/unusable-scores.json"
@@ -224,27 +264,20 @@ class Work:
             return
         write_plan(self.plan, self.root / self.plan_file)
         write_recorded(self.plan, self.profile["methods"], self.profile["recorded_datasets"], folder / "plans")
-        self._note_losses()
         for name in self.unprepared:  # newer than arrays that were prepared for another declaration: these are replaced
             write_if_changed(folder / "state" / f"{name}.json", canonical_json(self.datasets[name]))
         for run in self.plan["runs"]:
             self._note_scores(run)
-
-    def _note_losses(self) -> None:
-        """(A loss that is made good needs no note: the new scores are newer than the tables.)"""
-        found, ignored = losses(self.plan, self.root, self.results)
-        self.ignored += ignored
-        path = self.root / self.losses_file
-        known = self._mapping(path)
-        if not path.is_file() or found.items() - known.items():
-            write_if_changed(path, canonical_json(found) + "\n")
+        changes = {"-".join(target): self._made.digest(target) for target in self._targets if not self._same[target]}
+        write_if_changed(self.root / self.changes_file, canonical_json(changes) + "\n")
 
     def _note_scores(self, run: dict) -> None:
         path = self.root / run["path"] / METRICS
         if path.is_file():
             found, faults = read_metrics(path)
             if faults or found["id"] != run["id"]:
-                self.ignored.append(f"{run['path']}/metrics.json: {faults[0].detail if faults else 'of another run'}")
+                why = faults[0].detail if faults else "is of another run"
+                self.ignored.append(f"{run['path']}/metrics.json: {why.removeprefix(f'{path}: ')}")
                 note = {"scores": "not usable", "sha256": sha256_file(path)}
                 write_if_changed(self.root / self._rescored(run["id"]), canonical_json(note))
 
