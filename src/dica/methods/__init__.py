@@ -27,4 +27,4 @@ def build(name: str, params: dict, data: DataInfo) -> Method:
         if error.name != module_name:
             raise
         raise UserError(f"no method {name!r}: {module_name.replace('.', '/')}.py does not exist") from None
-    return module.METHOD(params, data)
+    return module.METHOD.of(params)(params, data)

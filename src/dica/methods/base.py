@@ -95,6 +95,11 @@ class Method(nn.Module):
         self.params = params
         self.data = data
 
+    @classmethod
+    def of(cls, params: dict) -> type[Method]:
+        """Return the class that trains with `params`: this one, unless some variant has a class of its own."""
+        return cls
+
     def build_backbone(self) -> nn.Module:
         """Return the network that ``params.backbone`` describes, for the images of this data set."""
         return build_backbone(
