@@ -303,15 +303,15 @@ def heat_maps(method: Method, images: Tensor) -> Tensor:
 def jsd(run: Trained) -> dict[str, np.ndarray]:
     """Divergences (32, 32) between prototype distributions (Eq. 2) of two high-resolution views of training images."""
     method, device = run.method, run.images.device
-    if not hasattr(method, "prototypes"):
-        raise UserError(f"jsd: {run.config['method']} has no prototypes; this analysis is for imc-swav")
+    if not hasattr(method, "prototype_scores"):
+        raise UserError(f"jsd: {run.config['method']} has no scores of prototypes; this analysis is for imc-swav")
     rows = _subset(run.images.info.counts["train"], JSD_IMAGES)
     images = run.images.take(("train",), torch.from_numpy(rows).to(device, torch.int64))
     views = []
     with torch.no_grad():
         for number in range(2):
             view = method.high(images, generator(run.config["seed"], "jsd", number, device=device))
-            scores = method._scores(method.backbone(view))
+            scores = method.prototype_scores(method.backbone(view))
             views.append(torch.softmax(scores / method.params["temperature"], dim=-1))
     return {"index": rows, "jsd": jensen_shannon(*views).cpu().numpy().astype(np.float32)}
 

@@ -134,9 +134,12 @@ def test_given_weights_give_torchvisions_features_and_kmeans_on_them(root: Path,
     with torch.no_grad():
         z = F.normalize(network.eval()(images / 255), dim=1)
         torch.testing.assert_close(method.features(images, "projection"), z)
-    probs = method.predict(images)
+    probs, centroids = method.predict(images), method.clusters.centroids.clone()
     assert probs.shape == (6, 2)
     assert len(probs.argmax(1).unique()) == 2
+    method.clusters.centroids.add_(1.0)
+    method.before_predict({"train": images}, lambda purpose: generator(0, purpose))
+    assert torch.equal(method.clusters.centroids, centroids + 1), "the centroids of the history are those that predict"
 
 
 def test_the_query_encoder_is_taken_whole_and_nothing_else(moco: dict) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from dica import methods
+from dica import analyse, methods
 from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.imc_swav import cosines, imc_swav_loss
@@ -236,3 +238,26 @@ def test_every_combination_of_crop_sizes_of_figure_4c_is_a_variant(root):
 def test_a_wrong_value_or_key_is_refused_by_name(root, bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         resolved(root, **bad)
+
+
+def test_the_divergence_of_two_views_is_that_of_the_scores_that_the_loss_sees(tmp_path):
+    trainer = make_trainer(tiny_config("imc-swav"), make_prepared(tmp_path / "data"), tmp_path / "state")
+    method = trainer.method.eval()
+    found = analyse.jsd(SimpleNamespace(method=method, images=trainer.images, config={"seed": 0, "method": "imc-swav"}))
+    images = trainer.images.take(("train",), torch.from_numpy(found["index"]).long())
+    codes = []
+    with torch.no_grad():
+        for number in range(2):
+            z = method.projection(method.backbone(method.high(images, generator(0, "jsd", number))))
+            cosine = F.normalize(z, dim=-1) @ F.normalize(method.prototypes.linear.weight, dim=-1).T
+            codes.append((cosine / method.params["temperature"]).softmax(dim=-1))
+    one, other = codes[0][3], codes[1][5]
+    middle = (one + other) / 2
+    expected = sum((u * (u / middle).log()).sum() for u in (one, other)) / 2
+    assert found["jsd"][3, 5] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_method_without_scores_of_prototypes_is_refused_by_name():
+    run = SimpleNamespace(method=object(), images=SimpleNamespace(device="cpu"), config={"method": "mice"})
+    with pytest.raises(UserError, match="jsd: mice has no scores of prototypes"):
+        analyse.jsd(run)

@@ -65,7 +65,7 @@ class IMCSwAV(Method):
         """Eq. 1 on all crops, and Eq. 6 with its regulariser on the detached embeddings."""
         params = self.params
         embeddings = self._embed(batch)
-        scores = cosines(self.projection(embeddings), self.prototypes.unit_rows())
+        scores = self.prototype_scores(embeddings)
         read, read_scores = self._classifier_inputs(batch, embeddings.detach(), scores.detach())
         loss, parts = imc_swav_loss(
             scores,
@@ -80,6 +80,10 @@ class IMCSwAV(Method):
             reg_bound=params["reg_bound"],
         )
         return Step(loss, parts)
+
+    def prototype_scores(self, embeddings: Tensor) -> Tensor:
+        """Return the cosines of projected embeddings (..., features) and prototypes, (..., k')."""
+        return cosines(self.projection(embeddings), self.prototypes.unit_rows())
 
     def _embed(self, batch: Batch) -> Tensor:
         """Return the embeddings of all crops, (v, n, features)."""

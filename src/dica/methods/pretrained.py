@@ -22,6 +22,7 @@ from torch import Tensor
 from dica.files import IntegrityError, UserError, sha256_bytes
 from dica.methods.simclr import FeatureMethod
 from dica.networks.backbones import load_state
+from dica.rng import Rng
 
 PREFIX = "module.encoder_q."
 PARTS = {"conv1": "stem.0", "bn1": "stem.1"} | {f"layer{i}": f"stages.{i - 1}" for i in range(1, 5)}
@@ -37,6 +38,9 @@ class Pretrained(FeatureMethod):
             load_state(getattr(self, part), state, f"{weights['file']}: not the weights of this {part}")
         self.eval()
         return self.clusters.fit(images, seed)
+
+    def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
+        """Keep the centroids that `fit` found."""
 
 
 def read_moco(weights: dict) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
