@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
-from dica.files import UserError
+from dica.files import UserError, write_npz
 from dica.scores import chance as levels
 from dica.scores import metrics
 from dica.scores.chance import bootstrap, chance, equal_sizes, random_tables
@@ -104,3 +106,23 @@ def test_the_interval_of_a_perfect_run_does_not_pass_one() -> None:
     assert bootstrap(labels, labels, "acc", draws=20) == (1.0, 1.0)
     assert bootstrap(labels, labels, "nmi", draws=20)[1] <= 1.0
     assert levels.DRAWS == 200, "as the page says"
+
+
+def test_the_level_of_a_run_is_for_its_images_and_clusters(tmp_path: Path) -> None:
+    path = tmp_path / "labels.npz"
+    train, test = np.arange(900) % 10, np.append(np.arange(99) % 10, -1)
+    write_npz(path, {"train": train.astype(np.int16), "test": test.astype(np.int16)})
+
+    def level(evaluated_on: str, images: int, clusters: int, **more: float) -> dict:
+        return levels.of_run(
+            {"evaluated_on": evaluated_on, "headline": {"n": images, "num_clusters": clusters, **more}}, path
+        )
+
+    assert level("all", 999, 10) == chance(np.bincount([*train, *test[:-1]]), equal_sizes(999, 10))
+    assert level("test", 99, 10)["acc"].mean > level("train", 900, 10)["acc"].mean, "fewer images, higher level"
+    assert level("train", 900, 30)["nmi"].mean > level("train", 900, 10)["nmi"].mean
+    assert level("train", 900, 10, error=0.1) == {}, "a supervised run has no map to choose"
+    assert level("train", 800, 10) == {}, "scored on a part only"
+    path.write_bytes(b"broken")
+    assert level("train", 900, 10) == {}
+    assert levels.of_run({"evaluated_on": "all", "headline": {"n": 1, "num_clusters": 1}}, tmp_path / "none.npz") == {}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from itertools import product
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -489,3 +490,21 @@ def test_a_table_of_whole_numbers_reads_the_same_alone_and_among_all(root):
     together = tables.cells_text(tables.cells(plan, root, "results", declared)).splitlines()
     assert len(alone) > 1
     assert set(alone) <= set(together)
+
+
+def test_a_number_that_random_labels_reach_says_so(tmp_path, root) -> None:
+    """The level stands in columns of its own, and the reason names it only where our interval does not leave it."""
+    factory.make_project(tmp_path, root)
+    artefacts = load_artefacts(tmp_path, ["dica"])
+    plan = factory.make_plan(artefacts)
+    for method, correct in (("kmeans", 0.0), ("drc", 0.6)):
+        for entry in factory.select(plan, method, "digits"):
+            factory.write_run(tmp_path, entry, correct)
+    frame = tables.cells(plan, tmp_path, "results", artefacts).set_index(["artefact", "row", "column", "metric"])
+    low, high = (frame.loc[("table-1", method, "digits", "acc")] for method in ("kmeans", "drc"))
+    assert low["chance"] == high["chance"] > 0.1
+    assert 0 < low["chance_spread"] < 0.05
+    assert f"no better than random labels ({low['chance']:.3f})" in low["reason"]
+    assert "random labels" not in high["reason"]
+    assert frame.loc[("table-1", "drc", "digits", "ari"), "chance"] == 0
+    assert pd.isna(frame.loc[("table-1", "imc-swav", "digits", "acc"), "chance"]), "of a cell without runs"

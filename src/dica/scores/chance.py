@@ -11,6 +11,8 @@ closed form, so it is drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,42 @@ def chance(class_sizes: Any, cluster_sizes: Any, draws: int = DRAWS, seed: int =
         "ari": Level(0.0, float(np.std(ari, ddof=1))),
         "ami": Level(0.0),
     }
+
+
+def of_run(metrics_json: dict[str, Any], labels: Path) -> dict[str, Level]:
+    """Return the levels for the images that a run is scored on, its classes, and as many clusters of equal sizes.
+
+    Empty where there is nothing to say: no label file, or a run that names classes and so has no map to choose.
+
+    Parameters
+    ----------
+    metrics_json
+        What metrics.json holds.
+    labels
+        The label file of the data set.
+    """
+    headline = metrics_json["headline"]
+    if "error" in headline or not labels.is_file():
+        return {}
+    sizes = _class_sizes(labels, metrics_json["evaluated_on"])
+    if sum(sizes) != headline["n"] or headline["num_clusters"] > headline["n"]:
+        return {}
+    return _levels(sizes, headline["num_clusters"])
+
+
+def _class_sizes(labels: Path, evaluated_on: str) -> tuple[int, ...]:
+    try:
+        stored = metrics.load_arrays(labels)
+    except UserError:  # scoring the run and auditing it both say so
+        return ()
+    splits = metrics.SPLITS if evaluated_on == "all" else (evaluated_on,)
+    known = np.concatenate([stored.get(split, np.zeros(0, int)) for split in splits])
+    return tuple(np.bincount(known[known >= 0]).tolist())
+
+
+@cache
+def _levels(class_sizes: tuple[int, ...], clusters: int) -> dict[str, Level]:
+    return chance(class_sizes, equal_sizes(sum(class_sizes), clusters))
 
 
 def _expected_nmi(classes: np.ndarray, clusters: np.ndarray) -> float:

@@ -20,23 +20,25 @@ from dica.plan.artefacts import (
     Artefact,
     Column,
     Row,
+    headline_name,
     planned,
     source,
 )
 from dica.plan.planned import Run, load_runs
 from dica.runs.behaviour import unlike_seeds
 from dica.runs.record import collapse_note
-from dica.scores.stats import mean, spread, verdict
+from dica.scores.chance import Level, of_run
+from dica.scores.stats import mean, spread, t_interval, verdict
 from dica.tables import facts
 
 CELL_COLUMNS = [
     *("paper", "artefact", "row", "label", "column", "dataset", "dataset_label"),
     *("metric", "statistic", "method", "variant"),
-    *("value", "spread", "best", "n", "runs", "seeds_planned"),
+    *("value", "spread", "best", "n", "runs", "seeds_planned", "chance", "chance_spread"),
     *("published", "published_std", "published_statistic", "published_note"),
     *("trained_on", "evaluated_on", "protocol", "verdict", "reason"),
 ]
-NUMBERS = ("value", "spread", "best")
+NUMBERS = ("value", "spread", "best", "chance", "chance_spread")
 LOWER_IS_BETTER = ("error", "time_ratio")
 DIGITS = 10  # of our numbers in cells.csv; the audit compares with the same rounding
 
@@ -128,7 +130,8 @@ def _from_runs(
     number = published_number(artefact, row, column, metric, root)
     theirs = artefact.protocol_of(row, column, metric) if runs else {}
     ours = _own_protocol(runs)
-    mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs, root)
+    level = _chance(done, column, metric, root)
+    mark, reason = _verdict(artefact, row, metric, values, runs, number, theirs, root, level)
     best = best_of(values, metric) if values else None
     shown = (best if row.statistic == "best" else mean(values)) if values else None
     return {
@@ -138,6 +141,8 @@ def _from_runs(
         "n": len(values),
         "runs": " ".join(run.path for run in done),
         "seeds_planned": len(runs),
+        "chance": None if level is None else round(level.mean, DIGITS),
+        "chance_spread": None if level is None or level.sd is None else round(level.sd, DIGITS),
         "published": number.value if number else "",
         "published_std": number.std if number else "",
         "published_statistic": number.statistic if number else "",
@@ -232,6 +237,7 @@ def _verdict(
     number: printed.Published | None,
     theirs: dict[str, Any],
     root: Path,
+    level: Level | None,
 ) -> tuple[str, str]:
     if not runs:
         return "published only", ""
@@ -257,6 +263,7 @@ def _verdict(
     # The audit takes what follows the count of seeds for a fact of this machine alone: collapses come before it.
     notes = [(run.plan["seed"], collapse_note(run.metrics["headline"])) for run in runs if run.metrics]
     reason = [result.reason, *(f"seed {seed} {note}" for seed, note in notes if note), _unlike_code(runs, root)]
+    reason += [f"no better than random labels ({level.mean:.3f})"] if level and not _above(values, level) else []
     if len(values) < len(runs):
         reason += [f"{len(values)} of {len(runs)} seeds", *failures]
     return result.mark, "; ".join(part for part in reason if part)
@@ -270,6 +277,19 @@ def _unlike_code(runs: list[Run], root: Path) -> str:
     found = {run.plan["seed"]: run.record(root) for run in runs if run.metrics}
     known = {seed: record for seed, record in found.items() if record}
     return unlike_seeds(runs[0].plan["method"], runs[0].plan["variant"], known)
+
+
+def _chance(done: list[Run], column: Column, metric: str, root: Path) -> Level | None:
+    """Return what random labels reach where the finished runs of a cell are scored; None where that is not known."""
+    if not done:
+        return None
+    return of_run(done[0].metrics, root / "data" / "labels" / f"{column.dataset}.npz").get(headline_name(metric))
+
+
+def _above(values: list[float], level: Level) -> bool:
+    """Tell whether the interval of our mean (of one run: its number) lies above what random labels reach."""
+    low = t_interval(values)[0] if len(values) > 1 else values[0]
+    return low > level.mean + 2 * (level.sd or 0)
 
 
 def _difference(
