@@ -14,7 +14,7 @@ from pathlib import Path
 from dica.data.catalog import data_id
 from dica.files import atomic_write_text, canonical_json
 from dica.plan import artefacts as declared
-from dica.plan.parameters import load_datasets, resolve
+from dica.plan.parameters import load_datasets, load_method, resolve
 from dica.runs.ids import run_id
 
 OWN_RUNS = "own clusters"  # what needs the runs that a profile names itself, as artefacts are addressed
@@ -123,7 +123,12 @@ def make_plan(profile: dict, root: Path) -> dict:
                 if value not in run[key]:
                     run[key].append(value)
     ordered = sorted(runs.values(), key=lambda run: (run["method"], run["dataset"], run["variant"], run["seed"]))
-    plan = {"profile": profile["name"], "artefacts": [artefact.address for artefact in shown], "runs": ordered}
+    plan = {
+        "profile": profile["name"],
+        "artefacts": [artefact.address for artefact in shown],
+        "defaults": {name: load_method(name, root)["defaults"] for name in sorted({run["method"] for run in ordered})},
+        "runs": ordered,
+    }
     return {**plan, "substitute": profile["substitute"]} if "substitute" in profile else plan
 
 

@@ -20,6 +20,7 @@ from dica.plan.published import BOUNDS, to_scale
 from dica.scores.stats import RULE
 from dica.tables.cells import LOWER_IS_BETTER, cells_text
 from dica.tables.links import runs_page
+from dica.tables.recipe import recipe_notes
 
 METRIC_LABELS = {
     **{"acc": "ACC", "nmi": "NMI", "nmi_geometric": "NMI", "ari": "ARI", "acc_top5": "ACC top-5", "error": "Error"},
@@ -361,7 +362,7 @@ def _notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     notes += [facts["note"]] if facts.get("note") else []
     notes += [f"{column.label}: {column.note}" for column in artefact.columns if column.note]
     notes += [row.note for row in artefact.rows if row.note]
-    return [*notes, *protocol_notes(artefact, plan)]
+    return [*notes, *protocol_notes(artefact, plan), *recipe_notes(artefact, plan)]
 
 
 SPLIT_WORDS = {
