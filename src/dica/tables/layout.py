@@ -156,6 +156,7 @@ def _grid(artefact: Artefact, by_place: dict, footnotes: Footnotes, plan: dict[s
         group = row.group or group
         found = _row_lines(artefact, row, by_place, ranks, footnotes, plan)
         lines += [replace(line, method=row.method or "") for line in found]
+    lines += _chance_lines(artefact, by_place)
     metrics = [artefact.metrics_of(column) for column in artefact.columns]
     head = Header("Method", columns=[(c.label, len(m)) for c, m in zip(artefact.columns, metrics, strict=True)])
     if any(column.group for column in artefact.columns):
@@ -194,6 +195,17 @@ def _seeds(row: Row, cells: Sequence[Any], planned: int) -> str:
     few = any(count < planned for count in there)
     of = f"{' or '.join(map(str, there))} of {planned}" if few else str(planned)
     return f"{'best' if row.statistic == 'best' else 'mean'} of {of}"
+
+
+def _chance_lines(artefact: Artefact, by_place: dict) -> list[Line]:
+    """Return what random labels reach under each column, a range where its rows differ in images or clusters."""
+    found = []
+    for column, metric in [(c, metric) for c in artefact.columns for metric in artefact.metrics_of(c)]:
+        factor, digits = (100 if _scale(artefact, metric) == "percent" else 1), _digits(artefact, metric)
+        levels = [by_place[(row.key, column.key, metric)].chance for row in artefact.rows]
+        texts = sorted({f"{level * factor:.{digits}f}" for level in levels if pd.notna(level)}, key=float)
+        found.append(Shown("–".join(dict.fromkeys([*texts[:1], *texts[-1:]]))))
+    return [Line("Random labels", "chance", found)] if any(cell.text for cell in found) else []
 
 
 def _matrix(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[Line]]:
