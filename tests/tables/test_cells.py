@@ -511,3 +511,19 @@ def test_a_number_that_random_labels_reach_says_so(tmp_path, root) -> None:
     text = layout.render(artefacts[0], frame.reset_index(), plan)["md"]
     assert re.search(r"\| Random labels \| 0\.[1-9]\d* \| 0\.\d+ \| 0\.0+ \|", text)
     assert "Random labels" not in layout.render(artefacts[1], frame.reset_index(), plan)["md"], "nothing is run there"
+
+
+def test_a_choice_by_labels_is_said_beside_the_verdict(tmp_path, root) -> None:
+    """DCCM's code keeps the epoch of best NMI; ours the last one, and the two are not the same kind of number."""
+    factory.make_project(tmp_path, root)
+    artefacts = [artefact for artefact in load_artefacts(root, ["dccm"]) if artefact.name == "table-2"]
+    (artefact,) = artefacts
+    plan = factory.make_plan(artefacts)
+    entries = [entry for entry in factory.select(plan, "dccm", "cifar10")]
+    for entry in entries:
+        factory.write_run(tmp_path, entry, 0.6)
+    frame = tables.cells(plan, tmp_path, "results", artefacts).set_index(["row", "column", "metric"])
+    assert "chosen with labels: the epoch of best NMI" in frame.loc[("dccm", "cifar10", "acc"), "reason"]
+    assert not frame.loc["kmeans"]["reason"].str.contains("chosen").any()
+    text = layout.render(artefact, frame.reset_index().assign(row=lambda f: f["row"]), plan)["md"]
+    assert "DCCM (ours): the authors' code chooses with labels (the epoch of best NMI)" in text

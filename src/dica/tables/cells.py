@@ -263,6 +263,8 @@ def _verdict(
     # The audit takes what follows the count of seeds for a fact of this machine alone: collapses come before it.
     notes = [(run.plan["seed"], collapse_note(run.metrics["headline"])) for run in runs if run.metrics]
     reason = [result.reason, *(f"seed {seed} {note}" for seed, note in notes if note), _unlike_code(runs, root)]
+    if number and (chosen := theirs.get("selection")):
+        reason.append(f"the paper's number may be chosen with labels: {chosen} (authors' code)")
     reason += [f"no better than random labels ({level.mean:.3f})"] if level and not _above(values, level) else []
     if len(values) < len(runs):
         reason += [f"{len(values)} of {len(runs)} seeds", *failures]

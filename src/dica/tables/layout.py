@@ -374,6 +374,11 @@ def _notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     notes += [facts["note"]] if facts.get("note") else []
     notes += [f"{column.label}: {column.note}" for column in artefact.columns if column.note]
     notes += [row.note for row in artefact.rows if row.note]
+    notes += [
+        f"{row.label}: the authors' code chooses with labels ({chosen}); here the last epoch counts."
+        for row in artefact.rows
+        if (chosen := row.protocol.get("selection")) and row.published_method
+    ]
     return [*notes, *protocol_notes(artefact, plan), *recipe_notes(artefact, plan)]
 
 
