@@ -509,8 +509,8 @@ def test_a_number_that_random_labels_reach_says_so(tmp_path, root) -> None:
     assert frame.loc[("table-1", "drc", "digits", "ari"), "chance"] == 0
     assert pd.isna(frame.loc[("table-1", "imc-swav", "digits", "acc"), "chance"]), "of a cell without runs"
     text = layout.render(artefacts[0], frame.reset_index(), plan)["md"]
-    assert re.search(r"\| Random labels \| 0\.[1-9]\d* \| 0\.\d+ \| 0\.0+ \|", text)
-    assert "Random labels" not in layout.render(artefacts[1], frame.reset_index(), plan)["md"], "nothing is run there"
+    assert re.search(r"\| Chance \| 0\.[1-9]\d* \| 0\.\d+ \| 0\.0+ \|", text)
+    assert "| Chance |" not in layout.render(artefacts[1], frame.reset_index(), plan)["md"], "nothing is run there"
 
 
 def test_a_choice_by_labels_is_said_beside_the_verdict(tmp_path, root) -> None:

@@ -205,7 +205,7 @@ def _chance_lines(artefact: Artefact, by_place: dict) -> list[Line]:
         levels = [by_place[(row.key, column.key, metric)].chance for row in artefact.rows]
         texts = sorted({f"{level * factor:.{digits}f}" for level in levels if pd.notna(level)}, key=float)
         found.append(Shown("–".join(dict.fromkeys([*texts[:1], *texts[-1:]]))))
-    return [Line("Random labels", "chance", found)] if any(cell.text for cell in found) else []
+    return [Line("Chance", "chance", found)] if any(cell.text for cell in found) else []
 
 
 def _matrix(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[Line]]:
