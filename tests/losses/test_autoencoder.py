@@ -1,4 +1,4 @@
-"""Losses of auto-encoders against worked examples printed to 6 decimals."""
+"""Losses of auto-encoders and of DEC: worked examples printed to 6 decimals, and the reference vectors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch
 
 from dica.files import UserError
 from dica.losses.autoencoder import divergence, reconstruction_loss, sparsity
+from dica.losses.dec import dec_loss, student_t, target
+from vectors_check import cases, check
 
 
 def rows(text: str) -> torch.Tensor:
@@ -62,3 +64,39 @@ def test_a_variational_code_is_the_bound_of_the_likelihood() -> None:
 def test_an_unknown_distance_or_scale_is_named() -> None:
     with pytest.raises(UserError, match=r"reconstruction: mae, image; allowed: mse, bce and element, image, half"):
         reconstruction_loss(LOGITS, IMAGES, kind="mae", scale="image")
+
+
+# DEC
+
+CODES, CENTRES = rows("0 0; 1 .5; 2 2; .5 1.5"), rows("0 .5; 2 1.5")
+
+
+def test_dec_of_the_worked_example() -> None:
+    q = student_t(CODES, CENTRES)
+    assert q[:, 0].tolist() == [near(value) for value in (0.852941, 0.6, 0.147059, 0.590909)]
+    p = target(q)
+    assert p[:, 0].tolist() == [near(value) for value in (0.965251, 0.650091, 0.023958, 0.632733)]
+    assert dec_loss(q, p)[0].item() == near(0.041588)
+    assert dec_loss(q[:2], p[:2])[0].item() == near(0.037289)
+    assert dec_loss(q[:2], target(q[:2]))[0].item() == near(0.033267), "a target of the batch is another one"
+
+
+def test_the_gradient_of_dec_reaches_codes_and_centres() -> None:
+    codes, centres = CODES.clone().requires_grad_(), CENTRES.clone().requires_grad_()
+    q = student_t(codes, centres)
+    loss, parts = dec_loss(q, target(q))
+    (len(codes) * loss).backward()
+    assert codes.grad[0].tolist() == [near(0.061964), near(-0.043375)]
+    assert centres.grad[0].tolist() == [near(-0.000761), near(0.103609)]
+    assert not parts["L_KL"].requires_grad
+
+
+EQUATIONS = {
+    "baselines.dec_q": lambda x, o: {"q": (q := student_t(x["z"], x["centres"])), "p": target(q)},
+    "baselines.dec_kl": lambda x, o: {"loss": dec_loss(x["q"], target(x["q"]))[0]},
+}
+
+
+@pytest.mark.parametrize(("case", "dtype"), cases("baselines", *EQUATIONS))
+def test_reference_vectors_of_dec(case, dtype) -> None:
+    check(case, EQUATIONS[case.equation], dtype)

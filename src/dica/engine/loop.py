@@ -169,7 +169,7 @@ class Trainer:
         epochs = self.params["epochs"]
         with on_signals(self._request_stop, signal.SIGTERM, signal.SIGINT), _progress(self.at.epoch, epochs) as show:
             self.observer.look(self.method, self.at.epoch, self.at.seconds)
-            while self.at.epoch < epochs:
+            while self.at.epoch < epochs and self._goes_on():
                 self._run_epoch()
                 self._close_epoch()
                 self.observer.look(self.method, self.at.epoch, self.at.seconds)
@@ -204,6 +204,18 @@ class Trainer:
         if any_of(self.stop_requested):
             self.save()
             raise Interrupted
+
+    def _goes_on(self) -> bool:
+        """Show the method all images, unless it is inside an epoch; return whether it wants this one."""
+        if self.at.phase == self.at.batch == 0:
+            started = time.monotonic()
+            device = self.images.device
+            splits = {name: self.images.all_of(name) for name in self.images.splits}
+            self.method.before_epoch(
+                self.at.epoch, splits, lambda purpose: generator(self.seed, purpose, self.at.epoch, device=device)
+            )
+            self.at.seconds += time.monotonic() - started
+        return not self.method.finished()
 
     def _run_epoch(self) -> None:
         phases = self.method.phases(self.at.epoch)
@@ -289,7 +301,7 @@ class Trainer:
         with torch.autocast(self.images.device.type, dtype=torch.bfloat16, enabled=half), self.running():
             step = self.method.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        step.loss.backward()
+        step.loss.backward(inputs=self.method.trains(batch))
         sum_gradients(self.method)
         self.method.after_backward(batch)
         self.optimizer.step()

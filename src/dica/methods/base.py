@@ -178,6 +178,20 @@ class Method(nn.Module):
         """Return the passes over the data that make up an epoch."""
         return [Phase("main", splits_of(self.params["train_split"], self.data))]
 
+    def before_epoch(self, epoch: int, images: dict[str, Tensor], rng: Rng) -> None:
+        """Look at all images before the first step of an epoch; `images` are the splits, see `pick`.
+
+        What is found belongs in buffers: a run that resumes inside the epoch does not ask again.
+        """
+
+    def finished(self) -> bool:
+        """Return whether to stop before the epoch that has just been prepared; asked after `before_epoch`."""
+        return False
+
+    def trains(self, batch: Batch) -> list[nn.Parameter] | None:
+        """Return the parameters that a step on `batch` moves, None for all: networks that learn by turns."""
+        return None
+
     def split(self, batch: Batch) -> Iterator[Batch]:
         """Yield the batches to take a gradient step on; a method with inner batches yields several."""
         yield batch
