@@ -33,6 +33,8 @@ def project(tmp_path_factory, root: Path) -> Path:
     shutil.copytree(root / "docs", folder / "docs")
     for name in ("LICENSE", "requirements.lock", "README.md", "CONTRIBUTING.md", "CITATION.cff"):
         shutil.copy(root / name, folder)
+    readme = folder / "README.md"  # without its tables, which are of other runs
+    readme.write_text(re.sub(r"(<!-- begin: [\w-]+ -->\n).*?(<!-- end)", r"\1\2", readme.read_text(), flags=re.DOTALL))
     plan = load_plan(folder / "results/plan.json")
     write_statistics(plan, folder, "results", folder / "results/tables/statistics")
     write_csv(audit_published(folder, plan), COLUMNS, folder / "results/tables/consistency.csv")
