@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from dica.files import UserError
+from dica.losses.imc_swav import cosines
 from dica.networks.backbones import Sobel, build_backbone, init_weights
 from dica.networks.heads import ClusterHead, ClusterSubHeads, ProjectionHead, Prototypes, mlp
 
@@ -145,7 +146,7 @@ def test_prototypes_are_unit_rows_and_scores_are_cosines():
     with torch.no_grad():
         prototypes.linear.weight.mul_(5)
     z = torch.randn(2, 4, 6, generator=generator(), requires_grad=True)
-    scores = prototypes(z)
+    scores = cosines(z, prototypes.unit_rows())
     torch.testing.assert_close(prototypes.linear.weight.norm(dim=-1), torch.ones(9))
     torch.testing.assert_close(scores[1, 2, 3], F.cosine_similarity(z[1, 2], prototypes.linear.weight[3], dim=0))
     scores.sum().backward()

@@ -69,6 +69,22 @@ def matching_cross_entropy(similarity: Tensor) -> Tensor:
     return (similarity.logsumexp(dim=-1) - partner).mean()
 
 
+def finite_log(x: Tensor, least: float | None = None) -> Tensor:
+    """Return the logarithm of `x`, from below at `least`: it stays finite at 0, and so does its gradient.
+
+    Parameters
+    ----------
+    least
+        By default the smallest normal number of the tensor's type.
+
+    Examples
+    --------
+    >>> finite_log(torch.tensor([0.0, 1.0]), 1e-12)
+    tensor([-27.6310,   0.0000])
+    """
+    return x.clamp_min(torch.finfo(x.dtype).tiny if least is None else least).log()
+
+
 def plogp(p: Tensor) -> Tensor:
     """Return p log p elementwise, with 0 log 0 = 0 and a finite gradient there.
 

@@ -27,15 +27,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dica.files import UserError
-from dica.losses.common import entropy, full_precision, l2_normalise
+from dica.losses.common import entropy, finite_log, full_precision, l2_normalise
 
 CRITICS = ("log_dot", "dot", "neg_l2", "neg_js")
 BANK_KINDS = ("prob", "feature")
-
-
-def _log(x: Tensor) -> Tensor:
-    """Logarithm that stays finite at 0, and so does its gradient."""
-    return x.clamp_min(torch.finfo(x.dtype).tiny).log()
 
 
 def smooth(p: Tensor, *, gamma: float = 0.01) -> Tensor:
@@ -67,7 +62,7 @@ def critic_scores(p: Tensor, q: Tensor, *, critic: str = "log_dot") -> Tensor:
         If `critic` is unknown.
     """
     if critic == "log_dot":
-        return _log(p @ q.mT)
+        return finite_log(p @ q.mT)
     if critic == "dot":
         return p @ q.mT
     if critic == "neg_l2":

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dica.files import UserError
-from dica.losses.common import full_precision, l2_normalise
+from dica.losses.common import finite_log, full_precision, l2_normalise
 
 LABEL_LOSSES = ("ce", "bce")
 TRAIN_VIEWS = ("both", "transformed")
@@ -64,10 +64,6 @@ class Pairs(NamedTuple):
 def _check(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f"dccm: {key} is {value!r}; choose one of {', '.join(allowed)}")
-
-
-def _log(x: Tensor) -> Tensor:
-    return x.clamp_min(_EPS).log()
 
 
 def _cosine(z: Tensor) -> Tensor:
@@ -110,7 +106,7 @@ def pseudo_graph_loss(z: Tensor, W: Tensor) -> Tensor:
     Scalar, the mean over all n² entries, diagonal included.
     """
     s, W = _cosine(z), W.detach().to(z.dtype)
-    return -(W * _log(s) + (1 - W) * _log(1 - s)).mean()
+    return -(W * finite_log(s, _EPS) + (1 - W) * finite_log(1 - s, _EPS)).mean()
 
 
 @full_precision
@@ -140,10 +136,10 @@ def pseudo_label_loss(z: Tensor, y: Tensor, V: Tensor, *, label_loss: str = "ce"
     _check("label_loss", label_loss, LABEL_LOSSES)
     y = y.long().unsqueeze(1)
     if label_loss == "ce":
-        each = -_log(z.gather(1, y)).squeeze(1)
+        each = -finite_log(z.gather(1, y), _EPS).squeeze(1)
     else:
         t = torch.zeros_like(z).scatter(1, y, 1.0)
-        each = -(t * _log(z) + (1 - t) * _log(1 - z)).mean(dim=1)
+        each = -(t * finite_log(z, _EPS) + (1 - t) * finite_log(1 - z, _EPS)).mean(dim=1)
     return (V.detach().to(z.dtype) * each).mean()
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dica.losses.common import full_precision, plogp
+from dica.losses.common import finite_log, full_precision, plogp
 
 
 @full_precision
@@ -69,7 +69,7 @@ def divergence_loss(
 def sharpened_mean(views: Tensor, *, temperature: float = 0.5) -> Tensor:
     """MixMatch's guess (n, K): the mean probabilities of several views (r, n, K) of logits, to the power 1 / T."""
     mean = views.detach().softmax(dim=-1).mean(dim=0)
-    return torch.softmax(mean.clamp_min(torch.finfo(mean.dtype).tiny).log() / temperature, dim=1)
+    return torch.softmax(finite_log(mean) / temperature, dim=1)
 
 
 @full_precision

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dica.files import UserError
-from dica.losses.common import full_precision, l2_normalise, plogp
+from dica.losses.common import finite_log, full_precision, l2_normalise, plogp
 
 AGGREGATIONS = ("pi", "hard", "gumbel")
 ENTROPIES = ("sample", "marginal")
@@ -49,11 +49,6 @@ class Branch(NamedTuple):
 def _check(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f"tcc: {key} is {value!r}; choose one of {', '.join(allowed)}")
-
-
-def _log(x: Tensor) -> Tensor:
-    """Logarithm that stays finite at 0, and so does its gradient."""
-    return x.clamp_min(torch.finfo(x.dtype).tiny).log()
 
 
 def _nll(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -154,7 +149,7 @@ def gumbel_softmax(pi: Tensor, noise: Tensor, *, gumbel_temperature: float = 0.8
     -------
     Samples in the shape of `noise`.
     """
-    return ((_log(pi) + noise) / gumbel_temperature).softmax(dim=-1)
+    return ((finite_log(pi) + noise) / gumbel_temperature).softmax(dim=-1)
 
 
 def draw_gumbel(

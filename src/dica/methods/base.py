@@ -225,3 +225,12 @@ class Method(nn.Module):
     def scores(self, images: Tensor) -> Tensor:
         """Return what ranks the clusters of each image (n, K), larger for more probable: where probabilities are 0."""
         return self.predict(images)
+
+
+def decayed_apart(network: nn.Module) -> list[dict]:
+    """Return two groups of parameters: weights, with the optimiser's decay, and biases and batch norms, without."""
+    tensors = list(network.parameters())
+    return [
+        {"params": [p for p in tensors if p.dim() > 1]},
+        {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0},
+    ]

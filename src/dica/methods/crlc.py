@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.losses.crlc import bank_loss, bank_update, crlc_loss, draw_negatives
-from dica.methods.base import Batch, Method, Phase, Step
+from dica.methods.base import Batch, Method, Phase, Step, decayed_apart
 from dica.networks.backbones import init_weights
 from dica.networks.heads import ClusterSubHeads, ProjectionHead
 
@@ -78,12 +78,8 @@ class CRLC(Method):
         return [Phase("main", self._splits(), beside=self._feature_splits())]
 
     def parameter_groups(self) -> list[dict]:
-        """Return weights, with the optimiser's weight decay, and biases and batch norms, without (as the code)."""
-        tensors = list(self.parameters())
-        return [
-            {"params": [p for p in tensors if p.dim() > 1]},
-            {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0},
-        ]
+        """Return weights apart from biases and batch norms, which do not decay (as the code)."""
+        return decayed_apart(self)
 
     def loss(self, batch: Batch) -> Step:
         """Eq. 11, on two views or against the memory bank."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dica.data.splits import DataInfo
 from dica.losses.fixmatch import fixmatch_loss
 from dica.losses.tcc import momentum_update
-from dica.methods.base import Batch, Method, Step
+from dica.methods.base import Batch, Method, Step, decayed_apart
 from dica.methods.labelled import LabelledImages
 from dica.networks.backbones import init_weights
 
@@ -53,12 +53,8 @@ class FixMatch(Method):
         return self.labelled.record()
 
     def parameter_groups(self) -> list[dict]:
-        """Return weights, with the optimiser's weight decay, and biases and batch norms, without."""
-        tensors = list(self.own.parameters())
-        return [
-            {"params": [p for p in tensors if p.dim() > 1]},
-            {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0},
-        ]
+        """Return weights of the trained network apart from biases and batch norms, which do not decay."""
+        return decayed_apart(self.own)
 
     def loss(self, batch: Batch) -> Step:
         """Return the loss of labelled images and of an unlabelled batch."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
-from dica.losses.common import full_precision, plogp
+from dica.losses.common import finite_log, full_precision, plogp
 from dica.losses.tcc import Branch, assignments, draw_gumbel, enqueue, momentum_update, tcc_loss
 from dica.methods.base import Batch, Method, Step
 from dica.networks.backbones import build_backbone, init_weights
@@ -46,7 +46,7 @@ def dec_divergence(pi: Tensor) -> Tensor:
     """Return DEC's mean KL of its sharpened target (from pi^2 over the cluster's size) to `pi` (B, K); Fig. 5(c)."""
     target = pi.square() / pi.sum(dim=0).clamp_min(torch.finfo(pi.dtype).tiny)
     target = target / target.sum(dim=1, keepdim=True)
-    return (plogp(target) - target * pi.clamp_min(torch.finfo(pi.dtype).tiny).log()).sum(dim=1).mean()
+    return (plogp(target) - target * finite_log(pi)).sum(dim=1).mean()
 
 
 class Network(nn.Module):

@@ -103,7 +103,3 @@ class Prototypes(nn.Module):
         with torch.no_grad():
             self.linear.weight.copy_(l2_normalise(self.linear.weight))
         return self.linear.weight
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Map z (..., d), of any length, to cosines (..., k'); pass all views of a step in one call."""
-        return l2_normalise(z) @ self.unit_rows().T

@@ -195,35 +195,6 @@ def ari_of(table: np.ndarray) -> float:
     return 1.0 if a == b == together else 2 * (together * total - a * b) / ((a + b) * total - 2 * a * b)
 
 
-def top_k(y_true: Any, scores: Any, num_classes: int, k: int = 5) -> dict[str, float]:
-    """Top-1 and top-k accuracy under the map found from the top-1 clusters.
-
-    Parameters
-    ----------
-    scores
-        (n, clusters); larger is more probable.
-
-    Returns
-    -------
-    dict
-        `acc` and `acc_k`. A cluster without a class never hits.
-
-    Examples
-    --------
-    >>> top_k([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], 2, k=2)["acc_k"]
-    1.0
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 2 or not np.isfinite(scores).all():
-        raise UserError("scores: needs a finite (n, clusters) array")
-    if not 1 <= k <= scores.shape[1]:
-        raise UserError(f"k is {k}, allowed: 1 to {scores.shape[1]} (the number of clusters)")
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    true, first = as_pair(y_true, order[:, 0])
-    hits = cluster_map(true, first, num_classes, scores.shape[1])[order] == true[:, None]
-    return {"acc": float(hits[:, 0].mean()), "acc_k": float(hits.any(axis=1).mean())}
-
-
 def bcubed(weights: Any, y_true: Any) -> dict[str, float]:
     """BCubed precision and recall of a 0/1 graph (DCCM Fig. 5); a sample's link to itself counts.
 
