@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import sys
 import time
@@ -27,7 +26,6 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch.nn.functional import one_hot
 
 from dica import methods
@@ -40,6 +38,7 @@ from dica.engine.load import Place, load_trained
 from dica.engine.loop import Position, SaveEvery, Trainer, on_signals
 from dica.engine.memory import keep_memory
 from dica.engine.observer import Observer
+from dica.engine.outputs import Done, record_of, write_outputs
 from dica.engine.slots import gpu_slot, scheduler_assigned, visible_devices
 from dica.engine.speed import Speed, choose
 from dica.files import (
@@ -47,30 +46,21 @@ from dica.files import (
     IntegrityError,
     UserError,
     atomic_write_bytes,
-    atomic_write_text,
     canonical_json,
     explain_os_error,
-    json_text,
     parse_json,
     read_json,
-    sha256_file,
-    write_json,
-    write_npz,
 )
 from dica.losses.common import leading
 from dica.methods.base import Method
 from dica.rng import Rng, derive_seed, generator
 from dica.runs import record
-from dica.runs.behaviour import trace_of
-from dica.runs.files import CONFIG, HISTORY, PREDICTIONS, RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
+from dica.runs.files import RECORD
 from dica.runs.finished import is_finished, keep_record, put_back
 from dica.runs.ids import IDENTITY_KEYS, run_id
 from dica.scripting import print_anywhere
 
 PREDICTION_BATCH = 1000
-OUTPUTS = (*RESULT_FILES, TRACE)
-MODEL_OUTPUTS = (WEIGHTS, STAGES)  # kept outside Git
-OBSERVED = (TRACE, STAGES)  # of runs that were watched
 LONGEST_SILENCE_S = 1200  # the further processes of a run give up when the first one says nothing for half an hour
 
 
@@ -167,10 +157,11 @@ def _train_and_write(
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
             if not distributed.is_first():
                 return
-            _write_outputs(config, method, at.history, observer, arrays, out, models)
             extra = {"source": source, "method_record": method.record()}
             extra["speed"] = {**asdict(speed), "images": images.place, "processes": distributed.processes()}
-            written = _record(config, code, at, observer, images, started, out, models, extra)
+            done = Done(config, code, started, images, method, at, observer, arrays, extra)
+            write_outputs(done, out, models)
+            written = record_of(done, out, models)
             keep_record(written, state.folder)
             atomic_write_bytes(out / RECORD, written)
     except KeyboardInterrupt:
@@ -294,61 +285,6 @@ def _check_data(config: dict, images: ResidentImages, folder: Path) -> None:
             f"{folder}: these images have fingerprint {found[0]}, the run {config['id']} was planned for "
             f"{config['data_id']}; prepare {config['dataset']} again or correct params/datasets.yaml"
         )
-
-
-def _write_outputs(
-    config: dict, method: Method, history: list, observer: Observer | None, arrays: dict, out: Path, models: Path
-) -> None:
-    write_json(out / CONFIG, config)
-    atomic_write_text(out / HISTORY, record.history_csv(history))
-    write_npz(out / PREDICTIONS, arrays)
-    if observer:  # when it looked is in the record: a time in the trace would change its digest
-        write_npz(out / TRACE, observer.trace())
-        write_npz(models / STAGES, observer.stage_arrays())
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
-    atomic_write_bytes(models / WEIGHTS, safetensors_bytes(weights))
-
-
-def _record(
-    config: dict,
-    code: dict,
-    at: Position,
-    observer: Observer | None,
-    images: ResidentImages,
-    started: datetime,
-    out: Path,
-    models: Path,
-    extra: dict,
-) -> bytes:
-    device = images.device.type
-    written = [out / name for name in OUTPUTS] + [models / name for name in MODEL_OUTPUTS]
-    files = {path.name: sha256_file(path) for path in written if path.name not in OBSERVED or observer}
-    return json_text(
-        {
-            **{key: config[key] for key in ("id", "method", "variant", "dataset", "seed", "determinism")},
-            **code,
-            "trace": trace_of(config["method"], config["variant"]),
-            "versions": record.versions(device),
-            "host_platform": platform.platform(),
-            "device": record.device_facts(device),
-            "data": _data_facts(images.manifest),
-            "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(at.seconds, 2),
-            "images_per_second": round(at.images_seen / at.seconds, 1) if at.seconds else None,
-            "peak_memory_mb": record.peak_memory_mb(device),
-            "resumed": at.resumed,
-            "attempts": at.attempts,
-            **({"look_seconds": observer.look_seconds()} if observer else {}),
-            **{key: value for key, value in extra.items() if value},
-            "files": files,
-        },
-    ).encode()
-
-
-def _data_facts(manifest: dict) -> dict:
-    splits = {name: {"n": split["n"], "sha256": split["sha256"]} for name, split in manifest["splits"].items()}
-    return {"fingerprint": manifest["fingerprint"], "data_id": manifest["data_id"], "splits": splits}
 
 
 @dataclass

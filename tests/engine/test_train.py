@@ -16,6 +16,7 @@ import torch
 
 from dica import methods, train
 from dica.data.splits import DataInfo, splits_of
+from dica.engine import outputs
 from dica.engine.optim import learning_rate
 from dica.files import UserError, read_json, sha256_bytes, sha256_file, write_json
 from dica.runs import record
@@ -57,9 +58,9 @@ def test_a_run_leaves_a_record_that_answers_for_every_file(method: str, tmp_path
     assert attempt["device"] == record["device"]["name"]
     assert record["id"] == settings["id"]
     for name, digest in record["files"].items():
-        folder = "models" if name in train.MODEL_OUTPUTS else "out"
+        folder = "models" if name in outputs.MODEL_OUTPUTS else "out"
         assert sha256_file(tmp_path / folder / name) == digest
-    observed = set(train.OBSERVED) if method == "drc" else set()
+    observed = set(outputs.OBSERVED) if method == "drc" else set()
     written = {"config.json", "history.csv", "predictions.npz", "weights.safetensors"}
     assert set(record["files"]) == written | observed
     assert f"src/dica/methods/{method}.py" in record["sources"]
