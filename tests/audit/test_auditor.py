@@ -35,6 +35,7 @@ from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.scores import metrics
 from dica.tables.drawn import DRAWN_WITH
+from dica.tables.inputs import write_inputs
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +295,8 @@ def test_a_metric_that_no_run_was_scored_with_is_missing(editable: Path) -> None
     show_metrics(editable, "acc")
     build_tables(editable)
     show_metrics(editable, "acc", "acc_top5")
+    plan = planned.load_plan(editable / "results/plan.json")
+    write_inputs(planned.artefacts_of(plan, editable), plan, editable, editable / "results/tables/inputs.csv")
     assert worst(editable) == 4
     assert audit(editable).code == 0
     result = audit(editable, "drc/digits/acc_top5")

@@ -90,7 +90,7 @@ def _audit_artefact(auditor: Auditor, paper: str, artefact: str, as_json: bool, 
 
 
 def audit_everything(auditor: Auditor, as_json: bool, strict: bool = False) -> int:
-    """Audit every cell and what no cell shows; cells that rightly say that nothing was run do not count."""
+    """Audit every cell and what no cell shows; cells that are listed as not run do not count."""
     from dica.audit.uncelled import Uncelled
 
     everything = [auditor.audit(row) for row in auditor.all_rows()]
@@ -108,7 +108,7 @@ def audit_everything(auditor: Auditor, as_json: bool, strict: bool = False) -> i
     summary = ", ".join(f"{count} {VERDICTS[code]}" for code, count in counts.items() if count or code == 0)
     console.print(f"{len(results)} cells over {len(runs)} runs: {summary}")
     if len(everything) > len(results):
-        console.print(f"without a run, and rightly listed so: {len(everything) - len(results)} more")
+        console.print(f"not run, and listed as not run: {len(everything) - len(results)} more")
     for result in uncelled:
         console.print(f"beside the cells, {escape(result.address)}: {VERDICTS[result.code]}")
     _print_notes(auditor, [*results, *uncelled])
