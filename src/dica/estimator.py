@@ -118,7 +118,8 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
             recipe = recipes.with_epochs(recipe, int(epochs), len(images), CHECKOUT)
         pixels = images.reshape(-1, images.shape[3]) / 255
         std = pixels.std(axis=0).clip(LEAST_STD)
-        entry = {"normalisation": {"mean": pixels.mean(axis=0).tolist(), "std": std.tolist()}, "splits": {"train": 1}}
+        statistics = {"mean": pixels.mean(axis=0).tolist(), "std": std.tolist()}
+        entry: dict[str, Any] = {"normalisation": statistics, "splits": {"train": 1}}
         entry["num_classes"] = int(self.n_clusters)
         body = load_method(self.method, CHECKOUT)
         return complete(body, merge(body["defaults"], recipe.overrides, self.params), entry, self.method, CHECKOUT)
@@ -133,7 +134,7 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
             history = method.fit(arrays, seed)
         else:
             method.to(memory_format=torch.channels_last)
-            config = {"id": "0" * 12, "seed": seed, "params": self.params_, "method": self.method}
+            config: dict[str, Any] = {"id": "0" * 12, "seed": seed, "params": self.params_, "method": self.method}
             state = StateFolder(folder / "state", config["id"])
             trainer = Trainer(config, method, images, state, SaveEvery(float("inf"), 0))
             trainer.run()

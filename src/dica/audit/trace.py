@@ -70,7 +70,7 @@ def trace(file: Path, root: Path, results: str) -> Origin:
         origin.commit, origin.date, origin.subject = known
     states = {"changed": "changed since the commit", "loose": "not committed"}
     found = checkout.differing([origin.file]).get(origin.file)
-    origin.state = states.get(found, "as committed" if known else "not committed")
+    origin.state = states.get(found or "", "as committed" if known else "not committed")
     return origin
 
 

@@ -186,10 +186,10 @@ class Uncelled:
             found.append(self._same(f"metrics/{path.name}", same))
         with TemporaryDirectory() as place:
             write_recorded(self.auditor.plan_of_params, profile["methods"], profile["recorded_datasets"], Path(place))
-            for made in sorted(Path(place).glob("*.json")):
-                stored = self.root / self.results / "plans" / made.name
+            for listed in sorted(Path(place).glob("*.json")):
+                stored = self.root / self.results / "plans" / listed.name
                 if stored.is_file():
-                    found.append(self._same(f"plans/{made.name}", stored.read_bytes() == made.read_bytes()))
+                    found.append(self._same(f"plans/{listed.name}", stored.read_bytes() == listed.read_bytes()))
         return found
 
     def _check_report(self) -> list[Finding]:

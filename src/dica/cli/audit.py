@@ -47,15 +47,16 @@ def audit(
     """
     from dica.audit.auditor import Auditor
 
-    if everything != (artefact is None):
+    named = None if paper is None or artefact is None else (paper, artefact)
+    if everything != (named is None):
         example = "dica audit PAPER ARTEFACT [ROW/DATASET/METRIC]"
         raise UserError(f"name a table, a figure, a statistic or a cell ({example}) or give --all")
     auditor = Auditor(project_root(), profile.as_posix())
-    if everything:
+    if named is None:
         raise typer.Exit(audit_everything(auditor, as_json, strict))
     if cell is None:
-        raise typer.Exit(_audit_artefact(auditor, paper, artefact, as_json, strict))
-    result = auditor.audit(auditor.find(paper, artefact, cell))
+        raise typer.Exit(_audit_artefact(auditor, *named, as_json, strict))
+    result = auditor.audit(auditor.find(*named, cell))
     if as_json:
         print(json.dumps(result.as_dict(), indent=2))
     else:

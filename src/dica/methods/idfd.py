@@ -34,6 +34,8 @@ class IDFD(FeatureClusters):
 
     layers = ("backbone", "projection")
 
+    bank: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network, size = params["backbone"], params["projection_size"]

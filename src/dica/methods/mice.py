@@ -53,6 +53,9 @@ class Network(nn.Module):
 class MiCE(Method):
     """Mixture of contrastive experts."""
 
+    queue: Tensor
+    pointer: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         clusters, size = params["num_clusters"], params["projection_size"]

@@ -33,6 +33,9 @@ class MoCo(FeatureClusters):
 
     layers = ("backbone", "projection")
 
+    queue: Tensor
+    pointer: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network, size = params["backbone"], params["projection_size"]

@@ -85,8 +85,8 @@ class Made:
         """Return the digest of all that a target is made of now: runs, analyses, declarations, printed numbers."""
         kind, *address = target
         if kind == "rulegraph":
-            return self._of_files(self._under(self.root, WORKFLOW))
-        parts = {
+            return sha256_bytes(canonical_json(self._of_files(self._under(self.root, WORKFLOW))).encode())
+        parts: dict[str, Any] = {
             "facts": self._of_files(self._under(self.root, FACTS)),
             "substitute": self.plan.get("substitute"),
             "runs": [self._run(run["id"]) for run in self.runs(target)],

@@ -275,7 +275,7 @@ class Work:
         path = self.root / run["path"] / METRICS
         if path.is_file():
             found, faults = read_metrics(path)
-            if faults or found["id"] != run["id"]:
+            if faults or not found or found["id"] != run["id"]:
                 why = faults[0].detail if faults else "is of another run"
                 self.ignored.append(f"{run['path']}/metrics.json: {why.removeprefix(f'{path}: ')}")
                 note = {"scores": "not usable", "sha256": sha256_file(path)}

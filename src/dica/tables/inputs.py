@@ -47,7 +47,7 @@ def digest_of(artefact: Artefact, plan: dict[str, Any], root: Path) -> str:
     if artefact.layout == "significance":
         places.add((artefact.paper, artefact.options["table"]))
     datasets = {column.dataset for column in artefact.columns}
-    taken = {
+    taken: dict[str, Any] = {
         "declaration": asdict(artefact),
         "published": [of_table(root, artefact.published_file, *place) for place in sorted(places)],
         "datasets": {name: entry for name, entry in load_datasets(root).items() if name in datasets},
