@@ -143,6 +143,7 @@ def stored(tmp_path):
             "train_assignment": np.int16([1, 1, 0, 2, 3]),
             "train_confidence": np.float16([0.5] * 5),
             "test_assignment": np.int16([2, 2]),
+            "test_confidence": np.float16([0.5] * 2),
             "num_clusters": np.int64(4),
         },
     )
@@ -206,9 +207,15 @@ def test_damaged_and_missing_files(stored):
 
 
 def test_labels_are_all_missing(stored):
+    """Such a run is scored by what needs none, and a part of it that cannot be is named."""
     rewrite(stored / "labels.npz", train=np.int16([-1] * 5), test=np.int16([-1, -1]))
-    with pytest.raises(UserError, match="no sample has a label"):
-        metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
+    files = (stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
+    headline = metrics.evaluate_files(*files)["headline"]
+    assert "acc" not in headline
+    assert headline["used_clusters"] == 4
+    rewrite(stored / "predictions.npz", test_confidence=np.float16([0.5]))
+    with pytest.raises(UserError, match="test_confidence must be one number for each test_assignment"):
+        metrics.evaluate_files(*files)
 
 
 def test_confusion_counts_what_is_scored() -> None:
