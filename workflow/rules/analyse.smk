@@ -7,11 +7,6 @@
 # minute a layer. Nothing is resumed, so each further attempt gets more time. Memory: STL-10 itself (3 GB) and a batch.
 
 
-def analysed_run(wildcards):
-    """Return the planned run behind the analysis of these wildcards."""
-    return told(WORK.analysed, wildcards.analysis)
-
-
 rule analyse:
     input:
         record=ancient(lambda wildcards: f"{analysed_run(wildcards)['path']}/run.json"),

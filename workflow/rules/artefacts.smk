@@ -27,8 +27,10 @@ rule cells:
         f"{RESULTS}/logs/cells.log",
     conda:
         "../../environment.yml"
+    params:
+        plan=PLAN_FILE,
     shell:
-        "python workflow/scripts/cells.py --plan {PLAN_FILE:q} --out {output.cells:q} 2> {log:q}"
+        "python workflow/scripts/cells.py --plan {params.plan:q} --out {output.cells:q} 2> {log:q}"
 
 
 rule summary:
@@ -41,9 +43,10 @@ rule summary:
     conda:
         "../../environment.yml"
     params:
+        plan=PLAN_FILE,
         datasets=PROFILE["recorded_datasets"],
     shell:
-        "python workflow/scripts/cells.py --plan {PLAN_FILE:q} --method {wildcards.method}"
+        "python workflow/scripts/cells.py --plan {params.plan:q} --method {wildcards.method}"
         " --datasets {params.datasets} --out {output.summary:q} 2> {log:q}"
 
 
@@ -66,9 +69,10 @@ rule table:
     conda:
         "../../environment.yml"
     params:
+        plan=PLAN_FILE,
         out=lambda wildcards, output: Path(output[0]).parents[1],
     shell:
-        "python workflow/scripts/tables.py --plan {PLAN_FILE:q} --artefact {wildcards.paper} {wildcards.table}"
+        "python workflow/scripts/tables.py --plan {params.plan:q} --artefact {wildcards.paper} {wildcards.table}"
         " --out {params.out:q} 2> {log:q}"
 
 
@@ -94,9 +98,10 @@ rule figure:
     conda:
         "../../environment.yml"
     params:
+        plan=PLAN_FILE,
         out=lambda wildcards, output: Path(output[0]).parents[1],
     shell:
-        "python workflow/scripts/figures.py --plan {PLAN_FILE:q} --artefact {wildcards.paper} {wildcards.figure}"
+        "python workflow/scripts/figures.py --plan {params.plan:q} --artefact {wildcards.paper} {wildcards.figure}"
         " --out {params.out:q} 2> {log:q}"
 
 
@@ -124,8 +129,10 @@ rule rulegraph:
         f"{RESULTS}/logs/rulegraph.log",
     conda:
         "../../environment.yml"
+    params:
+        plan=PLAN_FILE,
     shell:
-        "python workflow/scripts/rulegraph.py --plan {PLAN_FILE:q} --out {output.graph:q} 2> {log:q}"
+        "python workflow/scripts/rulegraph.py --plan {params.plan:q} --out {output.graph:q} 2> {log:q}"
 
 
 rule page:
@@ -151,9 +158,12 @@ rule page:
     conda:
         "../../environment.yml"
     params:
+        plan=PLAN_FILE,
+        cells=f"{RESULTS}/tables/cells.csv",
+        graph=f"{RESULTS}/report/rules.svg",
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "python workflow/scripts/report.py --plan {PLAN_FILE:q} --cells {RESULTS}/tables/cells.csv --graph {RESULTS}/report/rules.svg"
+        "python workflow/scripts/report.py --plan {params.plan:q} --cells {params.cells:q} --graph {params.graph:q}"
         " --out {params.out:q} 2> {log:q}"
 
 

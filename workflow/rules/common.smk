@@ -110,3 +110,8 @@ if "gpu" in workflow.global_resources:
     workflow.register_resource(
         "gpu_twelfths", TWELFTHS * workflow.global_resources["gpu"].value
     )
+
+
+def analysed_run(wildcards):
+    """Return the planned run behind the analysis of these wildcards."""
+    return told(WORK.analysed, wildcards.analysis)

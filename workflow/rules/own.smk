@@ -1,11 +1,10 @@
 # A user's own images (`dica cluster`): what came of the runs that a profile names itself, to be looked at.
 
 
-localrules:
-    clusters,
-
-
 if "runs" in PROFILE:
+
+    localrules:
+        clusters,
 
     rule clusters:
         input:

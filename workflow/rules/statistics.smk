@@ -23,9 +23,10 @@ rule statistics:
     conda:
         "../../environment.yml"
     params:
+        plan=PLAN_FILE,
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "python workflow/scripts/inference.py --plan {PLAN_FILE:q} --out {params.out:q} 2> {log:q}"
+        "python workflow/scripts/inference.py --plan {params.plan:q} --out {params.out:q} 2> {log:q}"
 
 
 rule consistency:
@@ -41,5 +42,7 @@ rule consistency:
         f"{RESULTS}/logs/consistency.log",
     conda:
         "../../environment.yml"
+    params:
+        plan=PLAN_FILE,
     shell:
-        "python workflow/scripts/consistency.py --plan {PLAN_FILE:q} --out {output.table:q} 2> {log:q}"
+        "python workflow/scripts/consistency.py --plan {params.plan:q} --out {output.table:q} 2> {log:q}"
