@@ -117,7 +117,7 @@ def test_a_row_says_how_many_seeds_it_really_has(committed: Path, tmp_path: Path
     remove_run(root)
     light(root)
     for kind in ("md", "tex", "html"):
-        assert "DRC, mean of 1 of 2" in (root / f"{TABLE}.{kind}").read_text()
+        assert "DRC, tuned for digits, mean of 1 of 2" in (root / f"{TABLE}.{kind}").read_text()
     assert "K-means, mean of 2" in (root / f"{TABLE}.md").read_text()
 
 

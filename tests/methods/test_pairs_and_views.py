@@ -68,7 +68,7 @@ def test_iic_refuses_passes_that_no_head_can_take(root, overrides, said):
 
 
 def test_iic_pairs_each_original_with_all_its_views(root):
-    model, given = build(root, "iic", repeats=3).eval(), batch()
+    model, given = build(root, "iic", repeats=3, lamb=1.0).eval(), batch()
     step = model.loss(given)
     original = model.backbone(model.original(given.images, given.rng("original")))
     views = model.backbone(model.augmented(given.images.repeat(3, 1, 1, 1), given.rng("augmented")))

@@ -226,17 +226,17 @@ def test_tone_operations_equal_torchvision(channels):
     images = bytes_(6, channels, 32, 24)
     images[0], images[1, 0] = 77, 3  # nothing to stretch
     images[2] = images[2] // 4 + 40
-    pixels, fraction = images / 255, torch.linspace(0.05, 0.95, 6)
+    scaled, fraction = images / 255, torch.linspace(0.05, 0.95, 6)
     close = functools.partial(torch.testing.assert_close, atol=1e-6, rtol=1e-5)
-    close(pixels.autocontrast(pixels), functional.autocontrast(pixels))
-    close(pixels.equalize(pixels), functional.equalize(images) / 255)
-    close(pixels.solarize(pixels, fraction), per_image(lambda x, t: functional.solarize(x, float(t)), pixels, fraction))
+    close(pixels.autocontrast(scaled), functional.autocontrast(scaled))
+    close(pixels.equalize(scaled), functional.equalize(images) / 255)
+    close(pixels.solarize(scaled, fraction), per_image(lambda x, t: functional.solarize(x, float(t)), scaled, fraction))
     bits = torch.tensor([1, 4, 5, 6, 7, 8])
     expected = per_image(lambda x, b: functional.posterize(x, int(b)), images, bits) / 255
-    close(pixels.posterize(pixels, bits), expected)
+    close(pixels.posterize(scaled, bits), expected)
     factor = 2 * fraction
-    expected = per_image(lambda x, f: functional.adjust_sharpness(x, float(f)), pixels, factor)
-    close(pixels.sharpen(pixels, factor), expected)
+    expected = per_image(lambda x, f: functional.adjust_sharpness(x, float(f)), scaled, factor)
+    close(pixels.sharpen(scaled, factor), expected)
 
 
 def test_equalising_an_image_of_few_pixels_changes_nothing():

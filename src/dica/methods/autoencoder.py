@@ -24,7 +24,7 @@ Deviations, each a key of params/autoencoder.yaml:
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dica.data.splits import DataInfo
 from dica.files import UserError
@@ -51,6 +51,10 @@ class Autoencoder(FeatureClusters):
         self.decoder = Decoder(*shape, width, dense)
         self.given = self.pipeline("given")
         self.make_clusters(width)
+
+    def networks(self) -> list[nn.Module]:
+        """Return the parts with nearly all of the arithmetic."""
+        return [self.encoder, self.decoder]
 
     def loss(self, batch: Batch) -> Step:
         """Reconstruction, and what the kind of code adds."""

@@ -84,6 +84,10 @@ class DEC(Method):
         """Return whether too few images change their cluster to go on."""
         return bool(self.stopped)
 
+    def networks(self) -> list[nn.Module]:
+        """Return the parts with nearly all of the arithmetic."""
+        return [self.encoder]
+
     def loss(self, batch: Batch) -> Step:
         """Eq. 2 with the target of the last refreshing."""
         q = student_t(self.encoder(self.test_view(batch.images)), self.centres)

@@ -58,6 +58,10 @@ class GAN(FeatureClusters):
         """Return the parameters of the network whose turn it is."""
         return list((self.generator if batch.phase == "generator" else self.discriminator).parameters())
 
+    def networks(self) -> list[nn.Module]:
+        """Return the parts with nearly all of the arithmetic."""
+        return [self.discriminator, self.generator]
+
     def loss(self, batch: Batch) -> Step:
         """The loss of the network whose turn it is."""
         made = self._made(batch)

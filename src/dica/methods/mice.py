@@ -53,6 +53,8 @@ class Network(nn.Module):
 class MiCE(Method):
     """Mixture of contrastive experts."""
 
+    watched = False  # a prediction replaces the prototypes
+
     queue: Tensor
     pointer: Tensor
 
