@@ -114,6 +114,43 @@ def test_a_recommendation_at_the_end_of_the_range_says_so() -> None:
     assert "try further" in best.reason
 
 
+# What `dica cluster digits --k 5:20 --epochs N` found on the digits as image files (three seeds, IMC-SwAV), for every
+# number of clusters from 5 on: agreement between seeds, half its range, silhouette.
+TRAINED = (  # N = 120
+    [0.4941, 0.5679, 0.5484, 0.6664, 0.7459, 0.8987, 0.9408, 0.8933]
+    + [0.9214, 0.8983, 0.8953, 0.8663, 0.8469, 0.8320, 0.8101, 0.8261],
+    [0.1249, 0.0878, 0.1030, 0.0787, 0.0646, 0.0234, 0.0165, 0.0199]
+    + [0.0151, 0.0096, 0.0275, 0.0247, 0.0183, 0.0319, 0.0363, 0.0299],
+    [0.2530, 0.2881, 0.3205, 0.3552, 0.3981, 0.4240, 0.4346, 0.4293]
+    + [0.4447, 0.4403, 0.4365, 0.4200, 0.4087, 0.4052, 0.3873, 0.3745],
+)
+HARDLY_TRAINED = (  # N = 16
+    [0.6039, 0.5820, 0.5348, 0.5190, 0.5537, 0.6003, 0.6029, 0.6155]
+    + [0.6003, 0.6194, 0.5815, 0.6088, 0.5557, 0.5521, 0.5608, 0.5148],
+    [0.0728, 0.0774, 0.0817, 0.0763, 0.0446, 0.0752, 0.0820, 0.0863]
+    + [0.0631, 0.0751, 0.0418, 0.0726, 0.0622, 0.0542, 0.0566, 0.0936],
+    [0.3609, 0.3801, 0.3676, 0.3503, 0.3403, 0.3406, 0.3362, 0.3295]
+    + [0.3160, 0.3083, 0.2900, 0.2921, 0.2662, 0.2630, 0.2590, 0.2369],
+)
+
+
+def measured(numbers: tuple[list[float], ...]) -> unlabelled.Counted:
+    alike, spread, silhouette = map(np.array, numbers)
+    return unlabelled.Counted(np.arange(5, 21), alike, spread, silhouette, np.ones(16))
+
+
+def test_the_ten_digits_are_found_up_to_one() -> None:
+    best = unlabelled.recommend(measured(TRAINED))
+    assert abs(best.k - 10) <= 1
+    assert best.low <= 10 <= best.high < 20
+
+
+def test_runs_that_disagree_recommend_nothing_firmly() -> None:
+    best = unlabelled.recommend(measured(HARDLY_TRAINED))
+    assert best.low <= 10 <= best.high
+    assert best.high - best.low >= 10
+
+
 def test_one_seed_tells_no_number() -> None:
     with pytest.raises(UserError, match="--seeds 2 or more"):
         unlabelled.compare_counts(np.array([2]), [np.zeros((1, 4), int)], [np.zeros(1)])

@@ -63,7 +63,10 @@ def seed_agreement(partitions: Sequence[np.ndarray], k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Counted:
-    """What runs say of numbers of clusters: one entry for each number in `k`."""
+    """What runs say of numbers of clusters: one entry for each number in `k`.
+
+    `spread` is half the range of the agreement between pairs of seeds; the rest are means over seeds or pairs.
+    """
 
     k: np.ndarray
     agreement: np.ndarray
@@ -117,31 +120,20 @@ def _evenness(shares: np.ndarray) -> float:
 
 
 def recommend(found: Counted) -> Recommendation:
-    """Return the number of clusters of the highest agreement plus silhouette, each scaled to its range.
+    """Return the number of clusters of the highest sum of agreement and silhouette, and those that are as good.
 
     Agreement alone favours few large clusters, which any run finds; silhouette alone favours what one network happens
-    to separate. As good as the best are all numbers whose agreement, with half the range between pairs of seeds, and
-    whose silhouette reach nine tenths of the way up.
+    to separate. They are added as they are: to stretch both to one range would turn noise into a verdict. Half the
+    range between few pairs of seeds is about a standard deviation; as good as the best is what lies within two of its
+    own and two of the best one's.
     """
-    score = (_scaled(found.agreement) + _scaled(found.silhouette)) / 2
+    score = found.agreement + np.nan_to_num(found.silhouette, nan=-1.0)
     best = int(score.argmax())
-    margin = np.maximum(0.05, found.spread / max(float(np.ptp(found.agreement)), 1e-9) / 2)
-    close = score + np.minimum(margin, 0.25) >= score[best]
-    low = high = best
-    while low > 0 and close[low - 1]:
-        low -= 1
-    while high + 1 < len(close) and close[high + 1]:
-        high += 1
-    k, ends = found.k, (found.k[0], found.k[-1])
-    edge = " It is the end of the range that was tried: try further." if k[best] in ends and len(k) > 1 else ""
+    close = np.flatnonzero(score + 2 * (found.spread + found.spread[best]) >= score[best])
+    k, low, high = int(found.k[best]), int(found.k[close[0]]), int(found.k[close[-1]])
+    edge = " It is the end of the range that was tried: try further." if best in (0, len(score) - 1) else ""
     reason = (
-        f"K = {k[best]}: seeds agree by {found.agreement[best]:.2f} (ARI), silhouette {found.silhouette[best]:.2f}; "
-        f"K from {k[low]} to {k[high]} is as good as these runs can tell.{edge}"
+        f"K = {k}: seeds agree by {found.agreement[best]:.2f} (ARI), silhouette {found.silhouette[best]:.2f}; "
+        f"K from {low} to {high} is as good as these runs can tell.{edge}"
     )
-    return Recommendation(int(k[best]), int(k[low]), int(k[high]), reason)
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    values = np.nan_to_num(values, nan=-1.0)
-    span = float(np.ptp(values))
-    return (values - values.min()) / span if span > 0 else np.zeros_like(values)
+    return Recommendation(k, low, high, reason)
