@@ -82,7 +82,7 @@ class Applied:
         row = {name: k for k, name in enumerate(names)}
         items = (Encoded("new", row[name], name, data) for name, data in contents)
         size = self.info.image_size
-        images = np.zeros((len(names), size, size, 3), np.uint8)
+        images: np.ndarray = np.zeros((len(names), size, size, 3), np.uint8)
         for _, rows, pixels in decode_all(items, self.recipe, size, str(source)):
             images[rows] = pixels
         return names, images if self.info.channels == 3 else _grey(images)

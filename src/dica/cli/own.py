@@ -29,7 +29,7 @@ SEVERAL = 3  # seeds by which numbers of clusters are compared
 
 
 def cluster(
-    source: Annotated[Path, typer.Argument(help="Folder or archive of images, or features as .npy of shape (n, d).")],
+    source: Annotated[Path, typer.Argument(help="Folder or archive of images.")],
     k: Annotated[str, typer.Option("--k", help="Number of clusters, or a range to choose from, such as 5:20.")],
     method: Annotated[str, typer.Option(help="crlc, drc, imc-swav, kmeans or tcc (default: as fits).")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).")] = 0,
@@ -112,7 +112,7 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
         raise UserError(f"{name!r} is the name of {before['source']} already; give these images another --name")
     found = own.look(source, wanted["labels"], wanted["skip"])
     _tell_images(source, found)
-    method = wanted["method"] or ("kmeans" if found.features else recipes.DEFAULT)
+    method = wanted["method"] or recipes.DEFAULT
     recipes.check_method(method)
     if wanted["k"] * 2 > found.count:
         raise UserError(f"--k: {wanted['k']} clusters of {found.count} images; at most half as many as images")

@@ -35,16 +35,15 @@ class Look:
 
     Attributes
     ----------
-    form : `folder` or `archive`; `array` for features
+    form : `folder` or `archive`; `array` for images in memory
     splits : number of images by split
     classes : names of sub-folders that count as labels
-    side : shorter side in pixels of the middle one of the sampled images (1 for features)
+    side : shorter side in pixels of the middle one of the sampled images
     square : whether all sampled images are squares of that size
     grey : whether all sampled images are without colour
     listing : changes when a file is added, removed, renamed or written to
     prepare : what the data set's entry says of folders and damaged images
     remark : why folders are no labels, where they look like some
-    features : numbers a row, where rows of a table are clustered and not images; else 0
     """
 
     form: str
@@ -56,7 +55,6 @@ class Look:
     listing: str
     prepare: dict[str, Any] = field(default_factory=dict)
     remark: str = ""
-    features: int = 0
 
     @property
     def count(self) -> int:
@@ -67,7 +65,7 @@ class Look:
 def default_name(source: Path) -> str:
     """Return what images are called after their folder or archive: small letters, digits and dashes."""
     stem = source.resolve().name
-    for suffix in sorted((*ARCHIVES, ".npy"), key=len, reverse=True):
+    for suffix in sorted(ARCHIVES, key=len, reverse=True):
         stem = stem.removesuffix(suffix)
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "images"
 

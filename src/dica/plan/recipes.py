@@ -66,8 +66,6 @@ def draft(method: str, look: Look, k: int, gpu: bool, root: Path, side: int = 0)
     side = side or prepared_side(look, gpu)
     known = {"num_clusters": k, "train_split": "all", "eval_split": "all"}
     if method == "kmeans":
-        if look.features:
-            return Recipe(method, known, "K-means, because features are given and not images")
         more = {"resize": KMEANS_SIDE} if side > KMEANS_SIDE else {}
         more |= {"minibatch": KMEANS_PLAIN // 2} if look.count > KMEANS_PLAIN else {}
         return Recipe(method, known | more, "K-means on pixels: a baseline, it knows colours and places, not things")

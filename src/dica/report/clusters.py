@@ -127,12 +127,12 @@ def table(found: Clustering) -> str:
 
 def scores(found: Clustering) -> dict[str, Any]:
     """Return all numbers: those that need no labels of each run, the agreement between runs, and those with labels."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run, outlook in zip(found.runs, found.outlooks, strict=True):
         headline = read_json(found.root / run["path"] / METRICS)["headline"]
         silhouette = float(np.mean(outlook["silhouette"]))
-        pair = (found.arrays(what)[len(rows)] for what in ("assignment", "confidence"))
-        inside = metrics.unlabelled(*pair, found.k)
+        assignment, confidence = (found.arrays(what)[len(rows)] for what in ("assignment", "confidence"))
+        inside = metrics.unlabelled(assignment, confidence, found.k)
         rows.append(
             {
                 "seed": run["seed"],
@@ -208,7 +208,7 @@ class _Pictures:
         """Return the map of an outlook with thumbnails in the colours of their clusters."""
         outlook, cluster = self.found.outlooks[self.found.chosen], self.found.arrays("assignment")[self.found.chosen]
         rows = [int(row) for row in outlook["mapped"]]
-        xy = outlook["xy"].astype(np.float64)
+        xy: np.ndarray = outlook["xy"].astype(np.float64)
         span = np.maximum(np.ptp(xy, axis=0), 1e-9)
         place = (xy - xy.min(axis=0)) / span * (np.array(MAP_SIZE) - MAP_SIDE - 2 * MAP_MARGIN) + MAP_MARGIN
         sheet = Image.new("RGB", MAP_SIZE, "white")
@@ -251,7 +251,7 @@ def _disputed(found: Clustering, pictures: _Pictures) -> list[dict[str, Any]]:
     """Return the images that the fewest seeds agree on, and that the network is least sure of."""
     if len(found.runs) < 2:
         return []
-    confidence = found.arrays("confidence")[found.chosen].astype(np.float64)
+    confidence: np.ndarray = found.arrays("confidence")[found.chosen].astype(np.float64)
     order = [int(row) for row in np.lexsort((confidence, found.shared)) if found.shared[row] < 1][:DISPUTED]
     pictures.load(order)
     return [{**pictures.of(row), "shared": float(found.shared[row])} for row in order]

@@ -31,7 +31,13 @@ def assignments_csv(
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    kept = (cluster, confidence.astype(np.float16), second, second_confidence.astype(np.float16), shared)
+    kept: tuple[np.ndarray, ...] = (
+        cluster,
+        confidence.astype(np.float16),
+        second,
+        second_confidence.astype(np.float16),
+        shared,
+    )
     for name, first, sure, other, less, alike in zip(names, *kept, strict=True):
         text = "" if np.isnan(alike) else f"{alike:.3f}"
         writer.writerow((name, int(first), f"{sure:.4f}", int(other), f"{less:.4f}", text))

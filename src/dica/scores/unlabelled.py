@@ -45,10 +45,10 @@ def agreement(partitions: Sequence[np.ndarray]) -> list[float]:
 
 def aligned(reference: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
     """Return the partition `other` with its clusters renumbered so that most images have the number of `reference`."""
-    table = np.zeros((k, k), np.int64)
+    table: np.ndarray = np.zeros((k, k), np.int64)
     np.add.at(table, (other, reference), 1)
     rows, columns = linear_sum_assignment(-table)
-    number = np.empty(k, np.int64)
+    number: np.ndarray = np.empty(k, np.int64)
     number[rows] = columns
     return number[other]
 
