@@ -134,3 +134,18 @@ def test_what_rests_on_nothing_is_said(committed: Path, tmp_path: Path, monkeypa
     capsys.readouterr()
     audit_everything(Auditor(root), as_json=False)
     assert "no Git checkout: nothing vouches" in capsys.readouterr().out
+
+
+def test_weights_that_are_never_in_git_are_not_what_a_commit_fails_to_vouch_for(
+    committed: Path, tmp_path: Path
+) -> None:
+    """A clone has none of them, and all the same rests on what is committed."""
+    root = Path(shutil.copytree(committed, tmp_path / "clone"))
+    shutil.rmtree(root / "results/models")
+    auditor = Auditor(root)
+    result = auditor.audit(auditor.find(*CELL))
+    assert any(finding.what == "weights.safetensors" and finding.ok is None for finding in result.all_findings)
+    assert (result.code, result.unvouched) == (0, [])
+    assert audit_everything(auditor, as_json=False, strict=True) == audit_everything(
+        auditor, as_json=False, strict=False
+    )

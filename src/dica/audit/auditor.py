@@ -39,6 +39,7 @@ from dica.tables.inputs import NAME as INPUTS
 from dica.validation import hint
 
 MATCHES, DIFFERS, MISSING = 0, 3, 4
+VOUCHERS = ("git", "params")  # the findings in which a commit speaks for files
 
 
 @dataclass
@@ -71,7 +72,7 @@ class CellAudit:
     @property
     def unvouched(self) -> list[str]:
         """What no Git commit vouches for: changes there that agree with each other would go unnoticed."""
-        return [finding.detail for finding in self.all_findings if finding.ok is None and "Git" in finding.detail]
+        return [finding.detail for finding in self.all_findings if finding.ok is None and finding.what in VOUCHERS]
 
     def as_dict(self) -> dict:
         """Return everything as plain values, for ``--json``."""
