@@ -96,7 +96,7 @@ class Inputs(nn.Module):
                 rows = rows / torch.from_numpy(fitted.explained_variance_).clamp(min=LEAST_SPREAD).sqrt()[:, None]
             self.center.copy_(torch.from_numpy(fitted.mean_))
             self.matrix.copy_(rows.T)
-        return self._scaled(points)
+        return torch.cat([self._scaled(part) for part in points.split(PART)])  # as `forward`, to the last bit
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

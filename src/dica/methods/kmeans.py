@@ -47,7 +47,7 @@ class KMeans(Method):
         params = self.params
         splits = [images[name] for name in splits_of(params["train_split"], self.data)]
         if self.of_source is None:
-            self.inputs.fit(torch.cat(splits), seed)
+            return self.fit_points(self.inputs.fit(torch.cat(splits), seed).to(self.centroids), seed)
         return self.fit_points(torch.cat([self._points(split) for split in splits]), seed)
 
     def fit_points(self, points: Tensor, seed: int) -> list[dict[str, float]]:
