@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
-from dica.losses.common import finite_log, full_precision, plogp
+from dica.losses.dec import dec_loss, target
 from dica.losses.tcc import Branch, assignments, draw_gumbel, enqueue, momentum_update, tcc_loss
 from dica.methods.base import Batch, Method, Step
 from dica.networks.backbones import build_backbone, init_weights
@@ -39,14 +39,6 @@ def simplex(count: int, size: int) -> Tensor:
     directions = torch.randn(count, rank)
     basis = torch.linalg.qr(directions - directions.mean(dim=0)).Q  # columns orthonormal, each orthogonal to 1
     return F.pad(F.normalize(basis, dim=1), (0, size - rank))
-
-
-@full_precision
-def dec_divergence(pi: Tensor) -> Tensor:
-    """Return DEC's mean KL of its sharpened target (from pi^2 over the cluster's size) to `pi` (B, K); Fig. 5(c)."""
-    target = pi.square() / pi.sum(dim=0).clamp_min(torch.finfo(pi.dtype).tiny)
-    target = target / target.sum(dim=1, keepdim=True)
-    return (plogp(target) - target * finite_log(pi)).sum(dim=1).mean()
 
 
 class Network(nn.Module):
@@ -124,7 +116,8 @@ class TCC(Method):
         )
         scalars = {name: parts[name] for name in ("L1", "L2", "nll", "KL")}
         with torch.no_grad():
-            scalars["DEC"] = dec_divergence(self._assign(self.own, own.f))
+            pi = self._assign(self.own, own.f)
+            scalars["DEC"], _ = dec_loss(pi, target(pi))  # Fig. 5(c)
         return Step(loss, scalars, {"e_hat": parts["enqueue_Q"], "r_hat": parts["r_hat"]})
 
     def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
