@@ -247,3 +247,12 @@ def write_npz(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
             np.lib.format.write_array(content, np.asarray(arrays[name], order="C"), allow_pickle=False)
             archive.writestr(member, content.getvalue())
     atomic_write_bytes(path, buffer.getvalue())
+
+
+def write_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """Write rows as CSV with bytes that depend on their content alone."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: safe_cell(value) for name, value in row.items()} for row in rows)
+    atomic_write_text(path, out.getvalue())

@@ -16,9 +16,9 @@ import pytest
 
 from committed import make_archive
 from dica.audit import deposit
-from dica.files import IntegrityError, UserError, sha256_bytes
+from dica.files import IntegrityError, UserError, sha256_bytes, write_csv
 from dica.plan.planned import load_plan
-from dica.scores.consistency import COLUMNS, audit_published, write_csv
+from dica.scores.consistency import COLUMNS, audit_published
 from dica.scores.significance import write_statistics
 
 NAME = "dica-archive.tar.gz"

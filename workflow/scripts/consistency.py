@@ -10,10 +10,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from dica.files import project_root
+from dica.files import project_root, write_csv
 from dica.plan.made import Made
 from dica.plan.planned import load_plan, results_of
-from dica.scores.consistency import COLUMNS, audit_published, write_csv
+from dica.scores.consistency import COLUMNS, audit_published
 from dica.scripting import run_script
 
 

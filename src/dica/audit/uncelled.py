@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from dica.audit.auditor import Auditor, CellAudit, runs_of_artefact
 from dica.audit.runs import RunAudit
-from dica.files import UserError, read_json
+from dica.files import UserError, read_json, write_csv
 from dica.plan.artefacts import Artefact
 from dica.plan.plan import write_recorded
 from dica.plan.planned import artefacts_of
@@ -259,7 +259,7 @@ def _json_or_none(path: Path) -> object:
 
 def remake(plan: dict, root: Path, results: str, out: Path) -> None:
     """Write the tables that are made of runs and printed numbers without cells, `REMADE`, into a folder."""
-    from dica.scores.consistency import COLUMNS, audit_published, write_csv
+    from dica.scores.consistency import COLUMNS, audit_published
     from dica.scores.significance import write_statistics
 
     write_statistics(plan, root, results, out / "statistics")

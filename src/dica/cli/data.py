@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +13,9 @@ from dica.cli import completion
 from dica.cli.runs import AsJson, console
 from dica.data.duplicates import LIMIT, near_duplicates, write_sheet
 from dica.data.prepared import load_manifest
-from dica.files import atomic_write_text, project_root
+from dica.files import project_root, write_csv
+
+COLUMNS = ("split", "position", "other_split", "other_position", "distance", "same_class")
 
 app = typer.Typer(help="Questions about a prepared data set.", no_args_is_help=True)
 
@@ -59,11 +59,7 @@ def duplicates(
     }
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["split", "position", "other_split", "other_position", "distance", "same_class"])
-        writer.writerows(rows)
-        atomic_write_text(out / "pairs.csv", buffer.getvalue())
+        write_csv([dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS, out / "pairs.csv")
         write_sheet(folder, pairs, out / "pairs.png")
     if as_json:
         print(json.dumps(facts, indent=2))

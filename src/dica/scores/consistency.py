@@ -14,11 +14,8 @@ envelope of the floor, since it is no single partition. "Possible" means: not ex
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -29,7 +26,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from dica.files import atomic_write_text, read_csv, safe_cell
+from dica.files import read_csv
 from dica.plan.parameters import load_datasets
 from dica.plan.planned import load_runs
 from dica.plan.published import decimals, load_published
@@ -455,12 +452,3 @@ def audit_published(root: Path, plan: dict[str, Any] | None = None, results: str
     if plan is not None:
         rows += [{"kind": "own", **row} for row in own_runs(plan, root, results)]
     return [{name: str(row.get(name, "")) for name in COLUMNS} for row in rows]
-
-
-def write_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
-    """Write rows as CSV with bytes that depend on their content alone."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: safe_cell(value) for name, value in row.items()} for row in rows)
-    atomic_write_text(path, out.getvalue())

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dica.files import UserError
+from dica.files import UserError, write_csv
 from dica.plan.planned import Run, load_runs
 from dica.runs.files import PREDICTIONS
 from dica.scores import stats
-from dica.scores.consistency import write_csv
 from dica.scores.metrics import ari, cluster_map, contingency, load_arrays, scored_partition
 
 METRICS = ("acc", "nmi", "ari")

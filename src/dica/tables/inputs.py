@@ -11,11 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dica.files import canonical_json, read_csv, sha256_bytes
+from dica.files import canonical_json, read_csv, sha256_bytes, write_csv
 from dica.plan.artefacts import Artefact
 from dica.plan.parameters import load_datasets
 from dica.plan.published import load_counts, of_table
-from dica.scores.consistency import write_csv
 from dica.tables.facts import NETWORK_LISTINGS, listing
 
 NAME, COLUMNS = "inputs.csv", ("artefact", "sha256")
