@@ -11,10 +11,9 @@ import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from dica.audit.runs import OUTSIDE_GIT
@@ -25,6 +24,9 @@ from dica.plan.artefacts import Artefact
 from dica.runs.files import RECORD
 from dica.runs.read import Finding, read_record
 from dica.tables.drawn import said
+
+if TYPE_CHECKING:  # dica.figures chooses matplotlib's backend before matplotlib is imported
+    from matplotlib.figure import Figure
 
 
 def check_figure(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> Finding:
