@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from dica.data.images import Encoded, Recipe, decode_all
 from dica.data.own import list_images, read_files
+from dica.data.paths import labels_record
 from dica.data.splits import DataInfo
 from dica.engine.load import Place, load_trained
 from dica.files import UserError, atomic_write_text, project_root, read_json, write_json
@@ -54,7 +55,7 @@ class Applied:
     @cached_property
     def info(self) -> DataInfo:
         """Facts about the images of that data set; Git keeps them, so the images need not be here."""
-        path = self.root / "data" / "labels" / f"{self.config['dataset']}.json"
+        path = self.root / labels_record(self.config["dataset"])
         if not path.is_file():
             raise UserError(f"{path}: no such file; prepare {self.config['dataset']} first")
         shapes = {split: record["shape"] for split, record in read_json(path)["splits"].items()}

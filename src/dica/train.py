@@ -29,6 +29,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from dica import methods
+from dica.data.paths import labels_of_prepared
 from dica.data.prepared import train_labels
 from dica.data.splits import require_enough
 from dica.engine import distributed
@@ -367,8 +368,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def read_inputs(given: argparse.Namespace) -> Inputs:
     """Return what the command line says of the run's inputs."""
-    data = given.data.resolve()
-    labels = given.labels or data.parents[1] / "labels" / f"{data.name}.npz"
+    labels = given.labels or labels_of_prepared(given.data)
     source = Place(given.source, given.source_models or given.source) if given.source else None
     return Inputs(given.data, labels, source)
 

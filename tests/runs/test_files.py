@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from dica.runs import files
 from dica.runs.files import models_of
 
 NAMES = {*files.RESULT_FILES, files.TRACE, files.RECORD, files.WEIGHTS, files.STAGES, files.METRICS, files.FAILURE}
-NOT_YET = ("audit",)  # rooms that still spell them
 
 
 def test_no_other_module_spells_the_name_of_a_run_file(root: Path) -> None:
-    package = root / "src/dica"
+    found = [
+        f"{where}:{line}: {text}"
+        for where, line, text, whole in _texts(root / "src/dica")
+        if where != "runs/files.py"
+        and (text in NAMES if whole else text.startswith(tuple(f"/{name}" for name in NAMES)))
+    ]
+    assert not found, found
+
+
+def test_no_other_module_spells_the_path_of_labels_archives_or_arrays(root: Path) -> None:
+    folders = tuple(f"data/{name}" for name in ("labels", "prepared", "raw"))
+    found = [
+        f"{where}:{line}: {text}"
+        for where, line, text, _ in _texts(root / "src/dica")
+        if where != "data/paths.py" and text.startswith(folders) and "<" not in text
+    ]
+    assert not found, found
+
+
+@cache
+def _texts(package: Path) -> list[tuple[str, int, str, bool]]:
+    """Return file, line and text of every string, joined paths as one, and whether it is a whole one (no part)."""
     found = []
     for path in sorted(package.rglob("*.py")):
-        where = path.relative_to(package)
-        if where.parts[0] in NOT_YET or where.as_posix() == "runs/files.py":
-            continue
+        where = path.relative_to(package).as_posix()
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-        found += [
-            f"{where}:{node.lineno}: {node.value}"
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and node.value in NAMES and id(node) not in inside
-        ]
-    assert not found, found
+        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append((where, node.lineno, node.value, id(node) not in parts))
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and _joined(node):
+                found.append((where, node.lineno, _joined(node), True))
+    return found
+
+
+def _joined(node: ast.expr) -> str:
+    """Return the last texts of ``root / "a" / "b"`` as one path."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and (last := _joined(node.right)):
+        return "/".join(filter(None, (_joined(node.left), last)))
+    return ""
 
 
 def test_weights_lie_where_the_run_lies_among_the_runs() -> None:

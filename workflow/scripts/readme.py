@@ -13,10 +13,11 @@ from pathlib import Path
 from dica.audit.auditor import Auditor
 from dica.files import UserError, atomic_write_text, project_root, read_json
 from dica.report import rulegraph
+from dica.runs.files import RECORD, STAGES, WEIGHTS
 from dica.tables.cells import read_cells
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
-UNSAID = ("code", "dvc.lock", "weights.safetensors", "stages.npz")  # they differ between checkouts
+UNSAID = ("code", "dvc.lock", WEIGHTS, STAGES)  # they differ between checkouts
 
 
 def main() -> int:
@@ -59,7 +60,7 @@ def provenance(root: Path) -> str:
     """Return one line a method and data set: how many runs, on what device, how long, with which code."""
     groups: dict[tuple[str, str], list[dict]] = {}
     for run in read_json(root / "results/plan.json")["runs"]:
-        record = root / run["path"] / "run.json"
+        record = root / run["path"] / RECORD
         if record.is_file():
             groups.setdefault((run["dataset"], run["method"]), []).append(read_json(record))
     lines = ["| data set | method | runs | device | seconds a run | commit |", "|:--|:--|--:|:--|--:|:--|"]

@@ -24,12 +24,13 @@ from dica.audit.checkout import Checkout
 from dica.audit.params import ParamsChecks
 from dica.audit.rows import cell_key, cell_name, parse, read_cells, verdicts
 from dica.audit.runs import RunAudit, RunChecks, compare
+from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.files import UserError
 from dica.plan.artefacts import Artefact, Row, headline_name, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, rebuild_command, run_folder
-from dica.plan.planned import artefacts_of, load_plan
-from dica.runs.files import RECORD
+from dica.plan.planned import artefacts_of, load_plan, scored_runs
+from dica.runs.files import CONFIG, METRICS, RECORD
 from dica.runs.ids import run_id
 from dica.runs.read import NUMBER, PLAN_KEYS, Finding, faults, read_metrics, read_record
 from dica.scores.stats import mean, spread
@@ -165,14 +166,14 @@ class Auditor:
         shown = set(chain.from_iterable(row["runs"].split() for row in self.cells))
         found = {}
         for run in self.plan["runs"]:
-            path = self.root / run["path"] / "metrics.json"
+            path = self.root / run["path"] / METRICS
             if path.is_file():
                 metrics, findings = read_metrics(path)
                 if metrics and metrics["id"] != run["id"]:
-                    findings = [Finding("metrics.json", False, f"is of run {metrics['id']}, its folder of {run['id']}")]
+                    findings = [Finding(METRICS, False, f"is of run {metrics['id']}, its folder of {run['id']}")]
                 found |= {run["path"]: findings[0]} if findings else {}
             elif run["path"] in shown:
-                found[run["path"]] = Finding("metrics.json", False, "missing", missing=True)
+                found[run["path"]] = Finding(METRICS, False, "missing", missing=True)
         return found
 
     @cached_property
@@ -186,8 +187,7 @@ class Auditor:
 
         Only that metric's cells cannot be rebuilt.
         """
-        scored = [run for run in self.plan_of_tables["runs"] if (self.root / run["path"] / "metrics.json").is_file()]
-        plan = {**self.plan, "runs": scored}
+        plan = {**self.plan, "runs": scored_runs(self.plan_of_tables, self.root)}
         wanted = {
             (run["path"], metric)
             for artefact in self.artefacts.values()
@@ -372,12 +372,11 @@ class Auditor:
     def _recorded(self, row: dict, folders: list[str]) -> list[str]:
         """Return the prefixes of every path that a cell rests on."""
         tables = f"{self.results}/tables"
-        labels = f"data/labels/{row['dataset']}"
         printed = f"{tables}/{row['paper']}/{row['artefact']}."
         return [
             *(f"{folder}/" for folder in folders),
-            f"{labels}.npz",
-            f"{labels}.json",
+            labels_file(row["dataset"]),
+            labels_record(row["dataset"]),
             f"{tables}/cells.csv",
             f"{tables}/{INPUTS}",
             printed,
@@ -389,7 +388,7 @@ class Auditor:
         parts = [rebuild_command(wanted, self.option, self.root)] if wanted else []
         if old:
             dataset, name = Path(old[0]).parent.name, Path(old[0]).name.rsplit("-", 1)[-1]
-            command = f"python -m dica.train --config {old[0]}/config.json --data data/prepared/{dataset}"
+            command = f"python -m dica.train --config {old[0]}/{CONFIG} --data {prepared_folder(dataset)}"
             more = f", likewise for {len(old) - 1} more" if len(old) > 1 else ""
             parts.append(f"{command} --out rebuilt/{name}  # no longer planned{more}")
         return "; ".join(parts)
@@ -402,7 +401,7 @@ def runs_of_artefact(address: str, plan: dict) -> list[str]:
 
 def _file_and_key(metric: str) -> tuple[str, str]:
     """Return the file of a run and the key in it that a table's metric is read from."""
-    return (RECORD, "seconds") if metric == "time_ratio" else ("metrics.json", f"headline.{headline_name(metric)}")
+    return (RECORD, "seconds") if metric == "time_ratio" else (METRICS, f"headline.{headline_name(metric)}")
 
 
 def _line(artefact: Artefact | None, row: dict) -> Row | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 
+from dica.data.paths import LABELS
 from dica.files import UserError, sha256_file
 from dica.runs.read import Finding
 from dica.validation import load_yaml
@@ -69,7 +70,7 @@ class Checkout:
     def watched(self) -> tuple[str, ...]:
         """What Git is asked about."""
         parts = ("runs/", "analyses/", *DERIVED)
-        return (*(f"{self.results}/{name}" for name in parts), "data/labels", "params", "dvc.lock", "README.md")
+        return (*(f"{self.results}/{name}" for name in parts), LABELS, "params", "dvc.lock", "README.md")
 
     def _hidden(self) -> dict[str, str]:
         """Path -> changed or deleted of files that Git was told not to look at (assume-unchanged, skip-worktree)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dica.files import UserError, canonical_json, parse_json, read_bytes, read_csv
+from dica.runs.files import CONFIG, PREDICTIONS, RECORD
 from dica.runs.read import CONFIG_KEYS, NUMBER, faults
 from dica.scores.stats import mean
 from dica.validation import hint
@@ -128,7 +129,7 @@ def _unlike(a: dict[str, set[str]], b: dict[str, set[str]]) -> dict[str, list[st
 def _same_predictions(one: Side, other: Side) -> dict[str, bool]:
     """Return by common seed whether the stored predictions are the same bytes."""
     digests = [
-        {run["config"]["seed"]: run["record"].get("files", {}).get("predictions.npz") for run in side.runs}
+        {run["config"]["seed"]: run["record"].get("files", {}).get(PREDICTIONS) for run in side.runs}
         for side in (one, other)
     ]
     common = sorted(digests[0].keys() & digests[1].keys())
@@ -175,7 +176,7 @@ class Finder:
         if folder and not Path(name).exists():
             return Side(name, [self._run(folder.rstrip("/"), lambda path: self._at_commit(commit, path))])
         for base in (Path.cwd(), self.root):
-            if (base / name / "run.json").is_file() or (base / name / "config.json").is_file():
+            if (base / name / RECORD).is_file() or (base / name / CONFIG).is_file():
                 return Side(name, [self._run(name.rstrip("/"), lambda path, base=base: _text(base / path))])
         if re.fullmatch(r"[0-9a-f]{3,12}", name):
             return Side(name, [self._by_id(name)])

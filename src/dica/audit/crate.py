@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dica.data.paths import labels_record
 from dica.files import read_json, sha256_file
 from dica.plan.planned import load_plan
+from dica.runs.files import CONFIG, HISTORY, METRICS, PREDICTIONS, RECORD, TRACE
 from dica.validation import load_yaml
 
 PROFILES = {
@@ -81,8 +83,8 @@ class _Crate:
         self.crate = ROCrate(version="1.1")  # what the three profiles are defined for
         self.root, self.results, self.inside = root, results, inside
         planned = load_plan(root / results / "plan.json")["runs"]
-        self.runs = [run for run in planned if f"{run['path']}/run.json" in inside]
-        self.records = {run["path"]: read_json(root / run["path"] / "run.json") for run in self.runs}
+        self.runs = [run for run in planned if f"{run['path']}/{RECORD}" in inside]
+        self.records = {run["path"]: read_json(root / run["path"] / RECORD) for run in self.runs}
         self.begun = min((record["started"] for record in self.records.values()), default=NEVER)
         self.ended = max((record["finished"] for record in self.records.values()), default=NEVER)
 
@@ -155,10 +157,8 @@ class _Crate:
     def describe_run(self, run: dict[str, Any]) -> None:
         """Describe how one run came to be."""
         folder, record = run["path"], self.records[run["path"]]
-        took = [f"{folder}/config.json", f"params/{run['method']}.yaml", f"data/labels/{run['dataset']}.json"]
-        made = [
-            f"{folder}/{name}" for name in ("history.csv", "predictions.npz", "trace.npz", "metrics.json", "run.json")
-        ]
+        took = [f"{folder}/{CONFIG}", f"params/{run['method']}.yaml", labels_record(run["dataset"])]
+        made = [f"{folder}/{name}" for name in (HISTORY, PREDICTIONS, TRACE, METRICS, RECORD)]
         title = f"{run['method']} ({run['variant']}) on {run['dataset']}, seed {run['seed']}"
         self._action(
             f"#run-{run['id']}", title, _circumstances(record), self.trainer, took, made,
@@ -168,7 +168,7 @@ class _Crate:
     def describe_whole(self) -> None:
         """Describe the workflow's own run, from the predictions to the tables."""
         tables = sorted(name for name in self.inside if name.startswith(f"{self.results}/tables/"))
-        took = [f"{self.results}/plan.json", *(f"{run['path']}/predictions.npz" for run in self.runs)]
+        took = [f"{self.results}/plan.json", *(f"{run['path']}/{PREDICTIONS}" for run in self.runs)]
         text = "From the first start of a run to the end of the last; tables are made of them in seconds."
         title = "Runs, scores and tables of the archive"
         self._action("#workflow-run", title, text, {"@id": "Snakefile"}, took, tables, self.begun, self.ended)

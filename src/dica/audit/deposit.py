@@ -25,6 +25,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from dica.data.paths import LABELS
 from dica.files import (
     IntegrityError,
     UserError,
@@ -36,7 +37,7 @@ from dica.files import (
 from dica.plan.planned import load_plan
 
 MANIFEST, CRATE = "manifest-sha256.txt", "ro-crate-metadata.json"
-TREES = ("params", "workflow", "src", "docs", "data/labels")
+TREES = ("params", "workflow", "src", "docs", LABELS)
 FILES = (
     *("Snakefile", "Makefile", "README.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff"),
     *("requirements.lock", "pyproject.toml", "environment.yml", "dvc.yaml", "dvc.lock"),

@@ -17,10 +17,12 @@ import numpy as np
 from PIL import Image
 
 from dica.audit.runs import OUTSIDE_GIT
+from dica.data.paths import labels_file
 from dica.figures import KINDS, draw, drawn_with, runs_behind, sealed, to_bytes
 from dica.figures.style import plt
 from dica.files import UserError, sha256_bytes
 from dica.plan.artefacts import Artefact
+from dica.plan.planned import scored_runs
 from dica.runs.files import RECORD
 from dica.runs.read import Finding, read_record
 from dica.tables.drawn import said
@@ -60,9 +62,8 @@ def check_figure(artefact: Artefact, plan: dict[str, Any], root: Path, results: 
 
 def _absent(artefact: Artefact, plan: dict[str, Any], root: Path) -> list[str]:
     """Return the files behind a figure that are not here though they were."""
-    runs = [run for run in plan["runs"] if artefact.address in run["needed_by"]]
-    runs = [run for run in runs if (root / run["path"] / "metrics.json").is_file()]
-    wanted = [f"data/labels/{dataset}.npz" for dataset in dict.fromkeys(run["dataset"] for run in runs)]
+    runs = scored_runs(plan, root, artefact.address)
+    wanted = [labels_file(dataset) for dataset in dict.fromkeys(run["dataset"] for run in runs)]
     for run in runs:
         record, _ = read_record(root / run["path"] / RECORD, {"files": dict})
         names = [RECORD, *(name for name in (record or {"files": ()})["files"] if name not in OUTSIDE_GIT)]

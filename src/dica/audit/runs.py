@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dica.audit.checkout import Checkout
+from dica.data.paths import labels_file, labels_record
 from dica.data.prepared import fingerprint, labels_digest
 from dica.files import UserError
 from dica.plan.parameters import load_datasets
 from dica.plan.plan import run_folder, source_folder
 from dica.runs.behaviour import REWRITTEN, SAME, behaviour
-from dica.runs.files import RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
+from dica.runs.files import CONFIG, METRICS, PREDICTIONS, RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.runs.ids import run_id
 from dica.runs.read import (
     CONFIG_KEYS,
@@ -69,7 +70,7 @@ class RunChecks:
         record, findings = read_record(path / RECORD, RUN_KEYS)
         if record is None:
             return {}, findings, {}, {}
-        config, faults = read_record(path / "config.json", CONFIG_KEYS)
+        config, faults = read_record(path / CONFIG, CONFIG_KEYS)
         findings += self._check_files(folder, record)
         findings += [fault for fault in faults if not fault.missing]  # an absent file is already said
         if config is not None:
@@ -84,7 +85,7 @@ class RunChecks:
         present = [name for name in OPTIONAL_FILES if (self.root / folder / name).is_file()]
         lacking = [name for name in (*FILES, *present) if name not in record["files"]]
         if lacking:
-            findings.append(Finding("run.json", False, f"lacks files.{', files.'.join(lacking)}"))
+            findings.append(Finding(RECORD, False, f"lacks files.{', files.'.join(lacking)}"))
         for name, expected in record["files"].items():
             file = self.root / folder / name
             if name in OUTSIDE_GIT:
@@ -131,9 +132,9 @@ class RunChecks:
 
     def _recompute(self, folder: str, dataset: str, config: dict | None) -> tuple[dict, dict, list[Finding]]:
         """Return the headline numbers, stored and recomputed, and the findings about metrics.json."""
-        path, labels = self.root / folder, self.root / "data" / "labels" / f"{dataset}.npz"
-        stored, findings = read_metrics(path / "metrics.json")
-        needed = {f"{folder}/predictions.npz": path / "predictions.npz", f"data/labels/{dataset}.npz": labels}
+        path, labels = self.root / folder, self.root / labels_file(dataset)
+        stored, findings = read_metrics(path / METRICS)
+        needed = {f"{folder}/{PREDICTIONS}": path / PREDICTIONS, labels_file(dataset): labels}
         absent = [name for name, file in needed.items() if not file.is_file()]
         if absent:
             lost = Finding("metrics", False, f"cannot be recomputed without {', '.join(absent)}", missing=True)
@@ -142,13 +143,11 @@ class RunChecks:
             return {}, {}, findings
         try:
             params = config["params"]
-            fresh = recompute(
-                path / "predictions.npz", labels, params.get("eval_split"), params.get("supervised") is True
-            )
+            fresh = recompute(path / PREDICTIONS, labels, params.get("eval_split"), params.get("supervised") is True)
         except (UserError, ValueError, TypeError, IndexError, OverflowError) as error:
-            return {}, {}, [*findings, Finding("predictions.npz", False, f"not usable: {error}")]
+            return {}, {}, [*findings, Finding(PREDICTIONS, False, f"not usable: {error}")]
         hashes = {
-            "predictions_sha256": self.checkout.sha256(path / "predictions.npz"),
+            "predictions_sha256": self.checkout.sha256(path / PREDICTIONS),
             "labels_sha256": self.checkout.sha256(labels),
         }
         unlike = _unlike(stored, {"id": config["id"], **fresh, **hashes})
@@ -157,7 +156,7 @@ class RunChecks:
             if unlike
             else "scored from these files"
         )
-        findings.append(Finding("metrics.json", not unlike, detail))
+        findings.append(Finding(METRICS, not unlike, detail))
         return stored["headline"], fresh["headline"], findings
 
     def _check_sources(self, record: dict) -> Finding:
@@ -178,7 +177,7 @@ class RunChecks:
         if found is None:
             return findings
         pinned = load_datasets(self.root).get(dataset, {}).get("fingerprint")
-        configs = [read_record(self.root / run.folder / "config.json", CONFIG_KEYS)[0] for run in runs]
+        configs = [read_record(self.root / run.folder / CONFIG, CONFIG_KEYS)[0] for run in runs]
         expected = {config["data_id"] for config in configs if config} if pinned else {record["fingerprint"]}
         if expected - {found}:
             return [
@@ -192,19 +191,16 @@ class RunChecks:
         if pinned:
             return [Finding("labels", True, f"those of the fingerprint in the runs' ids, {found[:12]}…")]
         return [
-            Finding(
-                "labels", None, f"those of data/labels/{dataset}.json, but params/datasets.yaml pins no fingerprint"
-            )
+            Finding("labels", None, f"those of {labels_record(dataset)}, but params/datasets.yaml pins no fingerprint")
         ]
 
     def _labels(self, dataset: str) -> tuple[str | None, dict, list[Finding]]:
         """Return the fingerprint that the labels give, their record, and what prevents it."""
-        record_file = self.root / "data" / "labels" / f"{dataset}.json"
-        labels = record_file.with_suffix(".npz")
+        record_file, labels = self.root / labels_record(dataset), self.root / labels_file(dataset)
         if not labels.is_file():
-            return None, {}, [Finding("labels", False, f"data/labels/{dataset}.npz is missing", missing=True)]
+            return None, {}, [Finding("labels", False, f"{labels_file(dataset)} is missing", missing=True)]
         if not record_file.is_file():
-            return None, {}, [Finding("labels", None, f"cannot be anchored: no data/labels/{dataset}.json")]
+            return None, {}, [Finding("labels", None, f"cannot be anchored: no {labels_record(dataset)}")]
         record, findings = read_record(record_file, LABELS_KEYS)
         if record is None:
             return None, {}, findings
@@ -213,7 +209,7 @@ class RunChecks:
         except (UserError, ValueError, TypeError) as error:
             return None, {}, [Finding("labels", False, str(error))]
         if set(digests) != set(record["splits"]) - {"unlabeled"}:
-            detail = f"data/labels/{dataset}.npz has the splits {', '.join(sorted(digests))}, its .json others"
+            detail = f"{labels_file(dataset)} has the splits {', '.join(sorted(digests))}, its .json others"
             return None, {}, [Finding("labels", False, detail)]
         splits = {
             name: {**split, "labels_sha256": digests.get(name, split["labels_sha256"])}

@@ -12,7 +12,8 @@ from typing import Any
 from dica.audit.checkout import Checkout
 from dica.files import UserError
 from dica.plan.artefacts import analyses, analysis_path
-from dica.plan.planned import artefacts_of, load_plan
+from dica.plan.planned import artefacts_of, load_plan, scored_runs
+from dica.runs.files import METRICS
 from dica.tables.inputs import files_of
 
 ALL_PARAMS = ["params/"]
@@ -87,7 +88,7 @@ class _Maker:
         parts = inside.split("/")
         kind, name = parts[0], parts[-1]
         if kind in ("runs", "models") and len(parts) > 3:
-            return self._of_run("evaluate" if name == "metrics.json" else "train", parts[1:4])
+            return self._of_run("evaluate" if name == METRICS else "train", parts[1:4])
         if kind == "state" and len(parts) > 2:
             folders = [run["path"] for run in self.plan["runs"] if run["id"] == parts[1]]
             return "train", folders, self._params(folders)
@@ -130,8 +131,7 @@ class _Maker:
 
     def _finished(self, address: str = "") -> list[str]:
         """Return the folders of scored runs, of one artefact or of all."""
-        runs = [run for run in self.plan["runs"] if not address or address in run["needed_by"]]
-        return [run["path"] for run in runs if (self.root / run["path"] / "metrics.json").is_file()]
+        return [run["path"] for run in scored_runs(self.plan, self.root, address)]
 
     def _params(self, folders: list[str]) -> list[str]:
         methods = [run["method"] for run in self.plan["runs"] if run["path"] in folders]

@@ -16,8 +16,8 @@ from dica.audit.runs import RunAudit
 from dica.files import UserError, read_json, write_csv
 from dica.plan.artefacts import Artefact
 from dica.plan.plan import write_recorded
-from dica.plan.planned import artefacts_of
-from dica.runs.files import RECORD
+from dica.plan.planned import artefacts_of, scored_runs
+from dica.runs.files import PREDICTIONS, RECORD
 from dica.runs.read import Finding, read_record
 from dica.scores.metrics import load_arrays
 from dica.tables.cells import summarise
@@ -123,7 +123,7 @@ class Uncelled:
                 continue
             if record is None:
                 findings.append(Finding(name, None, f"its run: {faults[0].what} {faults[0].detail}"))
-            elif record["files"].get("predictions.npz") != of:
+            elif record["files"].get(PREDICTIONS) != of:
                 findings.append(Finding(name, False, "is of other predictions than its run has"))
             else:
                 findings.append(Finding(name, True, "is of its run's predictions, as it says"))
@@ -138,12 +138,8 @@ class Uncelled:
         findings = [Finding(name, False, f"missing; build it again: {self.light}", missing=True) for name in gone]
         if not names:
             return findings
-        scored = [
-            run["path"]
-            for run in self.auditor.plan_of_tables["runs"]
-            if (self.root / run["path"] / "metrics.json").is_file()
-        ]
-        if absent := [path for path in scored if not (self.root / path / "predictions.npz").is_file()]:
+        scored = [run["path"] for run in scored_runs(self.auditor.plan_of_tables, self.root)]
+        if absent := [path for path in scored if not (self.root / path / PREDICTIONS).is_file()]:
             detail = f"cannot be made again without the predictions of {', '.join(absent)}"
             return [*findings, Finding("statistics", False, detail, missing=True)]
         with TemporaryDirectory() as made:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from dica.data.paths import LABELS
 from dica.files import UserError, project_root, read_csv
 
 
@@ -51,7 +52,7 @@ def sides(ctx: typer.Context, incomplete: str) -> list[str]:
 def datasets(ctx: typer.Context, incomplete: str) -> list[str]:
     """Data sets whose labels are here."""
     root = _root()
-    return _begin(incomplete, sorted(path.stem for path in (root / "data/labels").glob("*.npz")) if root else [])
+    return _begin(incomplete, sorted(path.stem for path in (root / LABELS).glob("*.npz")) if root else [])
 
 
 def profiles(ctx: typer.Context, incomplete: str) -> list[str]:

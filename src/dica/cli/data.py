@@ -12,6 +12,7 @@ import typer
 from dica.cli import completion
 from dica.cli.runs import AsJson, console
 from dica.data.duplicates import LIMIT, near_duplicates, write_sheet
+from dica.data.paths import labels_file, prepared_folder
 from dica.data.prepared import load_manifest
 from dica.files import project_root, write_csv
 
@@ -34,9 +35,9 @@ def duplicates(
 ) -> None:
     """List images that are nearly the same, within and across the splits, with a contact sheet."""
     root = project_root()
-    folder = root / "data" / "prepared" / dataset
+    folder = root / prepared_folder(dataset)
     pairs = near_duplicates(folder, limit)
-    labels = root / "data" / "labels" / f"{dataset}.npz"
+    labels = root / labels_file(dataset)
     classes = dict(np.load(labels, allow_pickle=False)) if labels.is_file() else {}
     rows = []
     for pair in pairs:

@@ -22,6 +22,7 @@ from rich.markup import escape
 
 from dica.cli.progress import watch
 from dica.cli.runs import console, gpu_names
+from dica.data.paths import prepared_folder
 from dica.files import UserError, project_root, read_json, write_json
 
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
@@ -191,7 +192,7 @@ def _trial(root: Path, name: str, recipe: Any, runs: dict[str, Any]) -> dict[str
     dataset = profile["runs"]["dataset"]
     config = root / profile["results"] / "state" / "trial.json"
     write_json(config, run_config(recipe.method, "full", dataset, 0, profile, root))
-    command = ["-m", "dica.measure", "--config", str(config), "--data", str(root / "data/prepared" / dataset)]
+    command = ["-m", "dica.measure", "--config", str(config), "--data", str(root / prepared_folder(dataset))]
     return json.loads(run_door(root, command))
 
 

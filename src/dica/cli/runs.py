@@ -222,6 +222,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score anyone's predictions for a data set with the archive's metrics."""
+    from dica.data.prepared import class_names
     from dica.scores.outside import score
 
     root = project_root()
@@ -237,15 +238,7 @@ def evaluate(
         f" the largest holds {result['largest_cluster_share']:.1%}"
     )
     if confusion:
-        console.print(_confusion(result, _class_names(root, dataset, result["num_classes"])))
-
-
-def _class_names(root: Path, dataset: str, count: int) -> list[str]:
-    from dica.files import read_json
-
-    path = root / "data" / "labels" / f"{dataset}.json"
-    names = read_json(path).get("classes", []) if path.is_file() else []
-    return names if len(names) == count else [str(index) for index in range(count)]
+        console.print(_confusion(result, class_names(root, dataset, result["num_classes"])))
 
 
 def _confusion(result: dict, classes: list[str]) -> Table:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from dica.data import catalog
+from dica.data.paths import prepared_folder
 from dica.files import UserError, project_root, write_json
 from dica.scripting import print_anywhere
 
@@ -83,13 +84,15 @@ def _fingerprint(root: Path, options: argparse.Namespace) -> None:
     from dica.data.prepared import load_manifest
 
     catalog.entry(root, options.name)
-    manifest = load_manifest(root / "data" / "prepared" / options.name)
+    manifest = load_manifest(root / prepared_folder(options.name))
     print(f"  fingerprint: {manifest['fingerprint']}  # of {options.name} in params/datasets.yaml")
 
 
 def _list(root: Path, options: argparse.Namespace) -> None:
+    from dica.data.prepared import MANIFEST
+
     for name, entry in catalog.load(root).items():
-        ready = (root / "data" / "prepared" / name / "manifest.json").is_file()
+        ready = (root / prepared_folder(name) / MANIFEST).is_file()
         counts = ", ".join(f"{split} {number}" for split, number in entry["splits"].items())
         print(f"{name:<16}{'prepared' if ready else '-':<10}{entry['num_classes']:>4} classes  {counts}")
 

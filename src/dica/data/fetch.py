@@ -17,10 +17,9 @@ from urllib.parse import quote
 
 from dica.data import catalog
 from dica.data.download import BLOCK, Hashes, Progress, discard, download, require_allowed, state_of
+from dica.data.paths import RAW
 from dica.files import IntegrityError, UserError, sync_folder
 from dica.validation import load_yaml
-
-RAW = Path("data/raw")
 
 
 class _Absent(Exception):

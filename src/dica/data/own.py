@@ -17,7 +17,7 @@ from PIL import Image
 from dica.data import folder, layout
 from dica.data.archives import archive_members
 from dica.data.catalog import OWN, OWN_PREFIX
-from dica.data.prepare import PREPARED
+from dica.data.paths import RAW, prepared_folder
 from dica.data.prepare import prepare as prepare_arrays
 from dica.data.prepared import open_split
 from dica.files import UserError, canonical_json, sha256_bytes, sha256_file
@@ -216,7 +216,7 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
         entry["splits"] = folder.read({**entry, "name": own}, found.form, {"source": source}).counts
     write_entry(root, name, entry)
     manifest = prepare_arrays(own, root)
-    statistics = _statistics(root / PREPARED / own)
+    statistics = _statistics(root / prepared_folder(own))
     entry |= {"normalisation": statistics, "fingerprint": manifest["fingerprint"]}
     write_entry(root, name, entry)
     return entry
@@ -238,7 +238,7 @@ def _source(root: Path, name: str, source: Path, found: Look) -> dict[str, Any]:
     if found.form == "folder":
         return {"format": "folder", "folder": os.fspath(source.resolve())}
     file = f"{OWN_PREFIX}{name}-{source.name}"
-    link = root / "data" / "raw" / file
+    link = root / RAW / file
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(source.resolve())  # where the reader looks for archives; no second copy

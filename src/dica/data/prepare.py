@@ -20,11 +20,10 @@ import numpy as np
 from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
 from dica.data.decoded import Block, Content, first_per_class
 from dica.data.fetch import fetch_dataset
+from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.data.prepared import MANIFEST, NAMES, check_length, check_names, fingerprint, labels_digest, load_manifest
 from dica.files import IntegrityError, UserError, load_arrays, sha256_file, sync_folder, write_json, write_npz
 
-PREPARED = Path("data/prepared")
-LABELS = Path("data/labels")
 BLOCK = 2**22
 
 READERS = {
@@ -71,7 +70,7 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
     if "per_class" in entry["prepare"]:
         content = first_per_class(content, entry["prepare"]["per_class"], name)
     _require_declared(entry, content)
-    target = root / PREPARED / name
+    target = root / prepared_folder(name)
     target.mkdir(parents=True, exist_ok=True)
     with _only_one(target), _temporary_files(target, content.counts) as temporary:
         _require_space(target, content)
@@ -83,8 +82,8 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
         for split, record in splits.items():
             temporary[split].replace(target / record["file"])
         sync_folder(target)
-        write_npz(root / LABELS / f"{name}.npz", _known_labels(content.labels))
-        write_json(root / LABELS / f"{name}.json", _anchor(manifest))
+        write_npz(root / labels_file(name), _known_labels(content.labels))
+        write_json(root / labels_record(name), _anchor(manifest))
         manifest |= _write_names(target / NAMES, content.names)
         write_json(target / MANIFEST, manifest)
     return manifest
@@ -107,7 +106,7 @@ def verify(name: str, root: Path | str) -> dict[str, Any]:
     """
     root = Path(root)
     entry = catalog.entry(root, name)
-    target = root / PREPARED / name
+    target = root / prepared_folder(name)
     manifest = load_manifest(target)
     for record in manifest["splits"].values():
         path = target / record["file"]
@@ -117,7 +116,7 @@ def verify(name: str, root: Path | str) -> dict[str, Any]:
             raise IntegrityError(
                 f"{path}: sha256 is {file_digest}, the manifest says {record['sha256']}; prepare {name} again"
             )
-    _verify_labels(root / LABELS / f"{name}.npz", manifest)
+    _verify_labels(root / labels_file(name), manifest)
     if "names" in manifest:
         check_names(target / NAMES, manifest)
     if (again := fingerprint(manifest["splits"], manifest["classes"])) != manifest["fingerprint"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.files import (
     IntegrityError,
     UserError,
@@ -39,9 +40,8 @@ def is_current(root: Path, entry: dict[str, Any]) -> bool:
     """Return whether arrays and labels of a catalogue entry are there in full, prepared as it is declared now."""
     from dica.data.catalog import data_id, is_identified
 
-    folder = root / "data" / "prepared" / entry["name"]
-    labels = root / "data" / "labels" / entry["name"]
-    needed = [folder / MANIFEST, labels.with_suffix(".npz"), labels.with_suffix(".json")]
+    folder = root / prepared_folder(entry["name"])
+    needed = [folder / MANIFEST, root / labels_file(entry["name"]), root / labels_record(entry["name"])]
     if not all(path.is_file() for path in needed) or not is_identified(entry):
         return False
     try:
@@ -141,6 +141,13 @@ def check_names(path: Path, manifest: dict[str, Any]) -> None:
     """Raise an IntegrityError unless the file of names is the one of the manifest."""
     if not path.is_file() or sha256_file(path) != manifest["names"]:
         raise IntegrityError(f"{path}: not the names of the manifest; prepare {manifest['dataset']} again")
+
+
+def class_names(root: Path, dataset: str, count: int) -> list[str]:
+    """Return the names of a data set's classes; their numbers where it does not name all `count` of them."""
+    path = root / labels_record(dataset)
+    names = read_json(path).get("classes", []) if path.is_file() else []
+    return names if len(names) == count else [str(index) for index in range(count)]
 
 
 def train_labels(folder: Path | str, file: Path | str) -> np.ndarray:

@@ -13,6 +13,7 @@ from PIL import Image
 from dica.data import catalog
 from dica.data.images import Recipe, decode
 from dica.data.own import read_files
+from dica.data.paths import RAW
 from dica.data.prepared import load_manifest, open_split
 
 QUALITY = 85
@@ -75,7 +76,7 @@ def _place(entry: dict[str, Any], root: Path) -> tuple[Path, str] | None:
     if entry["kind"] != "folder":
         return None
     path = catalog.local_folder(source, root) if source["format"] == "folder" else None
-    path = path or root / "data" / "raw" / source.get("files", [{"file": ""}])[0]["file"]
+    path = path or root / RAW / source.get("files", [{"file": ""}])[0]["file"]
     return (path, source["format"]) if path.exists() else None
 
 

@@ -28,7 +28,7 @@ from dica.figures.panel import Panel
 from dica.figures.style import STYLE, Canvas, resize, say
 from dica.files import UserError, atomic_write_bytes, sha256_bytes
 from dica.plan.artefacts import PLOTS, Artefact
-from dica.plan.planned import load_runs
+from dica.plan.planned import load_runs, scored_runs
 
 __all__ = ["draw", "drawn_with", "loss_parts", "read_history", "runs_behind", "sealed", "to_bytes", "write_figures"]
 
@@ -134,8 +134,7 @@ def _with_footnote(text: str, width: float, height: float, fill: Callable[[Canva
 
 def runs_behind(artefact: Artefact, plan: dict[str, Any], root: Path) -> list[str]:
     """Return the ids of the finished runs that a figure shows, in the order of the plan."""
-    mine = [run for run in plan["runs"] if artefact.address in run["needed_by"]]
-    return [run["id"] for run in mine if (root / run["path"] / "metrics.json").is_file()]
+    return [run["id"] for run in scored_runs(plan, root, artefact.address)]
 
 
 def to_bytes(figure: Figure, kind: str, text: str = "", runs: Sequence[str] = ()) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dica.data.paths import labels_file
+from dica.data.prepared import class_names
 from dica.files import UserError, read_json
 from dica.plan.artefacts import Artefact, Column, Row, analysis_path, planned, source
 from dica.plan.planned import Run
@@ -135,14 +137,12 @@ class Panel:
 
     def labels(self, dataset: str) -> dict[str, np.ndarray]:
         """Return the true classes of the labelled splits."""
-        return self._arrays(self.root / "data" / "labels" / f"{dataset}.npz")
+        return self._arrays(self.root / labels_file(dataset))
 
     def classes(self, dataset: str) -> list[str]:
         """Return the names of the classes; their numbers where the data set names none."""
-        path = self.root / "data" / "labels" / f"{dataset}.json"
-        names = read_json(path)["classes"] if path.is_file() else []
         count = max(int(values.max()) for values in self.labels(dataset).values() if values.size) + 1
-        return [str(name) for name in names] or [str(k) for k in range(count)]
+        return class_names(self.root, dataset, count)
 
     def looks(self, run: Run) -> Looks | None:
         """Return what was noted while a run trained, or None."""

@@ -15,6 +15,7 @@ from dica.data.catalog import data_id
 from dica.files import atomic_write_text, canonical_json
 from dica.plan import artefacts as declared
 from dica.plan.parameters import load_datasets, load_method, resolve
+from dica.runs.files import METRICS
 from dica.runs.ids import run_id
 
 OWN_RUNS = "own clusters"  # what needs the runs that a profile names itself, as artefacts are addressed
@@ -105,7 +106,7 @@ def rebuild_command(folders: list[str], option: str = "", root: Path | None = No
         return command
     there = [folder for folder in folders if root is None or (root / folder).is_dir()]
     moves = [f"mv {folder} {folder}.old" for folder in there]
-    return " && ".join([*moves, f"{command} -- {' '.join(f'{folder}/metrics.json' for folder in folders)}"])
+    return " && ".join([*moves, f"{command} -- {' '.join(f'{folder}/{METRICS}' for folder in folders)}"])
 
 
 def make_plan(profile: dict, root: Path) -> dict:

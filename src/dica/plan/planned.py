@@ -79,7 +79,7 @@ class Run:
         """
         headline = self.metrics["headline"]
         if headline_name(metric) not in headline:
-            raise UserError(f"{self.path}/metrics.json: has no {headline_name(metric)!r}, which a table shows")
+            raise UserError(f"{self.path}/{METRICS}: has no {headline_name(metric)!r}, which a table shows")
         return float(headline[headline_name(metric)])
 
 
@@ -90,6 +90,12 @@ def load_plan(path: Path | str) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{path}: is not a plan (no key {lacking[0]!r}); `snakemake -n` writes it")
     return plan
+
+
+def scored_runs(plan: dict[str, Any], root: Path, address: str = "") -> list[dict[str, Any]]:
+    """Return the plan's runs that have metrics, in the order of the plan: those of one artefact, or all."""
+    runs = [run for run in plan["runs"] if not address or address in run["needed_by"]]
+    return [run for run in runs if (root / run["path"] / METRICS).is_file()]
 
 
 def load_runs(plan: dict[str, Any], root: Path, results: str) -> list[Run]:

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dica.data.prepared import is_current
+from dica.data.paths import labels_file, prepared_folder
+from dica.data.prepared import MANIFEST, is_current
 from dica.files import UserError, canonical_json, read_json, sha256_file
 from dica.plan.artefacts import Artefact, analyses, analysis_path, load_artefacts
 from dica.plan.made import Made, Target
@@ -197,8 +198,8 @@ class Work:
 
     def labels_or_images(self, dataset: str) -> str:
         """Return the labels, which come with a clone, or what makes them: the prepared data set."""
-        labels = f"data/labels/{dataset}.npz"
-        return labels if (self.root / labels).is_file() else f"data/prepared/{dataset}/manifest.json"
+        labels = labels_file(dataset)
+        return labels if (self.root / labels).is_file() else f"{prepared_folder(dataset)}/{MANIFEST}"
 
     def scores(self, target: Target, as_it_is: bool) -> list[str]:
         """Return the scores of the runs that a target shows; `as_it_is` only of those that are trained.
@@ -209,7 +210,7 @@ class Work:
         if target[0] == "summary":
             runs = [run for run in runs if run["dataset"] in self.profile["recorded_datasets"]]
         there = [run for run in runs if not as_it_is or (self.root / run["path"] / PREDICTIONS).is_file()]
-        return [f"{run['path']}/metrics.json" for run in there]
+        return [f"{run['path']}/{METRICS}" for run in there]
 
     @property
     def _targets(self) -> list[Target]:
@@ -277,7 +278,7 @@ class Work:
             found, faults = read_metrics(path)
             if faults or not found or found["id"] != run["id"]:
                 why = faults[0].detail if faults else "is of another run"
-                self.ignored.append(f"{run['path']}/metrics.json: {why.removeprefix(f'{path}: ')}")
+                self.ignored.append(f"{run['path']}/{METRICS}: {why.removeprefix(f'{path}: ')}")
                 note = {"scores": "not usable", "sha256": sha256_file(path)}
                 write_if_changed(self.root / self._rescored(run["id"]), canonical_json(note))
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dica.data.catalog import OWN_PREFIX
+from dica.data.paths import prepared_folder
 from dica.data.prepared import image_names
 from dica.data.thumbnails import Thumbnails, jpeg
 from dica.figures.style import CLASS_COLOURS
@@ -60,7 +61,7 @@ class Clustering:
     @cached_property
     def prepared(self) -> Path:
         """Folder of the prepared images."""
-        return self.root / "data" / "prepared" / self.dataset
+        return self.root / prepared_folder(self.dataset)
 
     @cached_property
     def stored(self) -> list[dict[str, np.ndarray]]:

@@ -18,6 +18,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from dica.data.paths import labels_file
 from dica.files import UserError, atomic_write_text, read_json
 from dica.plan.artefacts import Artefact
 from dica.plan.planned import Run, load_runs
@@ -305,7 +306,7 @@ def _missing(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:
             absent.setdefault(run.plan["dataset"], []).append(run)
     lines = []
     for dataset, members in sorted(absent.items()):
-        prepared = (root / "data" / "labels" / f"{dataset}.npz").is_file()
+        prepared = (root / labels_file(dataset)).is_file()
         methods: dict[str, int] = {}
         for run in members:
             methods[run.plan["method"]] = methods.get(run.plan["method"], 0) + 1

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dica.data.paths import labels_file
+from dica.data.prepared import class_names
 from dica.files import canonical_json, read_json
 from dica.plan.plan import rebuild_command
 from dica.plan.planned import Run
-from dica.runs.files import HISTORY, PREDICTIONS, RECORD, TRACE
+from dica.runs.files import HISTORY, METRICS, PREDICTIONS, RECORD, TRACE
 from dica.runs.record import collapse_note
 from dica.scores import metrics
 from dica.tables import layout
@@ -87,7 +89,7 @@ def _audit_commands(frame: pd.DataFrame, plan: dict[str, Any]) -> dict[str, str]
 
 def _build_command(group: Sequence[Run], plan: dict[str, Any]) -> str:
     """Return the command that trains what is missing of a group, or an empty text."""
-    missing = [f"{run.path}/metrics.json" for run in group if run.metrics is None]
+    missing = [f"{run.path}/{METRICS}" for run in group if run.metrics is None]
     option = layout.profile_option(plan, "--configfile")
     return f"snakemake --cores all --resources gpu=1{option} -- {' '.join(missing)}" if missing else ""
 
@@ -238,13 +240,12 @@ class Truth:
     @classmethod
     def load(cls, root: Path, dataset: str) -> Truth | None:
         """Read data/labels/<dataset>; None where the data set has not been prepared."""
-        path = root / "data" / "labels" / f"{dataset}.npz"
+        path = root / labels_file(dataset)
         if not path.is_file():
             return None
         labels = {split: values for split, values in metrics.load_arrays(path).items() if len(values)}
-        known = read_json(path.with_suffix(".json")).get("classes", []) if path.with_suffix(".json").is_file() else []
         count = 1 + max(int(values.max()) for values in labels.values())
-        return cls(labels, tuple(known) if len(known) == count else tuple(map(str, range(count))))
+        return cls(labels, tuple(class_names(root, dataset, count)))
 
 
 def trace_accuracy(path: Path, truth: Truth, by_identity: bool) -> tuple[list[float], list[float]]:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from dica.data.paths import labels_file
 from dica.files import read_csv
 from dica.plan.parameters import load_datasets
 from dica.plan.planned import load_runs
@@ -404,7 +405,7 @@ def own_runs(plan: dict[str, Any], root: Path, results: str) -> list[dict[str, A
 
     @cache
     def shares(dataset: str, split: str, path: str = "") -> np.ndarray:
-        labels = load_arrays(root / "data" / "labels" / f"{dataset}.npz")
+        labels = load_arrays(root / labels_file(dataset))
         names = [name for name in (SPLITS if split == "all" else (split,)) if name in labels]
         stored = load_arrays(root / path / PREDICTIONS) if path else {}
         values = np.concatenate([judged_labels(name, labels[name], stored) for name in names])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dica.data.paths import labels_file
 from dica.files import ARRAYS_LIMIT, UserError
 from dica.scores.metrics import SPLITS, confusion, evaluate, load_arrays
 from dica.validation import hint
@@ -162,8 +163,8 @@ def load_labels(dataset: str, root: Path) -> dict[str, np.ndarray]:
 
     if dataset not in load_datasets(root):
         raise UserError(f"params/datasets.yaml: no data set {dataset!r}; {hint(dataset, load_datasets(root))}")
-    path = root / "data" / "labels" / f"{dataset}.npz"
+    path = root / labels_file(dataset)
     if not path.is_file():
         command = f"snakemake --cores all -- results/state/{dataset}.ready"
-        raise UserError(f"data/labels/{dataset}.npz: no labels yet; prepare the data set: {command}")
+        raise UserError(f"{labels_file(dataset)}: no labels yet; prepare the data set: {command}")
     return load_arrays(path)

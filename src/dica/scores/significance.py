@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dica.data.paths import labels_file
 from dica.files import UserError, write_csv
 from dica.plan.planned import Run, load_runs
 from dica.runs.files import PREDICTIONS
@@ -44,7 +45,7 @@ class Partitions:
                 variant = "full" if "full" in names else run.plan["variant"]  # equal parameters may have two names
                 self.groups[run.plan["dataset"], run.plan["method"], variant][run.plan["seed"]] = run
         self._right: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self.labels = cache(lambda dataset: load_arrays(root / "data" / "labels" / f"{dataset}.npz"))
+        self.labels = cache(lambda dataset: load_arrays(root / labels_file(dataset)))
 
     def of(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
         """Return classes and clusters of the splits that a run is scored on, class -1 for an image that does not count.
@@ -58,7 +59,7 @@ class Partitions:
         try:
             return scored_partition(stored, labels, run.metrics["evaluated_on"])
         except UserError as error:
-            raise UserError(f"{run.path}/predictions.npz: {error}") from None
+            raise UserError(f"{run.path}/{PREDICTIONS}: {error}") from None
 
     def scored(self, run: Run) -> tuple[np.ndarray, np.ndarray]:
         """Return classes and clusters of the samples that a run is scored on."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from dica.data.paths import labels_file
 from dica.files import UserError, atomic_write_text, plain_cell, read_csv, safe_cell
 from dica.plan import published as printed
 from dica.plan.artefacts import (
@@ -285,7 +286,7 @@ def _chance(done: list[Run], column: Column, metric: str, root: Path) -> Level |
     """Return what random labels reach where the finished runs of a cell are scored; None where that is not known."""
     if not done:
         return None
-    return of_run(done[0].metrics, root / "data" / "labels" / f"{column.dataset}.npz").get(headline_name(metric))
+    return of_run(done[0].metrics, root / labels_file(column.dataset)).get(headline_name(metric))
 
 
 def _above(values: list[float], level: Level) -> bool:
