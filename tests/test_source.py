@@ -12,7 +12,7 @@ import torch
 from dica import train
 from dica.analyse import Trained, embedding
 from dica.engine.images import ResidentImages
-from dica.engine.load import Place, load_trained
+from dica.engine.load import RunFolders, load_trained
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json
 from dica.methods.base import Method
 from dica.plan import parameters as config
@@ -119,7 +119,7 @@ def test_kmeans_clusters_the_features_of_its_source(chain: Path) -> None:
     assert record["source"] == {"id": read_json(chain / "below.json")["id"], "weights_sha256": digest}
     assert "source" not in read_json(chain / "below/run.json"), "a plain run's record stays as it was"
     images = ResidentImages(chain / "data", torch.device("cpu"))
-    place = Place(chain / "below", chain / "below-models")
+    place = RunFolders(chain / "below", chain / "below-models")
     method, _ = load_trained(place, record["source"]["id"], images.info, images.device)
     features = method.features(images.all_of("train"))
     assert features.shape == (48, 64)
@@ -136,7 +136,7 @@ def test_kmeans_clusters_the_features_of_its_source(chain: Path) -> None:
 def test_the_features_are_those_of_the_weights_not_of_a_new_network(chain: Path) -> None:
     images = ResidentImages(chain / "data", torch.device("cpu"))
     state = torch.get_rng_state()
-    place, wanted = Place(chain / "below", chain / "below-models"), read_json(chain / "below.json")["id"]
+    place, wanted = RunFolders(chain / "below", chain / "below-models"), read_json(chain / "below.json")["id"]
     first, _ = load_trained(place, wanted, images.info, images.device)
     assert torch.equal(state, torch.get_rng_state()), "loading draws nothing from the stream that others draw from"
     torch.manual_seed(99)

@@ -36,10 +36,11 @@ from torch import Tensor, nn
 
 from dica.data.splits import splits_of
 from dica.engine.images import ResidentImages
-from dica.engine.load import Place, load_trained
+from dica.engine.load import RunFolders, load_trained
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_npz
 from dica.losses.imc_swav import jensen_shannon
 from dica.methods.base import Method
+from dica.methods.imc_swav import IMCSwAV
 from dica.plan.parameters import check_loadable
 from dica.rng import derive_seed, generator
 from dica.runs.files import CONFIG, PREDICTIONS, RECORD, STAGES
@@ -86,8 +87,8 @@ class Trained:
     @cached_property
     def method(self) -> Method:
         check_loadable(self.config["method"], self.config["params"], str(self.folder))
-        place = Place(self.folder, self.models)
-        return load_trained(place, self.config["id"], self.images.info, self.images.device)[0]
+        folders = RunFolders(self.folder, self.models)
+        return load_trained(folders, self.config["id"], self.images.info, self.images.device)[0]
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -303,7 +304,7 @@ def heat_maps(method: Method, images: Tensor) -> Tensor:
 def jsd(run: Trained) -> dict[str, np.ndarray]:
     """Divergences (32, 32) between prototype distributions (Eq. 2) of two high-resolution views of training images."""
     method, device = run.method, run.images.device
-    if not hasattr(method, "prototype_scores"):
+    if not isinstance(method, IMCSwAV):
         raise UserError(f"jsd: {run.config['method']} has no scores of prototypes; this analysis is for imc-swav")
     rows = _subset(run.images.info.counts["train"], JSD_IMAGES)
     images = run.images.take(("train",), torch.from_numpy(rows).to(device, torch.int64))

@@ -25,7 +25,7 @@ from dica.data.images import Encoded, Recipe, decode_all
 from dica.data.own import list_images, read_files
 from dica.data.paths import labels_record
 from dica.data.splits import DataInfo
-from dica.engine.load import Place, load_trained
+from dica.engine.load import RunFolders, load_trained
 from dica.files import UserError, atomic_write_text, project_root, read_json, write_json
 from dica.methods.base import Method
 from dica.plan.parameters import check_loadable, load_datasets
@@ -66,8 +66,8 @@ class Applied:
     def method(self) -> Method:
         """The trained method."""
         check_loadable(self.config["method"], self.config["params"], str(self.folder))
-        place = Place(self.folder, self.models)
-        return load_trained(place, self.config["id"], self.info, torch.device("cpu"))[0]
+        folders = RunFolders(self.folder, self.models)
+        return load_trained(folders, self.config["id"], self.info, torch.device("cpu"))[0]
 
     @property
     def recipe(self) -> Recipe:

@@ -27,7 +27,7 @@ from dica.engine.checkpoints import StateFolder
 from dica.engine.images import ResidentImages
 from dica.engine.loop import SaveEvery, Trainer
 from dica.files import sha256_file, write_json
-from dica.methods.base import Method
+from dica.methods.base import FitMethod, Method
 from dica.plan import recipes
 from dica.plan.parameters import complete, load_method, merge
 from dica.rng import derive_seed, generator
@@ -130,7 +130,7 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
             torch.manual_seed(derive_seed(seed, "init"))
             method = methods.build(self.method, self.params_, images.info).to(device)
         arrays = {name: images.all_of(name) for name in images.splits}
-        if hasattr(method, "fit"):
+        if isinstance(method, FitMethod):
             history = method.fit(arrays, seed)
         else:
             method.to(memory_format=torch.channels_last)

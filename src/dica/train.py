@@ -35,7 +35,7 @@ from dica.data.splits import require_enough
 from dica.engine import distributed
 from dica.engine.checkpoints import StateFolder
 from dica.engine.images import PLACES, ResidentImages
-from dica.engine.load import Place, load_trained
+from dica.engine.load import RunFolders, load_trained
 from dica.engine.loop import Position, SaveEvery, Trainer, on_signals
 from dica.engine.memory import keep_memory
 from dica.engine.observer import Observer
@@ -53,7 +53,7 @@ from dica.files import (
     read_json,
 )
 from dica.losses.common import leading
-from dica.methods.base import Method
+from dica.methods.base import FitMethod, Method
 from dica.rng import Rng, derive_seed, generator
 from dica.runs import record
 from dica.runs.files import RECORD
@@ -115,7 +115,7 @@ class Inputs:
 
     data: Path
     labels: Path
-    source: Place | None = None
+    source: RunFolders | None = None
 
 
 def train_run(config: dict, inputs: Inputs, out: Path, models: Path, state_folder: Path, options: Options) -> None:
@@ -213,7 +213,7 @@ def _fit(
 ) -> tuple[Position, Observer | None]:
     """Train a method; return where that ended, and what looked at the run meanwhile, if anything did."""
     distributed.share_out(method)
-    if hasattr(method, "fit"):
+    if isinstance(method, FitMethod):
         begin = time.monotonic()
         history = method.fit({name: images.all_of(name) for name in images.splits}, config["seed"])
         seconds, seen = time.monotonic() - begin, sum(images.info.counts.values())
@@ -369,7 +369,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def read_inputs(given: argparse.Namespace) -> Inputs:
     """Return what the command line says of the run's inputs."""
     labels = given.labels or labels_of_prepared(given.data)
-    source = Place(given.source, given.source_models or given.source) if given.source else None
+    source = RunFolders(given.source, given.source_models or given.source) if given.source else None
     return Inputs(given.data, labels, source)
 
 

@@ -15,7 +15,7 @@ from scipy.stats import ttest_rel
 import factory
 from dica.files import UserError
 from dica.plan import published
-from dica.plan.artefacts import PRINTED_NAMES, load_artefacts, needs, planned, source
+from dica.plan.artefacts import PRINTED_NAMES, load_artefacts, method_behind, needs, planned
 from dica.plan.parameters import load_profile
 from dica.scores import stats
 from dica.tables import cells as tables
@@ -154,8 +154,8 @@ def test_a_metric_may_come_from_other_runs(everything):
     _, plan, artefacts, frame = everything
     (table,) = [artefact for artefact in artefacts if artefact.address == "dccm table-5"]
     row, columns = table.rows[-1], {column.key: column for column in table.columns}
-    assert source(row, columns["cifar10"], "acc") == ("dccm", "full")
-    assert source(row, columns["cifar10"], "probe_acc") == ("probe", "dccm-conv")
+    assert method_behind(row, columns["cifar10"], "acc") == ("dccm", "full")
+    assert method_behind(row, columns["cifar10"], "probe_acc") == ("probe", "dccm-conv")
     assert {run["method"] for run in planned(plan, table, row, "cifar100", "probe_acc")} == {"probe"}
     assert table.metrics_of(columns["cifar100"]) == ("probe_acc",)
     cells = frame[(frame["paper"] == "dccm") & (frame["artefact"] == "table-5") & (frame["row"] == "dccm")]

@@ -17,7 +17,7 @@ import yaml
 import factory
 from dica.files import IntegrityError, UserError, read_json, write_json
 from dica.plan import published
-from dica.plan.artefacts import load_artefacts, needs, planned, source
+from dica.plan.artefacts import load_artefacts, method_behind, needs, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
 from dica.plan.planned import artefacts_of
@@ -266,7 +266,7 @@ def test_a_paper_s_epochs_are_not_said_of_what_has_none(root):
     for artefact in load_artefacts(root, ["drc", "dccm", "crlc", "tcc", "imc-swav"]):
         for row, column in product(artefact.rows, artefact.columns):
             for metric in artefact.metrics_of(column):
-                method, variant = source(row, column, metric) or ("", "")
+                method, variant = method_behind(row, column, metric) or ("", "")
                 if method in ("probe", "pretrained", "ac", "nmf", "sc") or (method, variant) == ("kmeans", "full"):
                     assert artefact.protocol_of(row, column, metric).get("epochs") is None, (artefact.address, row.key)
 

@@ -16,7 +16,7 @@ import numpy as np
 from dica.data.archives import IMAGE_LIMIT, archive_members, archive_names
 from dica.data.decoded import Block, Content, names_in_order
 from dica.data.images import Encoded, Recipe, decode_all, decoded
-from dica.data.layout import Place, arrange, class_names, is_image
+from dica.data.layout import ImagePlace, arrange, class_names, is_image
 from dica.files import UserError, sha256_bytes
 
 
@@ -111,7 +111,9 @@ def _check_links(path: Path, folder: Path, below: list[str], follow: bool) -> No
             raise UserError(f"{path}: {str(place)!r} is a link to a folder that it lies in; remove it")
 
 
-def _unreadable(path: Path, form: str, places: list[Place], entry: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
+def _unreadable(
+    path: Path, form: str, places: list[ImagePlace], entry: dict[str, Any]
+) -> dict[str, list[dict[str, str]]]:
     """Return, by split, the images that cannot be decoded: the name, the digest of the file, and why."""
     split_of = {place.name: place.split for place in places}
     items = (Encoded(split_of[name], 0, name, data) for name, data in _contents(path, form, split_of))

@@ -29,7 +29,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 LABELLED = ("train", "test")
 
 
-class Place(NamedTuple):
+class ImagePlace(NamedTuple):
     """Where an image belongs: its split, class (None without labels) and name."""
 
     split: str
@@ -37,7 +37,7 @@ class Place(NamedTuple):
     name: str
 
 
-def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = None) -> list[Place]:
+def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = None) -> list[ImagePlace]:
     """Sort image names into splits and classes, in the order in which they are stored.
 
     Parameters
@@ -67,7 +67,7 @@ def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = N
         elif parts[0] in split_of and len(parts) > 1:
             places.append((split_of[parts[0]], parts[1:], name))
     with_labels = [] if prepare.get("labels") == "none" else _labelled_splits(places, where)
-    found = [Place(split, nfc(parts[0]) if split in with_labels else None, name) for split, parts, name in places]
+    found = [ImagePlace(split, nfc(parts[0]) if split in with_labels else None, name) for split, parts, name in places]
     _require_one_spelling(paths, where)
     _require_same_classes(found, with_labels, prepare.get("classes"), where)
     return sorted(found, key=lambda place: (place.split, place.label or "", nfc(place.name), place.name))
@@ -78,7 +78,7 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def class_names(places: list[Place], prepare: dict[str, Any]) -> list[str]:
+def class_names(places: list[ImagePlace], prepare: dict[str, Any]) -> list[str]:
     """Return the classes in the order of their labels: as declared, or sorted."""
     declared = prepare.get("classes")
     return list(map(nfc, declared)) if declared else sorted({p.label for p in places if p.label is not None})
@@ -192,7 +192,7 @@ def _require_one_spelling(names: Iterable[str], where: str) -> None:
                 )
 
 
-def _require_same_classes(found: list[Place], labelled: list[str], declared: list[str] | None, where: str) -> None:
+def _require_same_classes(found: list[ImagePlace], labelled: list[str], declared: list[str] | None, where: str) -> None:
     of_split = {split: {place.label for place in found if place.split == split} for split in labelled}
     everything = set().union(*of_split.values())
     if declared is not None:

@@ -112,7 +112,7 @@ def look(source: Path, labels: bool = True, skip: bool = False) -> Look:
     )
 
 
-def _meaning(names: list[str], where: str, labels: bool) -> tuple[list[layout.Place], dict[str, Any], str]:
+def _meaning(names: list[str], where: str, labels: bool) -> tuple[list[layout.ImagePlace], dict[str, Any], str]:
     """Return where images belong, the keys of `prepare` that say so, and why folders that could be are no classes."""
     remark = ""
     if labels:

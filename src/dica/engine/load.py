@@ -17,14 +17,14 @@ from dica.runs.ids import run_id
 
 
 @dataclass(frozen=True)
-class Place:
+class RunFolders:
     """Where a run lies: the folder of its records and the one of its weights."""
 
     folder: Path
     models: Path
 
 
-def load_trained(place: Place, expected_id: str, data: DataInfo, device: torch.device) -> tuple[Method, dict]:
+def load_trained(folders: RunFolders, expected_id: str, data: DataInfo, device: torch.device) -> tuple[Method, dict]:
     """Build the method of a finished run and load its weights, ready to be asked and not to be trained.
 
     Parameters
@@ -46,17 +46,17 @@ def load_trained(place: Place, expected_id: str, data: DataInfo, device: torch.d
     IntegrityError
         If config or weights are not what the run's record says.
     """
-    record, weights = place.folder / RECORD, place.models / WEIGHTS
+    record, weights = folders.folder / RECORD, folders.models / WEIGHTS
     for file in (record, weights):
         if not file.is_file():
             raise UserError(f"{file}: no such file; the run {expected_id} is needed with its weights: train it first")
-    record, config = read_json(record), read_json(place.folder / CONFIG)
+    record, config = read_json(record), read_json(folders.folder / CONFIG)
     for what, found in ((RECORD, record.get("id")), (CONFIG, run_id(config))):
         if found != expected_id:
-            raise UserError(f"{place.folder / what}: is of run {found}, {expected_id} is needed")
+            raise UserError(f"{folders.folder / what}: is of run {found}, {expected_id} is needed")
     content = weights.read_bytes()
     if (digest := sha256_bytes(content)) != record["files"][WEIGHTS]:
-        raise IntegrityError(f"{weights}: changed: its SHA-256 is not the one in {place.folder / RECORD}")
+        raise IntegrityError(f"{weights}: changed: its SHA-256 is not the one in {folders.folder / RECORD}")
     with torch.random.fork_rng(devices=[]):  # its initial weights are thrown away: nobody else's may depend on them
         method = methods.build(config["method"], config["params"], data)
     method.load_state_dict(load_safetensors(content))

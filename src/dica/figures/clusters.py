@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from dica.figures.panel import Panel, Place
+from dica.figures.panel import Panel, RowOnData
 from dica.figures.style import (
     CLASS_COLOURS,
     MARKERS,
@@ -68,7 +68,7 @@ def scatter(axes: Axes, points: np.ndarray, label: np.ndarray) -> None:
     axes.grid(False)
 
 
-def _class_legend(panel: Panel, figure: Canvas, place: Place) -> None:
+def _class_legend(panel: Panel, figure: Canvas, place: RowOnData) -> None:
     names = panel.classes(place.column.dataset)
     if len(names) > 20:
         return

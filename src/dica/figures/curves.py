@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from dica.figures.panel import Panel, Place
+from dica.figures.panel import Panel, RowOnData
 from dica.figures.style import (
     FRACTION,
     Canvas,
@@ -189,7 +189,7 @@ def _reference(panel: Panel, axes: Axes, name: str) -> None:
                 axes.text(0.02, found[0], f"{row.label}, printed", transform=place, fontsize=7.5, va="bottom")
 
 
-def _last(panel: Panel, place: Place, name: str, lines: list) -> str:
+def _last(panel: Panel, place: RowOnData, name: str, lines: list) -> str:
     digits = 3 if not panel.option("history") else 4
     quantity = _quantity(panel, name).split(" (")[0]
     return f"{place.label} {quantity} {mean([y[-1] for _, y in lines]):.{digits}g}"

@@ -13,7 +13,7 @@ import numpy as np
 from dica.data.paths import labels_file
 from dica.data.prepared import class_names
 from dica.files import UserError, read_json
-from dica.plan.artefacts import Artefact, Column, Row, analysis_path, planned, source
+from dica.plan.artefacts import Artefact, Column, Row, analysis_path, method_behind, planned
 from dica.plan.planned import Run
 from dica.runs.files import PREDICTIONS, RECORD, TRACE
 from dica.scores import metrics
@@ -24,7 +24,7 @@ SHORTEST = 60  # characters of a list in a note before it is cut
 
 
 @dataclass(frozen=True)
-class Place:
+class RowOnData:
     """One row of a figure on one data set."""
 
     row: Row
@@ -88,17 +88,17 @@ class Panel:
         return tuple(self.option("metrics", self.artefact.metrics))
 
     @cached_property
-    def places(self) -> list[Place]:
+    def places(self) -> list[RowOnData]:
         """Every row on every data set where something of it is to be run, rows first."""
-        columns = [c for c in self.artefact.columns if any(source(row, c) for row in self.rows)]
+        columns = [c for c in self.artefact.columns if any(method_behind(row, c) for row in self.rows)]
         places = []
         for row in self.rows:
             for column in columns:
-                if source(row, column):
+                if method_behind(row, column):
                     asked = tuple(planned(self.plan, self.artefact, row, column.key))
                     runs = tuple(run for entry in asked if (run := self.runs[entry["id"]]).metrics is not None)
                     label = row.label if len(columns) == 1 else f"{row.label}, {column.label}"
-                    places.append(Place(row, column, label, runs, asked))
+                    places.append(RowOnData(row, column, label, runs, asked))
         return places
 
     @property
@@ -107,7 +107,7 @@ class Panel:
         return list({place.column.key: place.column for place in self.places}.values())
 
     @property
-    def done(self) -> list[Place]:
+    def done(self) -> list[RowOnData]:
         """The places with a finished run (with an analysed one, where the plot reads an analysis)."""
         return [p for p in self.places if p.runs and (self.kind is None or self.analysis(p) is not None)]
 
@@ -128,7 +128,7 @@ class Panel:
             self._read[path] = load_arrays(path) if path.is_file() else None
         return self._read[path]
 
-    def analysis(self, place: Place) -> dict[str, np.ndarray] | None:
+    def analysis(self, place: RowOnData) -> dict[str, np.ndarray] | None:
         """Return the analysis of the first seed, or None if it is not made or is of other weights than the run's."""
         run = place.runs[0]
         found = self._arrays(self.root / analysis_path(self.results, self.kind, run.path))
@@ -171,7 +171,7 @@ class Panel:
         return np.array(seconds, dtype=np.float64)
 
     def published(
-        self, place: Place | None, row: Row, column: Column, metric: str
+        self, place: RowOnData | None, row: Row, column: Column, metric: str
     ) -> tuple[float, float | None] | None:
         """Return the printed number of a row and its printed spread, as fractions, or None."""
         number = published_number(self.artefact, row, column, metric, self.root)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from dica.figures.panel import Panel, Place
+from dica.figures.panel import Panel, RowOnData
 from dica.figures.style import Canvas, blank, colour, grid, resize
 from dica.files import UserError, read_json
 from dica.runs.files import RECORD
@@ -178,7 +178,7 @@ def labelled(panel: Panel, figure: Canvas) -> str:
     )
 
 
-def _labels_of(panel: Panel, place: Place) -> dict:
+def _labels_of(panel: Panel, place: RowOnData) -> dict:
     path = panel.root / place.runs[0].path / RECORD
     record = read_json(path).get("method_record", {})
     if "labelled" not in record:

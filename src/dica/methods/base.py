@@ -71,7 +71,7 @@ def pick(images: Tensor, rows: Tensor) -> Tensor:
 
 
 class Method(nn.Module):
-    """Base of every method trained by gradient steps.
+    """Base of every method; those without gradient steps are on `FitMethod`.
 
     Everything that must survive a restart (networks, queues, banks, momentum twins) is a parameter or a buffer:
     the checkpoint is the `state_dict`.
@@ -225,6 +225,14 @@ class Method(nn.Module):
     def scores(self, images: Tensor) -> Tensor:
         """Return what ranks the clusters of each image (n, K), larger for more probable: where probabilities are 0."""
         return self.predict(images)
+
+
+class FitMethod(Method):
+    """Base of a method without gradient steps: it is fitted in one go."""
+
+    def fit(self, images: dict[str, Tensor], seed: int) -> list[dict[str, float]]:
+        """Fit to the training splits among `images`, see `pick`; return the rows of the history, mostly one."""
+        raise NotImplementedError
 
 
 def decayed_apart(network: nn.Module) -> list[dict]:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.losses.common import leading
-from dica.methods.base import Method
+from dica.methods.base import FitMethod
 from dica.methods.inputs import Inputs
 from dica.rng import generator
 from dica.views.pixels import resize
@@ -27,7 +27,7 @@ from dica.views.pixels import resize
 PART = 500  # images at a time against all others
 
 
-class FittedMethod(Method):
+class FittedMethod(FitMethod):
     """Clusters of a fitted set; a subclass says in `cluster` which image is in which."""
 
     def __init__(self, params: dict, data: DataInfo) -> None:

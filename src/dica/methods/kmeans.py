@@ -17,7 +17,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from dica.data.splits import DataInfo, splits_of
-from dica.methods.base import Method
+from dica.methods.base import FitMethod, Method
 from dica.methods.inputs import Inputs
 from dica.rng import derive_seed
 
@@ -25,7 +25,7 @@ PART = 1000  # images at a time: resizing and networks need room
 LEAST_VARIANCE = 1e-12  # collapsed features are all at their centroid: the posterior stays a number
 
 
-class KMeans(Method):
+class KMeans(FitMethod):
     """K-means on pixels or on features; fitted in one go."""
 
     def __init__(self, params: dict, data: DataInfo) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dica.files import IntegrityError, UserError, sha256_bytes
+from dica.methods.base import FitMethod
 from dica.methods.simclr import FeatureMethod
 from dica.networks.backbones import load_state
 from dica.rng import Rng
@@ -28,7 +29,7 @@ PREFIX = "module.encoder_q."
 PARTS = {"conv1": "stem.0", "bn1": "stem.1"} | {f"layer{i}": f"stages.{i - 1}" for i in range(1, 5)}
 
 
-class Pretrained(FeatureMethod):
+class Pretrained(FeatureMethod, FitMethod):
     """The features of given weights, and K-means on them; fitted in one go."""
 
     def fit(self, images: dict[str, Tensor], seed: int) -> list[dict[str, float]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from dica.data.splits import DataInfo
+from dica.methods.base import FitMethod
 from dica.methods.feature_clusters import FeatureClusters
 from dica.rng import Rng
 
 
-class Untrained(FeatureClusters):
+class Untrained(FeatureClusters, FitMethod):
     """A backbone as it was drawn; fitted in one go."""
 
     def __init__(self, params: dict, data: DataInfo) -> None:

@@ -145,7 +145,7 @@ class Artefact:
         return column.metrics or self.metrics
 
 
-def source(row: Row, column: Column, metric: str | None = None) -> tuple[str, str] | None:
+def method_behind(row: Row, column: Column, metric: str | None = None) -> tuple[str, str] | None:
     """Return method and variant of the runs behind a cell, or None where nothing is run.
 
     Parameters
@@ -362,7 +362,7 @@ def needs(artefact: Artefact) -> list[Need]:
         for row in artefact.rows
         for column in artefact.columns
         for metric in artefact.metrics_of(column)
-        if (run := source(row, column, metric))
+        if (run := method_behind(row, column, metric))
         for seed in range(row.seeds)
     ]
     return list(dict.fromkeys(wanted))
@@ -381,7 +381,7 @@ def planned(
         A metric that may come from other runs than the row's own, such as `probe_acc`.
     """
     place = next(known for known in artefact.columns if known.key == column)
-    run = source(row, place, metric)
+    run = method_behind(row, place, metric)
     if run is None:
         return []
     method, variant = run

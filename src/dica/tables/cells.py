@@ -22,8 +22,8 @@ from dica.plan.artefacts import (
     Column,
     Row,
     headline_name,
+    method_behind,
     planned,
-    source,
 )
 from dica.plan.planned import Run, load_runs
 from dica.runs.behaviour import unlike_seeds
@@ -109,7 +109,7 @@ RunsOf = Callable[[Artefact, Row, Column, str], list[Run]]
 
 
 def _cell(artefact: Artefact, row: Row, column: Column, metric: str, runs_of: RunsOf, root: Path) -> dict[str, Any]:
-    method, variant = source(row, column, metric) or ("", "")
+    method, variant = method_behind(row, column, metric) or ("", "")
     cell = {
         **dict.fromkeys(CELL_COLUMNS, ""),
         **{"paper": artefact.paper, "artefact": artefact.name, "row": row.key, "label": row.label},
