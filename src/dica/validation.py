@@ -23,6 +23,7 @@ TEXT_LIMIT = 10_000_000  # characters of a file; the longest parameter file has 
 DEPTH_LIMIT = 100  # mappings and lists inside each other
 NODE_LIMIT = 200_000  # values, with every alias written out: a small file can claim to be enormous
 MESSAGE_LIMIT = 600  # characters of an error message
+SCHEMA_KEYS = {"$schema", "title", "takes", "views", "optional", "properties", "not"}  # of a method's short schema
 
 
 _Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it: eight times as fast
@@ -174,8 +175,49 @@ def _schemas(folder: Path) -> tuple[dict[str, dict], Any]:
     from referencing import Registry, Resource
 
     schemas = {path.name: load_yaml(path) for path in sorted(folder.glob("*.schema.yaml"))}
+    for name, body in schemas.items():
+        if "takes" in body:
+            schemas[name] = _whole_schema(body, schemas["training.schema.yaml"], f"workflow/schemas/{name}")
     registry = Registry().with_resources((name, Resource.from_contents(body)) for name, body in schemas.items())
     return schemas, registry
+
+
+def _whole_schema(short: dict, common: dict, where: str) -> dict:
+    """Return the JSON schema of a method whose short one says only what is its own.
+
+    Parameters
+    ----------
+    short
+        `takes` (groups and keys of `common`), `views` (its pipelines), `properties` (its own keys), `optional`.
+    common
+        The keys that several methods share, in `$defs`, and `groups` of them.
+
+    Raises
+    ------
+    UserError
+        If it names what is not there; the message begins with `where`.
+    """
+    known, own, optional = common["$defs"], short.get("properties", {}), short.get("optional", [])
+    if unknown := sorted(short.keys() - SCHEMA_KEYS):
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(SCHEMA_KEYS))}")
+    taken = list(common["groups"]["every"])
+    for name in [*short["takes"], *(["normalisation"] if "views" in short else [])]:
+        if name not in common["groups"] and name not in known:
+            choice = hint(name, [*common["groups"], *known])
+            raise UserError(f"{where}: takes: no group and no key {name!r} in training.schema.yaml; {choice}")
+        taken += common["groups"].get(name, [name])
+    properties = {name: known[name] for name in taken}
+    if "views" in short:
+        pipelines = dict.fromkeys(short["views"], known["pipeline"])
+        views = {"type": "object", "additionalProperties": False, "required": short["views"], "properties": pipelines}
+        properties["views"] = views
+    properties |= own
+    if absent := sorted(set(optional) - properties.keys()):
+        raise UserError(f"{where}: optional: no key {absent[0]!r} here; {hint(absent[0], properties)}")
+    may_lack = {*common["optional"], *optional}
+    required = [name for name in properties if name not in may_lack]
+    rest = {key: short[key] for key in ("$schema", "title", "not") if key in short}
+    return {**rest, "type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 
 def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool = False) -> None:

@@ -21,7 +21,7 @@ from dica.cli.audit import audit_everything
 from dica.files import sha256_file, write_json, write_npz
 from dica.plan import planned
 from dica.plan.parameters import load_profile
-from dica.plan.plan import write_recorded
+from dica.plan.plan import methods_of, write_recorded
 from dica.tables.cells import summarise
 from tamperings import BESIDE, EVERY, PARAMS, TABLE, Tampering, edit_published, git, light, remove_run
 
@@ -40,7 +40,7 @@ def committed(tmp_path_factory, root: Path) -> Path:
         load_profile(project / "params/archive.yaml", project),
     )
     remake(plan, project, "results", project / "results/tables")
-    write_recorded(plan, profile["methods"], profile["recorded_datasets"], project / "results/plans")
+    write_recorded(plan, methods_of(profile, plan), profile["recorded_datasets"], project / "results/plans")
     summary = summarise("drc", plan, project, "results", profile["recorded_datasets"])
     write_json(project / "results/metrics/drc.json", summary)
     folder = run_folder(project)

@@ -9,6 +9,8 @@ import pytest
 from dica import validation
 from dica.files import UserError
 from dica.plan import parameters as config
+from dica.plan.plan import methods_of
+from dica.validation import load_yaml
 from editable import edit
 
 PROFILE = {
@@ -101,10 +103,13 @@ def test_profile_overrides_are_checked_as_well(root: Path) -> None:
 
 
 def test_every_method_resolves_on_every_dataset(root: Path) -> None:
+    """Variants resolve on every data set that the method says something of; on the others they are as on the first."""
     profile = config.load_profile(root / "params/archive.yaml", root)
     for method in config.method_names(root):
-        for variant in config.load_method(method, root)["variants"]:
-            for dataset in config.load_datasets(root):
+        body, others = config.load_method(method, root), [*config.load_datasets(root)]
+        spoken_of = dict.fromkeys([others[0], *body["datasets"]])
+        for variant in body["variants"]:
+            for dataset in others if variant == "full" else spoken_of:
                 assert config.resolve(method, variant, dataset, profile, root)["revision"] >= 1
 
 
@@ -152,6 +157,34 @@ def test_own_values_win_over_shared_ones(root: Path) -> None:
     assert "shared" not in found
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda s: s["takes"].append("trainde"), "takes: no group and no key 'trainde'.*did you mean trained"),
+        (lambda s: s.update(optionl=[]), "unknown key 'optionl'; allowed: .*optional"),
+        (lambda s: s.update(optional=["repeat"]), "optional: no key 'repeat' here; did you mean repeats"),
+    ],
+)
+def test_a_spoilt_schema_of_a_method_is_named_with_what_is_known(copied_params: Path, change, expected: str) -> None:
+    edit(copied_params, "../workflow/schemas/drc.schema", change)
+    with pytest.raises(UserError, match=rf"workflow/schemas/drc\.schema\.yaml: {expected}"):
+        config.load_method("drc", copied_params)
+
+
+def test_a_schema_of_a_method_says_only_what_is_its_own(root: Path) -> None:
+    shared = load_yaml(root / "workflow/schemas/training.schema.yaml")["$defs"]
+    for name in config.method_names(root):
+        schema = load_yaml(root / f"workflow/schemas/{name}.schema.yaml")
+        same = [key for key, value in schema.get("properties", {}).items() if value == shared.get(key)]
+        same += [
+            key
+            for key, value in schema.get("properties", {}).items()
+            if list(value) == ["$ref"] and key in str(value).split("/")
+        ]
+        assert "takes" in schema, name
+        assert not same, f"{name}: take {same} from training.schema.yaml with `takes`"
+
+
 def test_every_schema_key_has_a_description(root: Path) -> None:
     def keys_without(schema: object, path: str) -> list[str]:
         if not isinstance(schema, dict):
@@ -167,3 +200,13 @@ def test_every_schema_key_has_a_description(root: Path) -> None:
 
     for path in sorted((root / "workflow/schemas").glob("*.yaml")):
         assert not keys_without(validation.load_yaml(path), path.name)
+
+
+def test_all_methods_of_a_profile_are_those_with_planned_runs(root: Path) -> None:
+    plan = {"runs": [{"method": name} for name in ("tcc", "drc", "tcc")]}
+    profile = config.load_profile(root / "params/archive.yaml", root)
+    assert profile["methods"] == "all"
+    assert methods_of(profile, plan) == ["drc", "tcc"]
+    assert methods_of(PROFILE, plan) == ["drc"]
+    with pytest.raises(UserError, match=r"params/x\.yaml: methods: 'all' was expected"):
+        config.validate_profile({**PROFILE, "methods": "drc"}, "params/x.yaml", root)

@@ -46,7 +46,7 @@ for line in WORK.ignored:
     logger.warning(f"ignored: {line}")
 
 PROFILE, RESULTS = WORK.profile, WORK.results
-METHODS = PROFILE["methods"]
+METHODS = WORK.methods
 PLAN_FILE = WORK.plan_file
 PAPERS = sorted({artefact.paper for artefact in WORK.artefacts})
 TABLES, FIGURES = WORK.shown("table"), WORK.shown("figure")
@@ -54,7 +54,7 @@ PAGES = all_pages(PAPERS, [run["method"] for run in WORK.plan["runs"]])
 
 
 wildcard_constraints:
-    method="|".join(METHODS),
+    method="|".join(METHODS) or NONE,
     dataset="|".join(WORK.datasets),
     seed=r"\d+",
     id=ANY_ID,

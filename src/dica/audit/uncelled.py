@@ -15,7 +15,7 @@ from dica.audit.auditor import Auditor, CellAudit, runs_of_artefact
 from dica.audit.runs import RunAudit
 from dica.files import UserError, read_json, write_csv
 from dica.plan.artefacts import Artefact
-from dica.plan.plan import write_recorded
+from dica.plan.plan import methods_of, write_recorded
 from dica.plan.planned import artefacts_of, scored_runs
 from dica.runs.files import PREDICTIONS, RECORD
 from dica.runs.read import Finding, read_record
@@ -181,7 +181,8 @@ class Uncelled:
             same = _json_or_none(path) == made
             found.append(self._same(f"metrics/{path.name}", same))
         with TemporaryDirectory() as place:
-            write_recorded(self.auditor.plan_of_params, profile["methods"], profile["recorded_datasets"], Path(place))
+            planned = self.auditor.plan_of_params
+            write_recorded(planned, methods_of(profile, planned), profile["recorded_datasets"], Path(place))
             for listed in sorted(Path(place).glob("*.json")):
                 stored = self.root / self.results / "plans" / listed.name
                 if stored.is_file():

@@ -150,6 +150,12 @@ def write_if_changed(path: Path, text: str) -> bool:
     return True
 
 
+def methods_of(profile: dict, plan: dict) -> list[str]:
+    """Return the methods that a profile names, of `all` those that its plan has runs of."""
+    named = profile["methods"]
+    return sorted({run["method"] for run in plan["runs"]}) if named == "all" else named
+
+
 def write_recorded(plan: dict, methods: list[str], datasets: list[str], folder: Path) -> None:
     """Write for each method which of its runs `dvc repro` brings up to date, as far as that differs from what is there.
 

@@ -23,6 +23,7 @@ from dica.plan.parameters import load_datasets, load_profile
 from dica.plan.plan import (
     id_pattern,
     make_plan,
+    methods_of,
     source_folder,
     write_if_changed,
     write_plan,
@@ -76,11 +77,16 @@ class Work:
         self.runs = {run["id"]: run for run in self.plan["runs"]}
 
     def _check_methods(self) -> None:
-        missing = sorted({run["method"] for run in self.plan["runs"]} - set(self.profile["methods"]))
+        missing = sorted({run["method"] for run in self.plan["runs"]} - set(self.methods))
         if missing:
             raise UserError(
                 f"profile {self.profile['name']}: methods: {', '.join(missing)} must be listed, artefacts need them"
             )
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods whose runs are asked for."""
+        return methods_of(self.profile, self.plan)
 
     @property
     def plan_file(self) -> str:
@@ -216,7 +222,7 @@ class Work:
     def _targets(self) -> list[Target]:
         """All that is made of the runs, the page last: it shows the others."""
         shown = [(a.kind, a.paper, a.name) for kind in ("table", "figure") for a in self.shown(kind)]
-        summaries = [("summary", method) for method in self.profile["methods"]]
+        summaries = [("summary", method) for method in self.methods]
         return [("cells",), ("statistics",), ("consistency",), *summaries, *shown, ("rulegraph",), ("page",)]
 
     @cached_property
@@ -264,7 +270,7 @@ class Work:
             self.ignored.append(f"{self.plan_file}: another Snakemake works with it; it is left as it is")
             return
         write_plan(self.plan, self.root / self.plan_file)
-        write_recorded(self.plan, self.profile["methods"], self.profile["recorded_datasets"], folder / "plans")
+        write_recorded(self.plan, self.methods, self.profile["recorded_datasets"], folder / "plans")
         for name in self.unprepared:  # newer than arrays that were prepared for another declaration: these are replaced
             write_if_changed(folder / "state" / f"{name}.json", canonical_json(self.datasets[name]))
         for run in self.plan["runs"]:
