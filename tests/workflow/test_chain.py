@@ -212,6 +212,7 @@ def test_the_audit_helps_those_who_mistype(finished: Project) -> None:
 def test_a_failed_run_is_shown_with_its_reason_and_stops_nothing_else(small: Project, tmp_path) -> None:
     project = small.copy(tmp_path / "project")
     project.edit("params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=1e30))
+    project.commit("a learning rate that fails")
     project.snakemake("light")
     assert cells(project)["drc/digits/acc"]["verdict"] == "not run"
     project.snakemake("--keep-going", code=1)

@@ -238,14 +238,15 @@ class Work:
         """Return whether a target need not be made again because of what is on disk, however new that is.
 
         Jobs that make something it is made of are Snakemake's to see: but not for the page, whose tables are there
-        already, so it is current only when nothing will be made.
+        already, so it is current only when nothing of what it shows will be made.
         """
         if self.in_job or not self._same[target]:
             return False
         if target != ("page",):
             return True
         waits = self.unfinished or self.analysable != NONE
-        return all(self._same.values()) and (as_it_is or not waits)
+        shown = (same for (kind, *_), same in self._same.items() if kind != "summary")
+        return all(shown) and (as_it_is or not waits)
 
     def _rescored(self, run_id: str) -> str:
         return f"{self.results}/state/{run_id}/unusable-scores.json"
