@@ -60,6 +60,15 @@ def test_linear_layers_start_as_the_identity_and_convolutions_without_bias() -> 
     assert float(last.detach().std()) == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
 
 
+@pytest.mark.parametrize(("init", "largest", "std"), [("torch", 1.0, 3**-0.5), ("kaiming", 6.0, 2**0.5)])
+def test_the_discriminator_starts_as_its_key_says(root: Path, init: str, largest: float, std: float) -> None:
+    method = make(root, discriminator_width=64, **({} if init == "torch" else {"discriminator_init": init}))
+    for layer in (method.discriminator.first, method.discriminator.second):
+        scaled = layer.weight.detach() * layer.in_channels**0.5
+        assert float(scaled.std()) == pytest.approx(std, rel=0.05)
+        assert float(scaled.abs().max()) <= largest
+
+
 def test_final_bn_is_a_key() -> None:
     images = torch.rand(64, 1, 8, 8, generator=generator(0, "x"))
     torch.manual_seed(0)
@@ -72,7 +81,7 @@ def test_final_bn_is_a_key() -> None:
 def test_discriminator_equals_convolutions_over_repeated_features() -> None:
     torch.manual_seed(0)
     deep, shallow = torch.randn(6, 5), torch.randn(6, 4, 3, 3)
-    network = Discriminator(5, 4, 7)
+    network = Discriminator(5, 4, 7, "torch")
     pairs = losses.select_pairs(
         torch.rand(6, 6), torch.eye(6, dtype=torch.bool), generator=generator(0, "pairs"), num_negatives=3
     )

@@ -16,6 +16,10 @@ Deviations and readings, each a key of params/dccm.yaml:
   stored class by class); `running` takes the moving averages of training.
 - `mi_layers`: the paper's S and D (marked convolution, first linear layer, each after batch norm and ReLU) or those the
   code's layer numbers pick (first max-pooling, last linear layer before its batch norm).
+- `discriminator_init`: the code leaves torch's default, with which the gradient of L_MI begins many times smaller than
+  from Kaiming weights; the paper does not say.
+- `keras_affine` turns and shifts the images. The code gives its images to Keras as (n, c, h, w) and leaves Keras'
+  default, channels last, so that rows are turned and shifted with channels; Keras only warns. Here channels come first.
 - `label_loss`, `train_views`, `pairs`, `pair_mode`, `terms` (M1 to M4): see `dica.losses.dccm`.
 - L_MI takes its features from the transformed images (code; the paper does not say).
 - `terms: MI` is the protocol of Table 6: a new network learns from L_MI alone, its pairs chosen by the pseudo-graph of
@@ -163,15 +167,19 @@ class Network(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """T(d, s): d repeated at each position of s, then 1x1 convolutions to `width`, `width` and 1, without biases."""
+    """T(d, s): d repeated at each position of s, then 1x1 convolutions to `width`, `width` and 1, without biases.
 
-    def __init__(self, deep_size: int, shallow_size: int, width: int) -> None:
+    Its first weights are torch's default, or with `init: kaiming` those of the network's convolutions.
+    """
+
+    def __init__(self, deep_size: int, shallow_size: int, width: int, init: str) -> None:
         super().__init__()
         self.deep_size = deep_size
         self.first = nn.Conv2d(deep_size + shallow_size, width, 1, bias=False)
         self.second = nn.Conv2d(width, width, 1, bias=False)
         self.third = nn.Conv2d(width, 1, 1, bias=False)
-        initialise(self)
+        if init == "kaiming":
+            initialise(self)
 
     def forward(self, deep: Tensor, shallow: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Score the positive and the negative pairs of n images.
@@ -209,7 +217,8 @@ class DCCM(OuterBatchMethod):
         )
         if params["terms"] in ("M4", "MI"):
             self.discriminator = Discriminator(
-                self.network.deep_size, self.network.shallow_size, params["discriminator_width"]
+                *(self.network.deep_size, self.network.shallow_size),
+                *(params["discriminator_width"], params["discriminator_init"]),
             )
         self.original, self.augmented = self.pipeline("original"), self.pipeline("augmented")
 
