@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dica.data.folder import contents
 from dica.data.images import Encoded, Recipe, decode_all
-from dica.data.own import list_images, read_files
+from dica.data.own import list_images
 from dica.data.paths import labels_record
 from dica.data.splits import DataInfo
 from dica.engine.load import RunFolders, load_trained
@@ -77,11 +78,11 @@ class Applied:
 
     def read(self, source: Path) -> tuple[list[str], np.ndarray]:
         """Return names and images (n, H, W, C) of a folder, an archive or one file."""
-        form, names = list_images(source)
+        form, names, _ = list_images(source)
         place = source if form != "file" else source.parent
-        contents = read_files(place, "folder" if form == "file" else form, names)
+        files = contents(place, "folder" if form == "file" else form, names)
         row = {name: k for k, name in enumerate(names)}
-        items = (Encoded("new", row[name], name, data) for name, data in contents)
+        items = (Encoded("new", row[name], name, *content) for name, *content in files)
         size = self.info.image_size
         images: np.ndarray = np.zeros((len(names), size, size, 3), np.uint8)
         for _, rows, pixels in decode_all(items, self.recipe, size, str(source)):

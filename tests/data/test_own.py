@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dica.cli.own import _link
 from dica.data import catalog, own
+from dica.data.archives import IMAGE_LIMIT
 from dica.data.prepared import image_names, is_current, open_split
 from dica.data.thumbnails import Thumbnails
-from dica.files import UserError
+from dica.files import UserError, plain_cell, read_csv
+from dica.scores.assignments import COLUMNS, assignments_csv
 from dica.validation import load_yaml
 
 
@@ -128,8 +131,91 @@ def test_folders_are_labels_where_they_can_only_be_classes(photos: Path) -> None
 
 def test_damaged_images_are_left_out_on_demand(photos: Path, copied_params: Path) -> None:
     (photos / "image 03.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"image 03\.png"):
+    (photos / "image 04.png").unlink()
+    (photos / "image 04.png").symlink_to("gone")
+    with open(photos / "image 05.png", "r+b") as file:
+        file.truncate(IMAGE_LIMIT + 1)
+    with pytest.raises(UserError, match=r"3 unreadable images; .*--skip-unreadable") as told:
         own.declare(copied_params, "mine", photos, own.look(photos), 16, 3)
+    for reason in ("image 03.png (its content", "image 04.png (is not a plain file", "image 05.png (has more than"):
+        assert reason in str(told.value)
+    assert not (copied_params / "params/own/mine/dataset.yaml").exists(), "an entry of images that are not there"
     entry = own.declare(copied_params, "mine", photos, own.look(photos, skip=True), 16, 3)
-    assert entry["splits"] == {"train": 11}
+    assert entry["splits"] == {"train": 9}
     assert "image 03.png" not in image_names(copied_params / "data/prepared/own-mine", "train")
+    before = (copied_params / "params/own/mine/dataset.yaml").read_bytes()
+    with pytest.raises(UserError, match="3 unreadable"):
+        own.declare(copied_params, "mine", photos, own.look(photos), 16, 3)
+    assert (copied_params / "params/own/mine/dataset.yaml").read_bytes() == before
+
+
+def test_pictures_of_kinds_that_are_not_read_are_named(photos: Path, tmp_path: Path) -> None:
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "a.avif", "._b.heic", "notes.txt"):
+        (photos / name).write_bytes(b"x")
+    assert own.look(photos).count == 12
+    assert "passed over (1 .avif, 2 .heic); save them as JPEG or PNG" in own.look(photos).remark
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone/IMG_1.HEIC").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no image found .*; files of kinds that are not read .*\(1 \.heic\)"):
+        own.look(tmp_path / "phone")
+
+
+def test_linked_folders_are_read_on_demand(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/more").symlink_to(photos)
+    with pytest.raises(UserError, match=r"'more' is a link to a folder, .*--follow-links"):
+        own.look(tmp_path / "all")
+    found = own.look(tmp_path / "all", follow=True)
+    assert (found.count, found.prepare["links"]) == (12, "follow")
+
+
+def test_a_look_at_enormous_images_takes_no_memory(photos: Path, monkeypatch) -> None:
+    with open(photos / "image 00.png", "r+b") as file:
+        file.truncate(IMAGE_LIMIT + 1)
+    Image.fromarray(np.zeros((9000, 9000), np.uint8)).save(photos / "image 01.png")
+    monkeypatch.setattr(Image.Image, "convert", _refuse_large(Image.Image.convert))
+    assert own.look(photos).side == 46, "the middle one of those that are looked at"
+
+
+def _refuse_large(convert):
+    def checked(image: Image.Image, *arguments, **options) -> Image.Image:
+        assert image.width < 9000, "decoded"
+        return convert(image, *arguments, **options)
+
+    return checked
+
+
+ODD = [
+    "a,b.png",
+    "a\nb.png",
+    "ü 漢字 😀.png",
+    "=cmd|x.png",
+    "-1+1.png",
+    "@x.png",
+    "'=x.png",
+    '"q".png',
+    "a/b.png",
+    "a__b.png",
+    "%s{x}.png",
+]
+
+
+def test_a_table_and_links_hold_any_name(tmp_path: Path) -> None:
+    photos, results = tmp_path / "photos", tmp_path / "results"
+    (photos / "a").mkdir(parents=True)
+    results.mkdir()
+    for name in ODD:
+        (photos / name).write_text(name)
+    half = np.full(len(ODD), 0.5)
+    text = assignments_csv(ODD, np.arange(len(ODD)) % 2, half, np.zeros(len(ODD), int), half, half * np.nan)
+    (results / "assignments.csv").write_text(text, newline="")
+    cells = [row["file"] for row in read_csv(results / "assignments.csv", COLUMNS)]
+    assert [plain_cell(cell) for cell in cells] == ODD
+    assert not any(cell.startswith(("=", "-", "@")) for cell in cells), "a spreadsheet would compute it"
+    for again in range(2):
+        _link(results, photos)
+        for number, name in enumerate(ODD):
+            assert (results / "clusters" / str(number % 2) / name).read_text() == name, again
+    (results / "clusters/0/mine.txt").write_text("kept")
+    _link(results, photos)
+    assert (results / "clusters/0/mine.txt").read_text() == "kept"

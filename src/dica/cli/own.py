@@ -23,7 +23,7 @@ from rich.markup import escape
 from dica.cli.progress import watch
 from dica.cli.runs import console, gpu_names
 from dica.data.paths import prepared_folder
-from dica.files import UserError, project_root, read_json, write_json
+from dica.files import UserError, plain_cell, project_root, read_json, write_json
 
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 SEVERAL = 3  # seeds by which numbers of clusters are compared
@@ -39,6 +39,7 @@ def cluster(
     name: Annotated[str, typer.Option(help="What to call the images (default: the folder's name).")] = "",
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Folders in it are no classes, only order.")] = False,
     skip: Annotated[bool, typer.Option("--skip-unreadable", help="Leave damaged images out and name them.")] = False,
+    follow: Annotated[bool, typer.Option("--follow-links", help="Read linked folders too.")] = False,
     links: Annotated[bool, typer.Option("--links", help="Also make a folder of links for each cluster.")] = False,
 ) -> None:
     """Sort images without labels into clusters, and make a page to look at them.
@@ -51,7 +52,7 @@ def cluster(
     name = name or own.default_name(source)
     own.check_name(name)
     wanted = {"method": method, "epochs": epochs, "seconds": _seconds(budget), **_numbers(k, seeds)}
-    wanted |= {"labels": not no_labels, "skip": skip}
+    wanted |= {"labels": not no_labels, "skip": skip, "follow": follow}
     if links and not source.is_dir():
         raise UserError("--links: needs a folder of images, links cannot point into an archive")
     with _alone(root, name) as lock:
@@ -111,7 +112,7 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     place = str(source.resolve())
     if before and before["source"] != place:
         raise UserError(f"{name!r} is the name of {before['source']} already; give these images another --name")
-    found = own.look(source, wanted["labels"], wanted["skip"])
+    found = own.look(source, wanted["labels"], wanted["skip"], wanted["follow"])
     _tell_images(source, found)
     method = wanted["method"] or recipes.DEFAULT
     recipes.check_method(method)
@@ -271,12 +272,16 @@ def _finish(root: Path, profile: dict[str, Any], source: Path | None) -> None:
 
 
 def _link(folder: Path, source: Path) -> None:
-    """Make clusters/<number>/<file> links to the images; those of an earlier time are replaced."""
+    """Make clusters/<number>/<file> links to the images, in the folders that they have; earlier ones are replaced."""
     target = folder / "clusters"
     for old in sorted(target.rglob("*"), reverse=True):
-        old.unlink() if old.is_symlink() else old.rmdir()
+        if old.is_symlink():
+            old.unlink()
+        elif old.is_dir() and not any(old.iterdir()):  # what somebody else has put there stays
+            old.rmdir()
     with open(folder / "assignments.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            link = target / row["cluster"] / row["file"].replace("/", "__")
+            name = plain_cell(row["file"])
+            link = target / row["cluster"] / name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to((source / row["file"]).resolve())
+            link.symlink_to((source / name).resolve())

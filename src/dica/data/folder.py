@@ -7,7 +7,7 @@ arrays.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +64,21 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
     )
 
 
-def names_in(path: Path, form: str, prepare: dict[str, Any]) -> list[str]:
-    """Return the names of the images in a folder or an archive, with `/`; parameters as for `read`."""
+def names_in(path: Path, form: str, prepare: dict[str, Any], wanted: Callable[[str], bool] = is_image) -> list[str]:
+    """Return the names of the images, or of what is `wanted`, in a folder or an archive, with `/` between folders."""
     if form == "folder":
-        return list(_folder_names(path, prepare.get("links") == "follow"))
-    return [name for name in archive_names(path) if is_image(name)]
+        return list(_folder_names(path, prepare.get("links") == "follow", wanted))
+    return [name for name in archive_names(path) if wanted(name)]
 
 
-def _folder_names(path: Path, follow: bool) -> Iterator[str]:
+def _folder_names(path: Path, follow: bool, wanted: Callable[[str], bool]) -> Iterator[str]:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder")
     for folder, below, files in os.walk(path, followlinks=follow, onerror=_raise):
         _check_links(path, Path(folder), below, follow)
         for file in files:
             name = (Path(folder) / file).relative_to(path).as_posix()
-            if not is_image(name):
+            if not wanted(name):
                 continue
             try:
                 name.encode("utf-8")
@@ -105,7 +105,7 @@ def _check_links(path: Path, folder: Path, below: list[str], follow: bool) -> No
         if not follow:
             raise UserError(
                 f"{path}: {str(place)!r} is a link to a folder, of which DVC and Git keep no image; copy the folder, "
-                f"or declare `prepare: {{links: follow}}` to read what the link leads to"
+                f"or declare `prepare: {{links: follow}}` (`dica cluster --follow-links`) to read what it leads to"
             )
         if folder.resolve().is_relative_to((folder / name).resolve()):
             raise UserError(f"{path}: {str(place)!r} is a link to a folder that it lies in; remove it")
@@ -116,7 +116,7 @@ def _unreadable(
 ) -> dict[str, list[dict[str, str]]]:
     """Return, by split, the images that cannot be decoded: the name, the digest of the file, and why."""
     split_of = {place.name: place.split for place in places}
-    items = (Encoded(split_of[name], 0, name, data) for name, data in _contents(path, form, split_of))
+    items = (Encoded(split_of[name], 0, name, *content) for name, *content in contents(path, form, split_of))
     found: dict[str, list[dict[str, str]]] = {}
     for item, result in decoded(items, _recipe(entry)):
         if isinstance(result, str):
@@ -130,27 +130,31 @@ def _recipe(entry: dict[str, Any]) -> Recipe:
 
 
 def _blocks(path: Path, form: str, targets: dict[str, tuple[str, int]], entry: dict[str, Any]) -> Iterator[Block]:
-    items = (Encoded(*targets[name], name, data) for name, data in _contents(path, form, targets))
-    advice = "mend or remove them, or declare `prepare: {skip_unreadable: true}` to leave them out"
+    items = (Encoded(*targets[name], name, *content) for name, *content in contents(path, form, targets))
+    advice = (
+        "mend or remove them, or declare `prepare: {skip_unreadable: true}` (`dica cluster --skip-unreadable`) to "
+        "leave them out"
+    )
     for split, rows, images in decode_all(items, _recipe(entry), entry["image_size"], entry["name"], advice):
         yield Block(split, rows, images)
 
 
-def _contents(path: Path, form: str, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    return _folder_bytes(path, names) if form == "folder" else _archive_bytes(path, names)
-
-
-def _archive_bytes(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+def contents(path: Path, form: str, names: Collection[str]) -> Iterator[tuple[str, bytes, str]]:
+    """Yield each named file of a folder or an archive: name, bytes, and why there are none, empty where there are."""
+    if form == "folder":
+        yield from ((name, *_read(path / name)) for name in names)
+        return
     for member in archive_members(path):
         if member.name in names:
-            yield member.name, member.read()
+            yield member.name, member.read(), ""
 
 
-def _folder_bytes(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    for name in names:
-        file = path / name
-        if not file.is_file():  # a broken link, a fifo
-            raise UserError(f"{path}: {name!r} is not a plain file")
-        if file.stat().st_size > IMAGE_LIMIT:
-            raise UserError(f"{path}: {name!r} has more than {IMAGE_LIMIT} bytes")
-        yield name, file.read_bytes()
+def _read(file: Path) -> tuple[bytes, str]:
+    if not file.is_file():  # a broken link, a fifo
+        return b"", "is not a plain file"
+    if file.stat().st_size > IMAGE_LIMIT:
+        return b"", f"has more than {IMAGE_LIMIT} bytes"
+    try:
+        return file.read_bytes(), ""
+    except OSError as error:
+        return b"", str(error.strerror)

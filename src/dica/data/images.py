@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -34,15 +35,17 @@ SHOWN = 20  # unreadable files that an error message lists
 
 
 _one_large = threading.Lock()
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `PIXEL_LIMIT` refuses such images and names them
 
 
 class Encoded(NamedTuple):
-    """An image file still compressed, and where it goes."""
+    """An image file still compressed, and where it goes; `why` says that it could not even be read."""
 
     split: str
     row: int
     name: str
     data: bytes
+    why: str = ""
 
 
 class Recipe(NamedTuple):
@@ -95,6 +98,7 @@ def _pixels(image: Image.Image, recipe: Recipe) -> np.ndarray:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode != "RGB":
+        image.info.pop("transparency", None)  # alpha is dropped; of a palette's, Pillow would warn for every file
         image = image.convert("RGB")
     if recipe.size is not None:
         image = _resized(image, recipe.size, recipe.mode or "crop")
@@ -117,6 +121,9 @@ def decoded(items: Iterable[Encoded], recipe: Recipe) -> Iterator[tuple[Encoded,
     def attempt(group: list[Encoded]) -> list[np.ndarray | str]:
         results: list[np.ndarray | str] = []
         for item in group:
+            if item.why:
+                results.append(item.why)
+                continue
             try:
                 results.append(decode(item.data, recipe))
             except Exception as error:  # Pillow's plugins raise nearly anything on damaged files

@@ -26,6 +26,20 @@ SPLIT_NAME = re.compile(
     r"([ _-]?(set|data|images|split))?([ _-]?\d+)?"  # train_set, val2017
 )
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FOREIGN = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".svg",
+    ".psd",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+)  # not read
 LABELLED = ("train", "test")
 
 
@@ -75,7 +89,16 @@ def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = N
 
 def is_image(name: str) -> bool:
     """Whether a file is an image: hidden ones are what systems leave behind (`._a.jpg`, `.DS_Store`)."""
-    return name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file is an image of a kind that is not read."""
+    return name.lower().endswith(FOREIGN) and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def class_names(places: list[ImagePlace], prepare: dict[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ import numpy as np
 from PIL import Image
 
 from dica.data import folder, layout
-from dica.data.archives import archive_members
 from dica.data.catalog import OWN, OWN_PREFIX
+from dica.data.images import FORMATS, PIXEL_LIMIT
 from dica.data.paths import RAW, prepared_folder
 from dica.data.prepare import prepare as prepare_arrays
 from dica.data.prepared import open_split
-from dica.files import UserError, canonical_json, sha256_bytes, sha256_file
+from dica.files import UserError, atomic_write_bytes, atomic_write_text, canonical_json, sha256_bytes, sha256_file
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".zip")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 SAMPLED = 200  # images whose size and colours are looked at before all of them are read
 MEASURED = 2000  # prepared images that mean and standard deviation are taken of
 LEAST_STD = 0.01
@@ -43,7 +42,7 @@ class Look:
     grey : whether all sampled images are without colour
     listing : changes when a file is added, removed, renamed or written to
     prepare : what the data set's entry says of folders and damaged images
-    remark : why folders are no labels, where they look like some
+    remark : why folders are no labels, where they look like some, and which pictures are of a kind that is not read
     """
 
     form: str
@@ -76,7 +75,7 @@ def check_name(name: str) -> None:
         raise UserError(f"--name: {name!r} must be small letters, digits and dashes")
 
 
-def look(source: Path, labels: bool = True, skip: bool = False) -> Look:
+def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = False) -> Look:
     """Look at a folder or an archive of images without reading all of it.
 
     Parameters
@@ -85,18 +84,21 @@ def look(source: Path, labels: bool = True, skip: bool = False) -> Look:
         Whether folders in it may be classes; they are not where they could mean several things (`Look.remark`).
     skip
         Whether damaged images are left out.
+    follow
+        Whether linked folders are read.
 
     Raises
     ------
     UserError
         If it is neither, or has no image.
     """
-    form, names = list_images(source)
+    form, names, passed_over = list_images(source, follow)
     if form == "file":
         raise UserError(f"{source}: one image; give a folder or an archive of many")
     stamps = [_stamp(source, name) for name in names] if form == "folder" else []
     listing = sha256_bytes(canonical_json(stamps).encode()) if stamps else sha256_file(source)
     places, prepare, remark = _meaning(names, source.name, labels)
+    prepare |= ({"skip_unreadable": True} if skip else {}) | ({"links": "follow"} if follow else {})
     sizes, grey = _sample(source, form, names)
     sides = [min(size) for size in sizes]
     return Look(
@@ -107,8 +109,8 @@ def look(source: Path, labels: bool = True, skip: bool = False) -> Look:
         square=len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1],
         grey=grey,
         listing=listing,
-        prepare={**prepare, "skip_unreadable": True} if skip else prepare,
-        remark=remark,
+        prepare=prepare,
+        remark=". ".join(filter(None, (remark, passed_over))),
     )
 
 
@@ -122,35 +124,47 @@ def _meaning(names: list[str], where: str, labels: bool) -> tuple[list[layout.Im
             if len(classes) > 1:
                 return places, {}, ""
         except UserError as error:
-            remark = f"its folders are not taken as labels ({error})"
+            remark = f"its folders are not taken as labels ({str(error).split(';')[0]})"
     return layout.arrange(names, where, NO_MEANING), dict(NO_MEANING), remark
 
 
-def list_images(source: Path) -> tuple[str, list[str]]:
-    """Return `folder`, `archive` or `file`, and the sorted names of the images in it.
+def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str]:
+    """Return `folder`, `archive` or `file`, the sorted names of the images in it, and what was passed over, in words.
 
     Raises
     ------
     UserError
         If it is none of them, or has no image.
     """
+    prepare = {"links": "follow"} if follow else {}
     if source.is_dir():
-        form, names = "folder", folder.names_in(source, "folder", {})
+        form, found = "folder", folder.names_in(source, "folder", prepare, _is_picture)
     elif source.is_file() and source.name.lower().endswith(ARCHIVES):
-        form, names = "archive", folder.names_in(source, "archive", {})
+        form, found = "archive", folder.names_in(source, "archive", prepare, _is_picture)
     elif source.is_file() and layout.is_image(source.name):
-        form, names = "file", [source.name]
+        form, found = "file", [source.name]
     elif source.exists():
         raise UserError(f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}) of images")
     else:
         raise UserError(f"{source}: no such folder or archive")
+    foreign = Counter(Path(name).suffix.lower() for name in found if layout.is_foreign(name))
+    kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(foreign.items()))
+    passed_over = (
+        f"files of kinds that are not read are passed over ({kinds}); save them as JPEG or PNG" if kinds else ""
+    )
+    names = sorted(name for name in found if layout.is_image(name))
     if not names:
-        raise UserError(f"{source}: no image found (looked for {', '.join(layout.SUFFIXES)})")
-    return form, sorted(names)
+        looked_for = f"no image found (looked for {', '.join(layout.SUFFIXES)})"
+        raise UserError(f"{source}: {'; '.join(filter(None, (looked_for, passed_over)))}")
+    return form, names, passed_over
+
+
+def _is_picture(name: str) -> bool:
+    return layout.is_image(name) or layout.is_foreign(name)
 
 
 def _stamp(source: Path, name: str) -> list[Any]:
-    found = (source / name).stat()
+    found = (source / name).lstat() if not (source / name).exists() else (source / name).stat()
     return [name, found.st_size, found.st_mtime_ns]
 
 
@@ -158,29 +172,23 @@ def _sample(source: Path, form: str, names: list[str]) -> tuple[list[tuple[int, 
     """Return the sizes of some images spread over all, and whether none has colour; `prepare` names damaged ones."""
     chosen = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, SAMPLED).astype(int))]
     sizes, grey = [], True
-    for _, data in read_files(source, form, chosen):
+    for _, data, _ in folder.contents(source, form, chosen):
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > PIXEL_LIMIT:
+                    continue
                 sizes.append(image.size)
+                image.info.pop("transparency", None)
                 image.draft("RGB", (64, 64))  # JPEG alone: decoded small
                 pixels = np.asarray(image.convert("RGB").resize((32, 32))).astype(int)
                 grey = grey and int(np.ptp(pixels, axis=2).max()) == 0
         except Exception:  # Pillow's plugins raise nearly anything; preparing names every damaged file
             continue
     if not sizes:
-        raise UserError(f"{source}: none of the first {len(chosen)} images that were tried can be read")
+        raise UserError(
+            f"{source}: none of the {len(chosen)} images that were tried can be read, {chosen[0]!r} the first"
+        )
     return sizes, grey
-
-
-def read_files(source: Path, form: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield some files of a folder or an archive with their bytes; those that are gone are left out."""
-    wanted = set(names)
-    if form == "folder":
-        yield from ((name, (source / name).read_bytes()) for name in sorted(wanted) if (source / name).is_file())
-        return
-    for member in archive_members(source):
-        if member.name in wanted:
-            yield member.name, member.read()
 
 
 def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int) -> dict[str, Any]:
@@ -214,8 +222,14 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
     }
     if found.prepare.get("skip_unreadable"):  # how many are left is known only when all are read
         entry["splits"] = folder.read({**entry, "name": own}, found.form, {"source": source}).counts
+    path = root / OWN / name / "dataset.yaml"
+    before = path.read_bytes() if path.is_file() else b""
     write_entry(root, name, entry)
-    manifest = prepare_arrays(own, root)
+    try:
+        manifest = prepare_arrays(own, root)
+    except BaseException:  # no entry of images that are not there
+        atomic_write_bytes(path, before) if before else path.unlink()
+        raise
     statistics = _statistics(root / prepared_folder(own))
     entry |= {"normalisation": statistics, "fingerprint": manifest["fingerprint"]}
     write_entry(root, name, entry)
@@ -225,8 +239,6 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
 def write_entry(root: Path, name: str, entry: dict[str, Any]) -> None:
     """Write the data set's entry under params/own/<name>/."""
     import yaml
-
-    from dica.files import atomic_write_text
 
     path = root / OWN / name / "dataset.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from dica.data import catalog
+from dica.data.folder import contents
 from dica.data.images import Recipe, decode
-from dica.data.own import read_files
 from dica.data.paths import RAW
 from dica.data.prepared import load_manifest, open_split
 
@@ -59,7 +59,7 @@ class Thumbnails:
             return {}
         path, form = self.place
         wanted, found = {self.names[row]: row for row in rows}, {}
-        for name, data in read_files(path, form, wanted):
+        for name, data, _ in contents(path, form, wanted):
             try:
                 pixels = decode(data, Recipe(None, None, upright=True))
             except Exception:  # Pillow's plugins raise nearly anything

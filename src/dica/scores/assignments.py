@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dica.files import safe_cell
+
 COLUMNS = ("file", "cluster", "confidence", "second_cluster", "second_confidence", "seed_agreement")
 
 
@@ -20,6 +22,8 @@ def assignments_csv(
     shared: np.ndarray,
 ) -> str:
     """Return the table as CSV; all arrays are (n,).
+
+    A file name that a spreadsheet would run as a formula gets a `'` in front (`dica.files.plain_cell` takes it off).
 
     Parameters
     ----------
@@ -40,7 +44,7 @@ def assignments_csv(
     )
     for name, first, sure, other, less, alike in zip(names, *kept, strict=True):
         text = "" if np.isnan(alike) else f"{alike:.3f}"
-        writer.writerow((name, int(first), f"{sure:.4f}", int(other), f"{less:.4f}", text))
+        writer.writerow((safe_cell(name), int(first), f"{sure:.4f}", int(other), f"{less:.4f}", text))
     return out.getvalue()
 
 
