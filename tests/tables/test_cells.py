@@ -10,12 +10,13 @@ import subprocess
 import sys
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 import factory
-from dica.files import IntegrityError, UserError, read_json, write_json
+from dica.files import IntegrityError, UserError, read_json, write_json, write_npz
 from dica.plan import published
 from dica.plan.artefacts import load_artefacts, method_behind, needs, planned
 from dica.plan.parameters import load_profile
@@ -23,6 +24,7 @@ from dica.plan.plan import make_plan
 from dica.plan.planned import artefacts_of
 from dica.report import rulegraph
 from dica.scores import metrics
+from dica.scores.significance import Partitions
 from dica.scores.stats import VERDICTS
 from dica.tables import cells as tables
 from dica.tables import layout
@@ -527,3 +529,25 @@ def test_a_choice_by_labels_is_said_beside_the_verdict(tmp_path, root) -> None:
     assert not frame.loc["kmeans"]["reason"].str.contains("chosen").any()
     text = layout.render(artefact, frame.reset_index().assign(row=lambda f: f["row"]), plan)["md"]
     assert "DCCM (ours): the authors' code chooses with labels (the epoch of best NMI)" in text
+
+
+def test_a_set_without_labels_says_so_and_stops_no_other_cell(project):
+    """Scored without labels, its runs have no accuracy: the cells say so, statistics pass them over."""
+    artefacts = load_artefacts(project, ["dica table-1"])
+    plan = factory.make_plan(artefacts)
+    for entry in plan["runs"]:
+        write_run(project, entry, 0.8)
+    path = project / "data/labels/digits.npz"
+    labels = metrics.load_arrays(path)
+    write_npz(path, {split: np.full_like(values, -1) for split, values in labels.items()})
+    for entry in select(plan, "kmeans", "digits"):
+        folder = project / entry["path"]
+        metrics.evaluate_files(folder / "predictions.npz", path, folder / "metrics.json", "all")
+    frame = tables.cells(plan, project, "results", artefacts)
+    unlabelled = cell(frame, "dica table-1 kmeans/digits/acc")
+    assert (unlabelled.verdict, unlabelled.n, unlabelled.chance) == ("no labels", 0, pytest.approx(np.nan, nan_ok=True))
+    assert len(unlabelled.runs.split()) == 3, "the audit still answers for them"
+    assert cell(frame, "dica table-1 drc/digits/acc").n == 3
+    assert "no labels" in layout.render(artefacts[0], frame, plan)["md"]
+    assert tables.summarise("kmeans", plan, project, "results") == {}
+    assert ("digits", "kmeans", "full") not in Partitions(plan, project, "results").groups

@@ -194,6 +194,7 @@ class Auditor:
             for line, column in product(artefact.rows, artefact.columns)
             for metric in artefact.metrics_of(column)
             for run in planned(plan, artefact, line, column.key, metric)
+            if metric == "time_ratio" or not self._unlabelled(run["path"])
         }
         needed = {place: _file_and_key(place[1]) for place in sorted(wanted)}
         read = cache(lambda folder, name, key: read_record(self.root / folder / name, {key: NUMBER})[1])
@@ -203,6 +204,11 @@ class Auditor:
             for place, findings in found.items()
             if findings
         }
+
+    def _unlabelled(self, folder: str) -> bool:
+        """Whether a run is scored without labels: it has no such metric, and needs none."""
+        found, _ = read_record(self.root / folder / "metrics.json", {"headline": dict})
+        return found is not None and found["headline"].get("num_classes") == 0
 
     @cached_property
     def rebuilt(self) -> pd.DataFrame:

@@ -65,6 +65,11 @@ class Run:
         return read_record(root / self.path / RECORD, {"sources": dict, "sources.*": TEXT})[0]
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether it is finished, and scored without labels because its data set has none."""
+        return self.metrics is not None and self.metrics["headline"].get("num_classes") == 0
+
+    @property
     def path(self) -> str:
         """Folder relative to the project root."""
         return self.plan["path"]

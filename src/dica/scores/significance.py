@@ -40,7 +40,7 @@ class Partitions:
         self.root = root
         self.groups: dict[Group, dict[int, Run]] = defaultdict(dict)
         for run in load_runs(plan, root, results):
-            if run.metrics is not None:
+            if run.metrics is not None and not run.unlabelled:
                 names = run.plan.get("variants", [])
                 variant = "full" if "full" in names else run.plan["variant"]  # equal parameters may have two names
                 self.groups[run.plan["dataset"], run.plan["method"], variant][run.plan["seed"]] = run

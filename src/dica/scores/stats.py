@@ -14,7 +14,7 @@ LEVEL = 0.95
 SEED_RESAMPLES = 9999
 SIGNS = 2**16  # changes of sign that a permutation test goes through: all of them up to 16 seeds
 VERDICTS = (
-    *("agrees", "worse", "better", "not comparable", "not run", "failed", "published only"),
+    *("agrees", "worse", "better", "not comparable", "not run", "failed", "no labels", "published only"),
     *("equal", "differs"),  # of numbers that rest on no run
 )
 

@@ -160,7 +160,7 @@ def _values(artefact: Artefact, row: Row, column: Column, metric: str, runs_of: 
     """Return the numbers of a cell's finished runs, by seed."""
     done = [run for run in runs_of(artefact, row, column, metric) if run.metrics is not None]
     if metric != "time_ratio":
-        return [run.value(metric) for run in done]
+        return [run.value(metric) for run in done if not run.unlabelled]
     name = artefact.options.get("reference")
     reference = next((other for other in artefact.rows if other.key == name), None)
     if reference is None:
@@ -243,6 +243,8 @@ def _verdict(
     if not runs:
         return "published only", ""
     failures = sorted({run.failure for run in runs if run.failure})
+    if not values and any(run.unlabelled for run in runs):
+        return "no labels", "its images have no labels; results/own has what can be said without (`dica cluster`)"
     if not values:
         return ("failed", "; ".join(failures)) if failures else ("not run", "")
     text = printed.to_scale(number.value, artefact.scale) if number else ""
@@ -361,7 +363,7 @@ def summarise(
     for run in load_runs(plan, root, results):
         if run.plan["method"] != method or (datasets and run.plan["dataset"] not in datasets):
             continue
-        if run.metrics is not None:
+        if run.metrics is not None and not run.unlabelled:
             groups.setdefault((run.plan["dataset"], run.plan["variant"]), []).append(run)
     summary: dict[str, Any] = {}
     for (dataset, variant), runs in sorted(groups.items()):
