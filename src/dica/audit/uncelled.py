@@ -17,7 +17,7 @@ from dica.files import UserError, read_json, write_csv
 from dica.plan.artefacts import Artefact
 from dica.plan.plan import methods_of, write_recorded
 from dica.plan.planned import artefacts_of, scored_runs
-from dica.runs.files import PREDICTIONS, RECORD
+from dica.runs.files import METRICS, PREDICTIONS, RECORD, RESULT_FILES
 from dica.runs.read import Finding, read_record
 from dica.scores.metrics import load_arrays
 from dica.tables.cells import summarise
@@ -214,7 +214,12 @@ class Uncelled:
         except UNMADE as error:
             return [*found, Finding("report", None, f"cannot be written again: {error}")]
         unlike = [name for name, text in pages.items() if name in stored and stored[name].read_bytes() != text.encode()]
-        found += [self._same(f"report/{name}", name not in unlike) for name in pages if name in stored]
+        if unlike and (gone := self._gone()):
+            found.append(
+                Finding("report", None, f"{unlike[0]}: cannot be written again without {', '.join(gone)}", missing=True)
+            )
+        else:
+            found += [self._same(f"report/{name}", name not in unlike) for name in pages if name in stored]
         found += [
             Finding(f"report/{name}", False, f"missing; build it again: {self.light}", missing=True)
             for name in pages
@@ -241,6 +246,12 @@ class Uncelled:
     def _check_lock(self) -> list[Finding]:
         """Compare what ``dvc.lock`` recorded of results and labels with what is there."""
         return [self.checkout.check_recorded(path) for path in self.checkout.dvc_lock if (self.root / path).exists()]
+
+    def _gone(self) -> list[str]:
+        """Return the files that are missing from run folders that are there."""
+        folders = [Path(run["path"]) for run in self.auditor.plan["runs"] if (self.root / run["path"]).is_dir()]
+        names = [folder / name for folder in folders for name in (*RESULT_FILES, METRICS, RECORD)]
+        return [name.as_posix() for name in names if not (self.root / name).is_file()]
 
     def _same(self, what: str, same: bool) -> Finding:
         wrong = f"differs from what the runs give; build it again: {self.light}"
