@@ -25,9 +25,9 @@ from dica.plan.artefacts import load_artefacts
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, write_plan
 from dica.plan.planned import artefacts_of
-from dica.scores.metrics import evaluate_files
+from dica.scores.evaluation import evaluate_files
 from dica.tables.cells import cells, write_cells
-from dica.tables.layout import write_tables
+from dica.tables.rendering import write_tables
 
 SEEDS = 17
 SHOWN = ["dica table-1", "dica table-2", "dica figure-1", "dica figure-2"]

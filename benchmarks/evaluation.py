@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from common import RESULTS, interleaved, machine, plot, write
 
-from dica.scores.metrics import evaluate_files
+from dica.scores.evaluation import evaluate_files
 
 SIZES = (1_000, 10_000, 100_000)
 CLUSTERS = (10, 200)

@@ -19,9 +19,8 @@ from safetensors import safe_open
 from dica import apply, train
 from dica.cli.apply import find_run
 from dica.data.prepared import open_split
-from dica.files import UserError, read_json
+from dica.files import UserError, load_arrays, read_json
 from dica.plan.parameters import load_datasets
-from dica.scores import metrics
 from pictures import ROOT, copy_params, picture_folder, planned_run, train_arguments
 
 
@@ -58,7 +57,7 @@ def test_predict_on_its_own_images_gives_the_run_s_own_predictions(run: apply.Ap
     out = tmp_path / "out.csv"
     arguments = ["--run", str(run.folder), "--models", str(run.models), "--images", "pics", "--out", str(out)]
     assert apply.main(["predict", *arguments]) == 0
-    stored, found = metrics.load_arrays(run.folder / "predictions.npz"), rows(out)
+    stored, found = load_arrays(run.folder / "predictions.npz"), rows(out)
     assert [row["file"] for row in found] == sorted(path.name for path in Path("pics").iterdir())
     assert [int(row["cluster"]) for row in found] == stored["train_assignment"].tolist()
     assert [row["confidence"] for row in found] == [f"{value:.4f}" for value in stored["train_confidence"]]
@@ -128,7 +127,7 @@ def test_the_documented_example_predicts_the_same_without_this_package(
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     printed = [line.split() for line in done.stdout.splitlines()]
-    stored = metrics.load_arrays(run.folder / "predictions.npz")["train_assignment"]
+    stored = load_arrays(run.folder / "predictions.npz")["train_assignment"]
     assert [int(cluster) for _, cluster in printed] == stored.tolist()
 
 

@@ -19,7 +19,7 @@ from dica.data.folder import read
 from dica.engine.loop import SaveEvery, Trainer
 from dica.files import UserError, atomic_write_text, sha256_file, write_json
 from dica.runs import record
-from dica.scores.metrics import evaluate_files
+from dica.scores.evaluation import evaluate_files
 from dica.scripting import run_script
 from faults import slots_under_load
 from tiny import make_prepared, tiny_config

@@ -37,14 +37,14 @@ from torch import Tensor, nn
 from dica.data.splits import splits_of
 from dica.engine.images import ResidentImages
 from dica.engine.load import RunFolders, load_trained
-from dica.files import IntegrityError, UserError, read_json, sha256_file, write_npz
+from dica.files import IntegrityError, UserError, load_arrays, read_json, sha256_file, write_npz
 from dica.losses.imc_swav import jensen_shannon
 from dica.methods.base import Method
 from dica.methods.imc_swav import IMCSwAV
 from dica.plan.parameters import check_loadable
 from dica.rng import derive_seed, generator
 from dica.runs.files import CONFIG, PREDICTIONS, RECORD, STAGES
-from dica.scores import metrics
+from dica.scores import evaluation, metrics
 from dica.scores.assignments import second_choice
 from dica.scripting import print_anywhere
 
@@ -98,13 +98,13 @@ class Trained:
     @cached_property
     def labels(self) -> np.ndarray:
         """True classes of the scored images, splits end to end."""
-        found = metrics.load_arrays(self.labels_file)
+        found = load_arrays(self.labels_file)
         return np.concatenate([found[split] for split in self.splits]).astype(np.int64)
 
     @cached_property
     def stored(self) -> tuple[np.ndarray, np.ndarray]:
         """Assignment and confidence of the scored images, as predictions.npz has them."""
-        found = metrics.load_arrays(self.folder / PREDICTIONS)
+        found = load_arrays(self.folder / PREDICTIONS)
         return tuple(
             np.concatenate([found[f"{split}_{what}"] for split in self.splits]) for what in ("assignment", "confidence")
         )
@@ -113,9 +113,9 @@ class Trained:
     def predicted(self) -> np.ndarray:
         """The class that each scored image's cluster stands for, or -1."""
         params = self.config["params"]
-        scored = metrics.scored_partition(
-            metrics.load_arrays(self.folder / PREDICTIONS),
-            metrics.load_arrays(self.labels_file),
+        scored = evaluation.scored_partition(
+            load_arrays(self.folder / PREDICTIONS),
+            load_arrays(self.labels_file),
             params["eval_split"],
         )
         supervised = params.get("supervised", False)
@@ -181,8 +181,8 @@ def stages(run: Trained) -> dict[str, np.ndarray]:
         raise UserError(f"{run.folder / RECORD}: the run was not watched, it has no stages.npz")
     if not path.is_file() or sha256_file(path) != expected:
         raise IntegrityError(f"{path}: missing or changed; it must be the file that {run.folder / RECORD} names")
-    found = metrics.load_arrays(path)
-    true = metrics.load_arrays(run.labels_file)
+    found = load_arrays(path)
+    true = load_arrays(run.labels_file)
     splits = [split for split in run.splits if f"{split}_index" in found]
     label = np.concatenate([true[split][found[f"{split}_index"]] for split in splits]).astype(np.int64)
     probability, features = (

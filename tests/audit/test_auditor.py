@@ -29,11 +29,10 @@ from dica.audit.auditor import Auditor, CellAudit
 from dica.audit.uncelled import Uncelled, remake
 from dica.cli.audit import audit_everything
 from dica.data.prepared import fingerprint, labels_digest
-from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json, write_npz
+from dica.files import IntegrityError, UserError, load_arrays, read_json, sha256_file, write_json, write_npz
 from dica.plan import plan as identity
 from dica.plan import planned
 from dica.plan.parameters import load_profile
-from dica.scores import metrics
 from dica.tables.drawn import DRAWN_WITH
 from dica.tables.inputs import write_inputs
 
@@ -326,7 +325,7 @@ def test_predictions_that_are_none_are_a_finding(bare: Path) -> None:
 
 def test_predictions_made_equal_to_the_labels_are_noticed_even_without_hashes(bare: Path) -> None:
     folder = run_folder(bare)
-    train = metrics.load_arrays(bare / "data/labels/digits.npz")["train"]
+    train = load_arrays(bare / "data/labels/digits.npz")["train"]
     write_npz(folder / "predictions.npz", {"num_clusters": np.int64(10), "train_assignment": train})
     edit_json(folder / "run.json", lambda record: record.update(files={}, sources={}))
     evaluate(bare, folder)
@@ -338,7 +337,7 @@ def test_predictions_made_equal_to_the_labels_are_noticed_even_without_hashes(ba
 
 def test_labels_made_equal_to_the_predictions_are_noticed(bare: Path) -> None:
     """Metrics, cells and tables follow from the false labels: only the fingerprint in the ids tells."""
-    arrays = metrics.load_arrays(run_folder(bare) / "predictions.npz")
+    arrays = load_arrays(run_folder(bare) / "predictions.npz")
     write_npz(bare / "data/labels/digits.npz", {"train": arrays["train_assignment"]})
     for method in ("drc", "kmeans"):
         for seed in (0, 1):
@@ -347,7 +346,7 @@ def test_labels_made_equal_to_the_predictions_are_noticed(bare: Path) -> None:
     result = audit(bare)
     assert result.code == 3
     assert [finding.what for finding in result.all_findings if finding.ok is False] == ["labels"]
-    train = metrics.load_arrays(bare / "data/labels/digits.npz")["train"]
+    train = load_arrays(bare / "data/labels/digits.npz")["train"]
 
     def follow(record: dict) -> None:
         record["splits"]["train"]["labels_sha256"] = labels_digest(train)
@@ -600,7 +599,7 @@ def test_a_changed_figure_is_noticed(drawn: Path, tamper, code: int, message: st
 def test_a_figure_of_older_runs_is_noticed(drawn: Path) -> None:
     """Predictions, record and tables are made anew, the figure is not."""
     folder = run_folder(drawn)
-    arrays = metrics.load_arrays(folder / "predictions.npz")
+    arrays = load_arrays(folder / "predictions.npz")
     arrays["train_assignment"][:60] = 0
     write_npz(folder / "predictions.npz", arrays)
     evaluate(drawn, folder)

@@ -15,12 +15,12 @@ from torch import nn
 
 from dica import analyse, train
 from dica.figures import clusters, draw, pictures, style, to_bytes
-from dica.files import UserError, read_json, write_json, write_npz
+from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.losses.crlc import critic_scores
 from dica.plan.artefacts import PLOTS, analyses, analysis_path, load_artefacts
 from dica.plan.parameters import load_method, method_names
 from dica.report import runs as report_runs
-from dica.scores import metrics
+from dica.scores import evaluation, metrics
 from dica.scores import outside as scoring
 from tiny import make_prepared, tiny_config
 
@@ -96,7 +96,7 @@ def train_tiny(folder: Path, variant: str, seed: int, change: dict, needed_by: l
     assert train.main([*map(str, options), "--device", "cpu"]) == 0
     labels = folder / "data/labels/digits.npz"
     out = folder / path
-    metrics.evaluate_files(out / "predictions.npz", labels, out / "metrics.json", settings["params"]["eval_split"])
+    evaluation.evaluate_files(out / "predictions.npz", labels, out / "metrics.json", settings["params"]["eval_split"])
     scored = read_json(out / "metrics.json")
     write_json(out / "metrics.json", {**scored, "id": settings["id"]})
     record = read_json(out / "run.json")  # as a semi-supervised run would have it
@@ -121,7 +121,7 @@ def figure_of(project: tuple[Path, dict], plot: str, **change: object):
 
 def analysis(project: tuple[Path, dict], kind: str) -> dict[str, np.ndarray]:
     folder, plan = project
-    return metrics.load_arrays(folder / analysis_path("results", kind, plan["runs"][0]["path"]))
+    return load_arrays(folder / analysis_path("results", kind, plan["runs"][0]["path"]))
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -188,7 +188,7 @@ def test_the_confusion_figure_counts_as_the_report_and_dica_evaluate(project, ro
     write_npz(folder / "data/labels/digits.npz", {"train": labels})
     write_json(folder / "data/labels/digits.json", {"classes": ["a", "b", "c"]})
     path = folder / plan["runs"][0]["path"] / "predictions.npz"
-    stored = metrics.load_arrays(path)
+    stored = load_arrays(path)
     judged = np.arange(48) % 7 != 0
     write_npz(path, {**stored, "train_judged": judged, "train_assignment": (np.arange(48) % 4).astype(np.int16)})
     figure, words = figure_of((folder, plan), "confusion")
@@ -218,8 +218,8 @@ def test_curves_are_those_of_the_looks(project) -> None:
     folder, plan = project
     figure, words = figure_of(project, "progress", x="epoch", metrics=["acc"])
     few = next(run for run in plan["runs"] if run["variant"] == "prototypes-100")
-    trace = metrics.load_arrays(folder / few["path"] / "trace.npz")
-    true = metrics.load_arrays(folder / "data/labels/digits.npz")["train"][trace["train_index"]]
+    trace = load_arrays(folder / few["path"] / "trace.npz")
+    true = load_arrays(folder / "data/labels/digits.npz")["train"][trace["train_index"]]
     expected = [metrics.accuracy(true, guess) for guess in trace["train_assignment"]]
     lines = [line for line in figure.axes[0].lines if np.allclose(line.get_ydata(), expected)]
     assert lines
@@ -257,7 +257,7 @@ def test_an_analysis_of_another_run_is_not_shown(project) -> None:
     folder, plan = project
     path = folder / analysis_path("results", "jsd", plan["runs"][0]["path"])
     content = path.read_bytes()
-    write_npz(path, {**metrics.load_arrays(path), "of": np.array("0" * 64)})
+    write_npz(path, {**load_arrays(path), "of": np.array("0" * 64)})
     _, words = figure_of(project, "jsd")
     path.write_bytes(content)
     assert "not analysed yet: IMC-SwAV" in words
@@ -307,8 +307,8 @@ def test_divergences_are_within_their_bounds(project) -> None:
 def test_curves_of_pairs_are_bcubed(project) -> None:
     folder, plan = project
     run, found = trained(folder, plan["runs"][0]), analysis(project, "stages")
-    stages = metrics.load_arrays(run.models / "stages.npz")
-    label = metrics.load_arrays(run.labels_file)["train"][stages["train_index"]]
+    stages = load_arrays(run.models / "stages.npz")
+    label = load_arrays(run.labels_file)["train"][stages["train_index"]]
     p = stages["train_probability"][-1].astype(np.float64)
     unit = p / np.linalg.norm(p, axis=1, keepdims=True)
     for at in (3, 12):

@@ -12,7 +12,7 @@ from dica.data.splits import DataInfo
 from dica.files import UserError, write_npz
 from dica.methods import build
 from dica.methods.inputs import MAPS, Inputs
-from dica.scores.metrics import recompute
+from dica.scores.evaluation import recompute
 from dica.train import predict
 
 PARAMS = {"num_clusters": 3, "train_split": "train", "eval_split": "train", "restarts": 3, "max_iterations": 50}

@@ -13,7 +13,7 @@ from dica.files import UserError, write_npz
 from dica.losses.dccm import targets
 from dica.methods.base import Batch
 from dica.rng import generator
-from dica.scores import metrics
+from dica.scores import evaluation
 from tiny import make_prepared, make_trainer, tiny_config
 
 
@@ -85,11 +85,11 @@ def test_what_is_held_out_teaches_nothing_and_alone_is_scored(tmp_path: Path) ->
     arrays = train.predict(method, trainer.images, lambda purpose: generator(0, purpose))
     arrays["train_assignment"] = np.where(held, np.arange(48) % 8, 9).astype(np.int16)
     write_npz(tmp_path / "p.npz", arrays)
-    found = metrics.recompute(tmp_path / "p.npz", tmp_path / "data/labels.npz", "all", supervised=True)
+    found = evaluation.recompute(tmp_path / "p.npz", tmp_path / "data/labels.npz", "all", supervised=True)
     assert (found["headline"]["acc"], found["headline"]["n"]) == (1.0, 12)
     write_npz(tmp_path / "p.npz", {**arrays, "train_judged": held.numpy()[:4]})
     with pytest.raises(UserError, match="train_judged is bool"):
-        metrics.recompute(tmp_path / "p.npz", tmp_path / "data/labels.npz", "all", supervised=True)
+        evaluation.recompute(tmp_path / "p.npz", tmp_path / "data/labels.npz", "all", supervised=True)
 
 
 def test_wrong_uses_are_explained(tmp_path: Path) -> None:

@@ -15,15 +15,14 @@ import pytest
 import browser
 import factory
 from dica import figures
-from dica.files import UserError, read_json, write_json, write_npz
+from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.plan import planned
 from dica.plan.artefacts import load_artefacts
 from dica.report import pages as report
 from dica.report import rulegraph
 from dica.report import runs as report_runs
-from dica.scores import metrics
 from dica.tables import cells as tables
-from dica.tables import layout
+from dica.tables import layout, rendering
 from dica.tables import links as pages
 
 ARROWS = [
@@ -75,7 +74,7 @@ def made(tmp_path_factory, root):
     artefacts = [a for a in artefacts if a.kind == "table" or a.paper == "dica" or not a.regenerated]
     plan["runs"][0]["variants"] = [plan["runs"][0]["variant"], "another-name"]
     traced = factory.select(plan, "drc", "digits")[0]
-    labels = metrics.load_arrays(project / "data/labels/digits.npz")["train"]
+    labels = load_arrays(project / "data/labels/digits.npz")["train"]
     index = np.arange(OBSERVED)
     wrong = (labels[index] + (index % 2)) % factory.CLASSES  # half of the images are right at first, all at the end
     assigned = np.stack([wrong, labels[index]])
@@ -89,7 +88,7 @@ def made(tmp_path_factory, root):
     frame = tables.cells(plan, project, "results", artefacts)
     shown = [artefact for artefact in artefacts if artefact.regenerated]
     tables.write_cells(frame, project / "results/tables/cells.csv")
-    layout.write_tables(shown, frame, plan, project / "results/tables")
+    rendering.write_tables(shown, frame, plan, project / "results/tables")
     figures.write_figures(shown, plan, project, "results", project / "results/figures")
     listings = {
         "consistency.csv": "kind,verdict,detail\ntriple,impossible,<b>.906\nown,possible,\n",

@@ -12,8 +12,8 @@ import pytest
 from scipy.special import xlogy
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from dica.scores import consistency
-from dica.scores.consistency import certify
+from dica.scores import bounds, consistency
+from dica.scores.bounds import certify
 
 SMALL = [(2, 12), (3, 9), (3, 12), (3, 18), (4, 8)]
 
@@ -59,8 +59,8 @@ def test_no_table_lies_below_a_floor_and_both_are_reached(k: int, n: int) -> Non
     reached = Counter()
     for value in np.unique(acc):
         mine = acc == value
-        least = {"nmi": nmi[mine].min() - consistency.nmi_floor(value, k)}
-        least["ari"] = ari[mine].min() - consistency.ari_floor(value, k, n)
+        least = {"nmi": nmi[mine].min() - bounds.nmi_floor(value, k)}
+        least["ari"] = ari[mine].min() - bounds.ari_floor(value, k, n)
         assert min(least.values()) > -1e-12, value
         reached.update(name for name, gap in least.items() if abs(gap) < 1e-12 and value < 1)
     assert "nmi" in reached
@@ -75,9 +75,9 @@ def test_equal_clusters_stay_inside_their_bounds(k: int, n: int) -> None:
     term = k / n  # the bounds are those of many samples
     for value in np.unique(acc[equal]):
         mine = equal & (acc == value)
-        bounds = consistency.equal_cluster_bounds(value, k)
-        assert bounds["nmi"][0] - 1e-12 <= nmi[mine].min() <= nmi[mine].max() <= bounds["nmi"][1] + 1e-12
-        assert bounds["ari"][0] - term <= ari[mine].min() <= ari[mine].max() <= bounds["ari"][1] + term
+        ends = bounds.equal_cluster_bounds(value, k)
+        assert ends["nmi"][0] - 1e-12 <= nmi[mine].min() <= nmi[mine].max() <= ends["nmi"][1] + 1e-12
+        assert ends["ari"][0] - term <= ari[mine].min() <= ari[mine].max() <= ends["ari"][1] + term
 
 
 @pytest.mark.parametrize(("k", "n"), SMALL)
@@ -107,7 +107,7 @@ def test_no_certificate_excludes_random_partitions_of_unlike_classes() -> None:
 def test_the_certificate_proves_the_floor(k: int, size: float) -> None:
     shares, n = np.full(k, 1 / k), size * k
     for acc in np.linspace(1.5 / k, 0.999, 25):
-        floor = consistency.ari_floor(acc, k, n)
+        floor = bounds.ari_floor(acc, k, n)
         if floor > 0.01:
             assert certify((acc, acc), floor - 1e-4, shares, n).margin > 0, acc
         assert certify((acc, acc), floor + 1e-6, shares, n).margin <= 0, acc
@@ -124,19 +124,17 @@ def test_a_cut_polygon_bounds_the_largest_cluster() -> None:
             if certify((value, value), limit, np.full(3, 1 / 3), 18, largest=beta).margin > 0:
                 assert needed > beta
     interval = (0.8525, 0.8535)
-    assert consistency.largest_cluster_needed(interval, 0.6915, 10) == pytest.approx(0.114, abs=0.001)
+    assert bounds.largest_cluster_needed(interval, 0.6915, 10) == pytest.approx(0.114, abs=0.001)
 
 
 def test_known_values() -> None:
     proof = certify((0.9055, 0.9065), 0.7335, np.full(10, 0.1))
     assert (proof.lam, proof.mu, proof.margin) == pytest.approx((0.108581, -0.104649, 3.2e-3), abs=5e-5)
-    assert consistency.ari_floor(0.906, 10) == pytest.approx(0.7685, abs=5e-5)
+    assert bounds.ari_floor(0.906, 10) == pytest.approx(0.7685, abs=5e-5)
     for k, acc, nmi, ari, equal in ((10, 0.5, 0.222, 0.088, 0.198), (15, 0.6, 0.362, 0.149, 0.327)):
-        found = consistency.nmi_floor(acc, k), consistency.ari_floor(acc, k)
-        assert (*found, consistency.equal_cluster_bounds(acc, k)["ari"][0]) == pytest.approx(
-            (nmi, ari, equal), abs=6e-4
-        )
-    assert consistency.ari_floor(1.0, 10) == consistency.nmi_floor(1.0, 10) == 1
+        found = bounds.nmi_floor(acc, k), bounds.ari_floor(acc, k)
+        assert (*found, bounds.equal_cluster_bounds(acc, k)["ari"][0]) == pytest.approx((nmi, ari, equal), abs=6e-4)
+    assert bounds.ari_floor(1.0, 10) == bounds.nmi_floor(1.0, 10) == 1
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from dica.files import UserError, sha256_file, write_npz
-from dica.scores import metrics
+from dica.files import UserError, load_arrays, sha256_file, write_npz
+from dica.scores import evaluation, metrics
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "metrics.json").read_text())
 TOLERANCE = VECTORS["tolerance"]["float64"]["value"]
@@ -153,7 +153,9 @@ def stored(tmp_path):
 
 @pytest.mark.parametrize(("split", "n", "acc"), [("all", 6, 5 / 6), ("train", 4, 0.75), ("test", 2, 1.0)])
 def test_evaluate_files(stored, split, n, acc):
-    result = metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "metrics.json", split)
+    result = evaluation.evaluate_files(
+        stored / "predictions.npz", stored / "labels.npz", stored / "metrics.json", split
+    )
     assert result == json.loads((stored / "metrics.json").read_text())
     assert result["id"] == "abc"
     assert result["evaluated_on"] == split
@@ -166,7 +168,7 @@ def test_evaluate_files(stored, split, n, acc):
 
 
 def rewrite(path, **changes):
-    arrays = metrics.load_arrays(path)
+    arrays = load_arrays(path)
     arrays.update(changes)
     write_npz(path, {name: value for name, value in arrays.items() if value is not None})
 
@@ -187,14 +189,14 @@ def rewrite(path, **changes):
 def test_wrong_predictions_are_refused(stored, changes, split, message):
     rewrite(stored / "predictions.npz", **changes)
     with pytest.raises(UserError, match=message):
-        metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", split)
+        evaluation.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", split)
     assert not (stored / "m.json").exists()
 
 
 def test_a_data_set_without_test_split(stored):
     rewrite(stored / "labels.npz", test=np.int16([]))
     rewrite(stored / "predictions.npz", test_assignment=None)
-    result = metrics.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
+    result = evaluation.evaluate_files(stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
     assert result["headline"]["n"] == 4
     assert set(result["splits"]) == {"train"}
 
@@ -203,19 +205,19 @@ def test_damaged_and_missing_files(stored):
     (stored / "predictions.npz").write_bytes(b"PK broken")
     for name in ("predictions.npz", "absent.npz"):
         with pytest.raises(UserError, match=name):
-            metrics.evaluate_files(stored / name, stored / "labels.npz", stored / "m.json", "all")
+            evaluation.evaluate_files(stored / name, stored / "labels.npz", stored / "m.json", "all")
 
 
 def test_labels_are_all_missing(stored):
     """Such a run is scored by what needs none, and a part of it that cannot be is named."""
     rewrite(stored / "labels.npz", train=np.int16([-1] * 5), test=np.int16([-1, -1]))
     files = (stored / "predictions.npz", stored / "labels.npz", stored / "m.json", "all")
-    headline = metrics.evaluate_files(*files)["headline"]
+    headline = evaluation.evaluate_files(*files)["headline"]
     assert "acc" not in headline
     assert headline["used_clusters"] == 4
     rewrite(stored / "predictions.npz", test_confidence=np.float16([0.5]))
     with pytest.raises(UserError, match="test_confidence must be one number for each test_assignment"):
-        metrics.evaluate_files(*files)
+        evaluation.evaluate_files(*files)
 
 
 def test_confusion_counts_what_is_scored() -> None:
@@ -223,7 +225,7 @@ def test_confusion_counts_what_is_scored() -> None:
     labels = {"train": np.array([0, 0, 0, 1, 1, 1, 1, -1, 0]), "test": np.array([1])}
     stored = {"train_assignment": np.array([3, 3, 0, 1, 1, 1, 3, 2, 2]), "test_assignment": np.array([1])}
     stored["train_judged"] = np.arange(9) < 8
-    scored = metrics.scored_partition(stored, labels, "train")
+    scored = evaluation.scored_partition(stored, labels, "train")
     found = metrics.confusion(*scored, 2, 4)
     assert found.counts.tolist() == [[1, 0], [0, 3], [0, 0], [2, 1]]
     assert (found.mapping.tolist(), found.order) == ([-1, 1, -1, 0], [3, 1, 0, 2])
@@ -232,16 +234,16 @@ def test_confusion_counts_what_is_scored() -> None:
     assert found.right.sum() / found.counts.sum() == pytest.approx(score["acc"])
     named = metrics.confusion(*scored, 2, 4, supervised=True)
     assert (named.mapping.tolist(), named.right.tolist()) == ([0, 1, -1, -1], [1, 3])
-    both = metrics.confusion(*metrics.scored_partition(stored, labels, "all"), 2, 4)
+    both = metrics.confusion(*evaluation.scored_partition(stored, labels, "all"), 2, 4)
     assert both.counts.sum() == found.counts.sum() + 1
 
 
 def test_a_partition_of_other_images_is_refused() -> None:
     labels = {"train": np.array([0, 1]), "test": np.array([1])}
     with pytest.raises(UserError, match="lacks test_assignment"):
-        metrics.scored_partition({"train_assignment": np.array([0, 1])}, labels, "all")
+        evaluation.scored_partition({"train_assignment": np.array([0, 1])}, labels, "all")
     with pytest.raises(UserError, match="train_assignment: 3 assignments, 2 labels"):
-        metrics.scored_partition({"train_assignment": np.array([0, 1, 1])}, labels, "train")
+        evaluation.scored_partition({"train_assignment": np.array([0, 1, 1])}, labels, "train")
     with pytest.raises(UserError, match="same images"):
         metrics.confusion([0, 1], [0])
 
@@ -250,10 +252,10 @@ def test_a_supervised_run_names_classes(tmp_path: Path) -> None:
     true, named = np.array([0, 1, 2, 0, -1]), np.array([1, 2, 0, 0, 1])
     write_npz(tmp_path / "labels.npz", {"train": true})
     write_npz(tmp_path / "p.npz", {"num_clusters": np.int32(3), "train_assignment": named})
-    plain = metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "train")["headline"]
+    plain = evaluation.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "train")["headline"]
     assert plain["acc"] == 0.75, "as clusters, 1 2 0 are 0 1 2"
     assert "error" not in plain
-    found = metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "train", supervised=True)["headline"]
+    found = evaluation.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "train", supervised=True)["headline"]
     assert (found["acc"], found["error"]) == (0.25, 0.75)
     assert found["ari"] == plain["ari"]
 
@@ -266,7 +268,7 @@ def test_top5_accuracy_is_under_the_map_of_the_first_cluster(tmp_path: Path) -> 
     stored = {**arrays, "train_top5": top5[:120], "test_top5": top5[120:]}
     write_npz(tmp_path / "labels.npz", {"train": true[:120], "test": true[120:]})
     write_npz(tmp_path / "p.npz", stored)
-    found = metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "all")
+    found = evaluation.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "all")
     assert found["headline"]["acc_top5"] == top_k(true, scores, 7)["acc_k"]
     assert found["splits"]["test"]["acc_top5"] == top_k(true[120:], scores[120:], 7)["acc_k"]
     for spoilt, message in [
@@ -276,7 +278,7 @@ def test_top5_accuracy_is_under_the_map_of_the_first_cluster(tmp_path: Path) -> 
     ]:
         write_npz(tmp_path / "p.npz", spoilt)
         with pytest.raises(UserError, match=message):
-            metrics.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "all")
+            evaluation.recompute(tmp_path / "p.npz", tmp_path / "labels.npz", "all")
 
 
 @pytest.mark.parametrize("images", [10, 1797, 60_000])

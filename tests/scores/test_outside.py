@@ -12,7 +12,8 @@ import pytest
 
 from dica.files import UserError, load_arrays, require_small_arrays, write_npz
 from dica.scores import outside
-from dica.scores.metrics import contingency, evaluate, recompute
+from dica.scores.evaluation import recompute
+from dica.scores.metrics import contingency, evaluate
 from dica.scores.outside import read_assignments
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import factory
-from dica.files import UserError, write_npz
+from dica.files import UserError, load_arrays, write_npz
 from dica.plan.artefacts import load_artefacts
 from dica.scores import significance as inference
-from dica.scores.metrics import load_arrays
 
 
 @pytest.fixture(scope="module")

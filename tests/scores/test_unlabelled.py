@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dica.files import UserError, read_json, write_json, write_npz
+from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.plan.status import states
 from dica.runs.read import read_metrics
-from dica.scores import metrics, unlabelled
+from dica.scores import evaluation, unlabelled
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def evaluate(run: Path, split: str = "all") -> dict:
-    return metrics.evaluate_files(run / "predictions.npz", run / "labels.npz", run / "metrics.json", split)
+    return evaluation.evaluate_files(run / "predictions.npz", run / "labels.npz", run / "metrics.json", split)
 
 
 def test_a_run_without_labels_is_scored_by_what_needs_none(run: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_run_without_labels_is_scored_by_what_needs_none(run: Path) -> None:
 
 
 def test_a_damaged_prediction_is_still_an_error(run: Path) -> None:
-    arrays = metrics.load_arrays(run / "predictions.npz")
+    arrays = load_arrays(run / "predictions.npz")
     write_npz(run / "predictions.npz", {**arrays, "train_confidence": arrays["train_confidence"][:5]})
     with pytest.raises(UserError, match="train_confidence must be one number for each"):
         evaluate(run)

@@ -18,10 +18,10 @@ from dica.files import sha256_file, write_json, write_npz
 from dica.plan import plan as identity
 from dica.plan import planned
 from dica.plan.parameters import load_profile
-from dica.scores import metrics
+from dica.scores import evaluation
 from dica.tables import cells as tables
 from dica.tables.inputs import write_inputs
-from dica.tables.layout import write_tables
+from dica.tables.rendering import write_tables
 
 CELL = ("dica", "table-1", "drc/digits/acc")
 
@@ -77,7 +77,7 @@ def draw_figures(root: Path) -> None:
 
 def evaluate(root: Path, folder: Path) -> None:
     labels = root / "data/labels/digits.npz"
-    metrics.evaluate_files(folder / "predictions.npz", labels, folder / "metrics.json", "all")
+    evaluation.evaluate_files(folder / "predictions.npz", labels, folder / "metrics.json", "all")
 
 
 def write_labels(root: Path) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from dica.files import atomic_write_text, sha256_file, write_json, write_npz
+from dica.files import atomic_write_text, load_arrays, sha256_file, write_json, write_npz
 from dica.plan.artefacts import Artefact, load_artefacts, needs, paper_names
 from dica.plan.parameters import resolve
-from dica.scores import metrics
+from dica.scores import evaluation
 
 PARAMS = {
     "kmeans": {"train_split": "all", "eval_split": "all", "restarts": 10, "revision": 1},
@@ -104,7 +104,7 @@ def write_run(root: Path, entry: dict, correct: float, epochs: int = 12) -> Path
     keys = ("id", "method", "variant", "dataset", "data_id", "seed", "determinism", "params")
     write_json(folder / "config.json", {key: entry[key] for key in keys})
     rng = np.random.default_rng(int(entry["id"], 16))
-    labels = metrics.load_arrays(root / "data" / "labels" / f"{entry['dataset']}.npz")
+    labels = load_arrays(root / "data" / "labels" / f"{entry['dataset']}.npz")
     arrays = {"num_clusters": np.int64(CLASSES)}
     for split, true in labels.items():
         if true.size:
@@ -118,7 +118,7 @@ def write_run(root: Path, entry: dict, correct: float, epochs: int = 12) -> Path
     write_npz(folder / "predictions.npz", arrays)
     write_history(folder / "history.csv", LOSS_PARTS.get(entry["method"], ["loss_a", "loss_b"]), epochs, rng)
     write_json(folder / "run.json", run_record(folder, entry))
-    metrics.evaluate_files(
+    evaluation.evaluate_files(
         folder / "predictions.npz",
         root / "data" / "labels" / f"{entry['dataset']}.npz",
         folder / "metrics.json",

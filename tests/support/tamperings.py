@@ -23,10 +23,9 @@ from committed import (
     evaluate,
     run_folder,
 )
-from dica.files import sha256_file, write_npz
+from dica.files import load_arrays, sha256_file, write_npz
 from dica.plan import plan as identity
 from dica.plan.parameters import load_profile
-from dica.scores import metrics
 
 PUBLISHED = "params/published/results.csv"
 PRINTED = ("drc", "table-1", "drc/cifar10/acc")
@@ -136,7 +135,7 @@ def hide_by_time(root: Path) -> None:
 def better_predictions(root: Path) -> None:
     """Put the labels in the place of the predictions, and let record, metrics, cells and tables follow."""
     folder = run_folder(root)
-    train = metrics.load_arrays(root / "data/labels/digits.npz")["train"]
+    train = load_arrays(root / "data/labels/digits.npz")["train"]
     write_npz(folder / "predictions.npz", {"num_clusters": np.int64(10), "train_assignment": train})
     files = {"predictions.npz": sha256_file(folder / "predictions.npz")}
     edit_json(folder / "run.json", lambda body: body["files"].update(files))
@@ -145,7 +144,7 @@ def better_predictions(root: Path) -> None:
 
 
 def easier_labels(root: Path) -> None:
-    arrays = metrics.load_arrays(run_folder(root) / "predictions.npz")
+    arrays = load_arrays(run_folder(root) / "predictions.npz")
     write_npz(root / "data/labels/digits.npz", {"train": arrays["train_assignment"]})
     for method in ("drc", "kmeans"):
         for seed in (0, 1):

@@ -20,7 +20,7 @@ from dica.plan.parameters import load_profile
 from dica.scores import stats
 from dica.tables import cells as tables
 from dica.tables import facts as computed
-from dica.tables import layout
+from dica.tables import rendering
 
 PAPERS = ("drc", "dccm", "crlc", "tcc", "imc-swav")
 # Rows of params/published/results.csv that no table shows, by their column `table`.
@@ -53,7 +53,7 @@ def everything(tmp_path_factory, root):
 @pytest.fixture(scope="module")
 def texts(everything):
     _, plan, artefacts, frame = everything
-    return {artefact.address: layout.printed(artefact, frame, plan) for artefact in artefacts}
+    return {artefact.address: rendering.printed(artefact, frame, plan) for artefact in artefacts}
 
 
 # --- completeness ----------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_substituted_tables_compare_nothing(everything, root):
     assert set(frame["reason"]) == {"on digits, other data than the paper's"}
     ratios = frame[frame["metric"] == "time_ratio"]["value"]
     assert list(ratios) == [1.0] * 4, "every made-up run took as long"
-    text = layout.render(artefacts[0], frame, plan)["md"]
+    text = rendering.render(artefacts[0], frame, plan)["md"]
     assert "on other data: digits" in text.splitlines()[0]
     assert "0.787" not in text, "a printed number"
 
@@ -249,7 +249,7 @@ def test_another_count_differs(root, tmp_path):
     frame = tables.cells(plan, project, "results", artefacts)
     row = frame[(frame["column"] == "stl10") & (frame["metric"] == "train_images")].iloc[0]
     assert (row["verdict"], row["published"], row["value"]) == ("differs", "5000", 5001)
-    assert "5,000 (here 5,001) differs" in layout.render(artefacts[0], frame, plan)["md"]
+    assert "5,000 (here 5,001) differs" in rendering.render(artefacts[0], frame, plan)["md"]
 
 
 def test_significance_is_the_smaller_tail_of_a_paired_t_test():

@@ -16,18 +16,19 @@ import pytest
 import yaml
 
 import factory
-from dica.files import IntegrityError, UserError, read_json, write_json, write_npz
+from dica.files import IntegrityError, UserError, load_arrays, read_json, write_json, write_npz
 from dica.plan import published
 from dica.plan.artefacts import load_artefacts, method_behind, needs, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
 from dica.plan.planned import artefacts_of
 from dica.report import rulegraph
-from dica.scores import metrics
+from dica.scores.evaluation import evaluate_files
 from dica.scores.significance import Partitions
 from dica.scores.stats import VERDICTS
 from dica.tables import cells as tables
-from dica.tables import layout
+from dica.tables import rendering
+from dica.tables.words import protocol_notes
 from factory import select, write_failure, write_run
 
 
@@ -185,7 +186,7 @@ def test_an_error_is_better_where_it_is_lower(project):
     assert low.value < float(low.published)
     assert high.value > float(high.published)
     assert (low.verdict, high.verdict) == ("better", "worse")
-    text = layout.render(artefact, rows, plan)
+    text = rendering.render(artefact, rows, plan)
     (ours,) = [line for line in text["md"].splitlines() if line.startswith("| ↳ here") and "±" in line]
     assert " better |" in ours.split("±")[1]
     assert " worse |" in ours.split("±")[2]
@@ -231,7 +232,7 @@ def test_partly_failed_cells_say_so(project):
     got = cell(tables.cells(plan, project, "results", [artefact]), "dica table-2 kmeans/cifar10-jpeg/acc")
     assert got["n"] == 2
     assert got["reason"].endswith("2 of 3 seeds; out of memory")
-    text = layout.render(artefact, tables.cells(plan, project, "results", [artefact]), plan)["md"]
+    text = rendering.render(artefact, tables.cells(plan, project, "results", [artefact]), plan)["md"]
     assert "<sup>1</sup> 2 of 3 seeds; out of memory" in text
 
 
@@ -248,7 +249,7 @@ def test_collapsed_runs_are_named_below_the_table(project):
     cells = tables.cells(plan, project, "results", [artefact])
     note = f"seed 1 collapsed: all images in 1 of {found['headline']['num_clusters']} clusters"
     assert cell(cells, "dica table-2 kmeans/cifar10-jpeg/acc")["reason"].endswith(f"; {note}; 2 of 3 seeds")
-    text = layout.render(artefact, cells, plan)["md"]
+    text = rendering.render(artefact, cells, plan)["md"]
     assert f"</sup> {note}" in text
     assert text.count("collapsed") == 1, "the cells of a run share the footnote"
 
@@ -277,16 +278,16 @@ def test_notes_tell_of_probes_and_of_images_held_out(root):
     """Runs behind a single metric are said apart; a probe that keeps images back is not scored on all."""
     plan = make_plan(load_profile(root / "params/sampler.yaml", root), root)
     artefacts = {artefact.address: artefact for artefact in artefacts_of(plan, root)}
-    notes = layout.protocol_notes(artefacts["dccm table-5"], plan)
+    notes = protocol_notes(artefacts["dccm table-5"], plan)
     probe = "trained on 70% of the training split, evaluated on the other 30%, 40 epochs."
     assert f"DAC (Probe ACC), DCCM (ours) (Probe ACC) here: {probe}" in notes
-    (note,) = layout.protocol_notes(artefacts["dccm table-6"], plan)
+    (note,) = protocol_notes(artefacts["dccm table-6"], plan)
     assert note.startswith("V1, nearest positive + random negative; V2")
     assert note.endswith(probe)
     (dccm,) = load_artefacts(root, ["dccm table-2"])
     empty = {**plan, "artefacts": [dccm.address], "runs": []}
     frame = tables.cells(empty, root, "results", [dccm])
-    assert "NMI is normalised by the geometric mean" in layout.render(dccm, frame, empty)["md"]
+    assert "NMI is normalised by the geometric mean" in rendering.render(dccm, frame, empty)["md"]
 
 
 def test_all_and_train_are_the_same_without_a_test_split():
@@ -334,7 +335,7 @@ def test_summary_is_numbers_only(example):
 @pytest.fixture(scope="module")
 def texts(example, frame):
     _, plan, artefacts = example
-    return {a.address: layout.render(a, frame, plan) for a in artefacts if a.kind == "table"}
+    return {a.address: rendering.render(a, frame, plan) for a in artefacts if a.kind == "table"}
 
 
 def test_ours_stand_under_the_published_line(texts):
@@ -390,8 +391,8 @@ def test_latex_compiles(texts, tmp_path):
 
 
 def test_escapes():
-    assert layout.tex_escape("a_b & 5% ± <x> λ") == r"a\_b \& 5\% $\pm$ $<$x$>$ ?"
-    assert layout.markdown_escape("a|b *c* <i>") == r"a\|b \*c\* \<i\>"
+    assert rendering.tex_escape("a_b & 5% ± <x> λ") == r"a\_b \& 5\% $\pm$ $<$x$>$ ?"
+    assert rendering.markdown_escape("a|b *c* <i>") == r"a\|b \*c\* \<i\>"
 
 
 def test_html_escapes_reasons_and_links_to_runs(texts):
@@ -404,7 +405,7 @@ def test_html_escapes_reasons_and_links_to_runs(texts):
 def test_demo_commands_name_the_profile(example, frame):
     _, plan, artefacts = example
     demo = {**plan, "profile": "demo"}
-    text = layout.render(artefacts[0], frame, demo)["md"]
+    text = rendering.render(artefacts[0], frame, demo)["md"]
     assert "dica audit dica table-1 kmeans/digits/acc --profile params/demo.yaml" in text
 
 
@@ -415,7 +416,7 @@ def test_layout_of_a_plan_without_any_result(project):
     assert set(frame["verdict"]) == {"not run", "published only"}
     for artefact in artefacts:
         if artefact.kind == "table":
-            assert "not run" in layout.render(artefact, frame, plan)["md"]
+            assert "not run" in rendering.render(artefact, frame, plan)["md"]
 
 
 # --- scripts ---------------------------------------------------------------------------------------------------
@@ -463,7 +464,7 @@ def test_scripts_from_predictions_to_report(project, run_script):
         code, said = run_script(name, *steps, *rest)
         assert code == 0, said
     made = {p.relative_to(project / demo).as_posix() for p in (project / demo).rglob("*") if p.is_file()}
-    assert {f"tables/dica/table-1.{kind}" for kind in layout.FORMATS} <= made
+    assert {f"tables/dica/table-1.{kind}" for kind in rendering.FORMATS} <= made
     assert {"figures/dica/figure-1.svg", "figures/dica/figure-2.png", "report/index.html"} <= made
     assert read_json(project / demo / "metrics" / "imc-swav.json")["digits"]["full"]["n"] == 1
 
@@ -480,7 +481,7 @@ def test_scripts_report_mistakes_in_one_line(project, run_script):
 
 def test_labels_of_the_example_are_read_by_evaluation_only(example):
     project, plan, _ = example
-    stored = metrics.load_arrays(project / plan["runs"][0]["path"] / "predictions.npz")
+    stored = load_arrays(project / plan["runs"][0]["path"] / "predictions.npz")
     assert not any("label" in name for name in stored)
 
 
@@ -510,9 +511,9 @@ def test_a_number_that_random_labels_reach_says_so(tmp_path, root) -> None:
     assert "random labels" not in high["reason"]
     assert frame.loc[("table-1", "drc", "digits", "ari"), "chance"] == 0
     assert pd.isna(frame.loc[("table-1", "imc-swav", "digits", "acc"), "chance"]), "of a cell without runs"
-    text = layout.render(artefacts[0], frame.reset_index(), plan)["md"]
+    text = rendering.render(artefacts[0], frame.reset_index(), plan)["md"]
     assert re.search(r"\| Chance \| 0\.[1-9]\d* \| 0\.\d+ \| 0\.0+ \|", text)
-    assert "| Chance |" not in layout.render(artefacts[1], frame.reset_index(), plan)["md"], "nothing is run there"
+    assert "| Chance |" not in rendering.render(artefacts[1], frame.reset_index(), plan)["md"], "nothing is run there"
 
 
 def test_a_choice_by_labels_is_said_beside_the_verdict(tmp_path, root) -> None:
@@ -527,7 +528,7 @@ def test_a_choice_by_labels_is_said_beside_the_verdict(tmp_path, root) -> None:
     frame = tables.cells(plan, tmp_path, "results", artefacts).set_index(["row", "column", "metric"])
     assert "chosen with labels: the epoch of best NMI" in frame.loc[("dccm", "cifar10", "acc"), "reason"]
     assert not frame.loc["kmeans"]["reason"].str.contains("chosen").any()
-    text = layout.render(artefact, frame.reset_index().assign(row=lambda f: f["row"]), plan)["md"]
+    text = rendering.render(artefact, frame.reset_index().assign(row=lambda f: f["row"]), plan)["md"]
     assert "DCCM (ours): the authors' code chooses with labels (the epoch of best NMI)" in text
 
 
@@ -538,16 +539,16 @@ def test_a_set_without_labels_says_so_and_stops_no_other_cell(project):
     for entry in plan["runs"]:
         write_run(project, entry, 0.8)
     path = project / "data/labels/digits.npz"
-    labels = metrics.load_arrays(path)
+    labels = load_arrays(path)
     write_npz(path, {split: np.full_like(values, -1) for split, values in labels.items()})
     for entry in select(plan, "kmeans", "digits"):
         folder = project / entry["path"]
-        metrics.evaluate_files(folder / "predictions.npz", path, folder / "metrics.json", "all")
+        evaluate_files(folder / "predictions.npz", path, folder / "metrics.json", "all")
     frame = tables.cells(plan, project, "results", artefacts)
     unlabelled = cell(frame, "dica table-1 kmeans/digits/acc")
     assert (unlabelled.verdict, unlabelled.n, unlabelled.chance) == ("no labels", 0, pytest.approx(np.nan, nan_ok=True))
     assert len(unlabelled.runs.split()) == 3, "the audit still answers for them"
     assert cell(frame, "dica table-1 drc/digits/acc").n == 3
-    assert "no labels" in layout.render(artefacts[0], frame, plan)["md"]
+    assert "no labels" in rendering.render(artefacts[0], frame, plan)["md"]
     assert tables.summarise("kmeans", plan, project, "results") == {}
     assert ("digits", "kmeans", "full") not in Partitions(plan, project, "results").groups

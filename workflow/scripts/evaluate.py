@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dica.files import read_json
 from dica.runs.record import collapse_note
-from dica.scores.metrics import evaluate_files
+from dica.scores.evaluation import evaluate_files
 from dica.scripting import run_script
 
 

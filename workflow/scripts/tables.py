@@ -14,7 +14,7 @@ from dica.plan.made import Made
 from dica.plan.planned import artefacts_of, load_plan, results_of
 from dica.scripting import run_script
 from dica.tables.cells import cells
-from dica.tables.layout import write_tables
+from dica.tables.rendering import write_tables
 
 
 def main() -> str:

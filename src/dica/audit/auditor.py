@@ -34,7 +34,7 @@ from dica.runs.files import CONFIG, METRICS, RECORD
 from dica.runs.ids import run_id
 from dica.runs.read import NUMBER, PLAN_KEYS, Finding, faults, read_metrics, read_record
 from dica.scores.stats import mean, spread
-from dica.tables import layout
+from dica.tables import rendering
 from dica.tables.cells import CELL_COLUMNS, best_of, cells, cells_text
 from dica.tables.inputs import NAME as INPUTS
 from dica.validation import hint
@@ -364,12 +364,12 @@ class Auditor:
             )
         if absent:
             return Finding(what, False, f"missing: {', '.join(absent)}; build it: {self.light}", missing=True)
-        return Finding(what, True, f"{artefact.name}.{{{','.join(layout.FORMATS)}}} are what the metrics give")
+        return Finding(what, True, f"{artefact.name}.{{{','.join(rendering.FORMATS)}}} are what the metrics give")
 
     def _printed(self, artefact: Artefact) -> tuple[list[str], list[str]]:
         """Return the printed files of a table that are absent, and those that differ."""
         folder = self.root / self.results / "tables" / artefact.paper
-        texts = layout.printed(artefact, self.rebuilt, self.plan)
+        texts = rendering.printed(artefact, self.rebuilt, self.plan)
         files = {f"{artefact.name}.{kind}": text.encode() for kind, text in texts.items()}
         absent = [file for file in files if not (folder / file).is_file()]
         unlike = [file for file in files if file not in absent and (folder / file).read_bytes() != files[file]]

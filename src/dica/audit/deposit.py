@@ -308,7 +308,7 @@ def rebuild(root: Path, results: str) -> None:
     from dica.plan.planned import artefacts_of
     from dica.tables.cells import cells, write_cells
     from dica.tables.inputs import NAME, write_inputs
-    from dica.tables.layout import write_tables
+    from dica.tables.rendering import write_tables
 
     plan = load_plan(root / results / "plan.json")
     declared = artefacts_of(plan, root)

@@ -11,7 +11,7 @@ from typing import Any
 from dica.audit.checkout import Checkout
 from dica.data.paths import labels_file, labels_record
 from dica.data.prepared import fingerprint, labels_digest
-from dica.files import UserError
+from dica.files import UserError, load_arrays
 from dica.plan.parameters import load_datasets
 from dica.plan.plan import run_folder, source_folder
 from dica.runs.behaviour import REWRITTEN, SAME, behaviour
@@ -28,7 +28,7 @@ from dica.runs.read import (
     read_metrics,
     read_record,
 )
-from dica.scores.metrics import load_arrays, recompute
+from dica.scores.evaluation import recompute
 
 TOLERANCE = 1e-9  # the same predictions give the same floats; this only forgives the CSV's rounding
 FILES = (*RESULT_FILES, WEIGHTS)

@@ -13,13 +13,12 @@ from tempfile import TemporaryDirectory
 
 from dica.audit.auditor import Auditor, CellAudit, runs_of_artefact
 from dica.audit.runs import RunAudit
-from dica.files import UserError, read_json, write_csv
+from dica.files import UserError, load_arrays, read_json, write_csv
 from dica.plan.artefacts import Artefact
 from dica.plan.plan import methods_of, write_recorded
 from dica.plan.planned import artefacts_of, scored_runs
 from dica.runs.files import METRICS, PREDICTIONS, RECORD, RESULT_FILES
 from dica.runs.read import Finding, read_record
-from dica.scores.metrics import load_arrays
 from dica.tables.cells import summarise
 from dica.validation import hint
 

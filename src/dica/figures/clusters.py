@@ -21,7 +21,7 @@ from dica.figures.style import (
     say,
 )
 from dica.runs.files import PREDICTIONS
-from dica.scores import metrics
+from dica.scores import evaluation, metrics
 
 LAYER_NAMES = {
     "probability": "assignment probability",
@@ -210,7 +210,7 @@ def confusion(panel: Panel, figure: Canvas) -> str:
     run = place.runs[0]
     arrays, on = panel.file(PREDICTIONS, run), run.metrics["evaluated_on"]
     names = panel.classes(place.column.dataset)
-    scored = metrics.scored_partition(arrays, panel.labels(place.column.dataset), on)
+    scored = evaluation.scored_partition(arrays, panel.labels(place.column.dataset), on)
     supervised = bool(run.plan["params"].get("supervised"))
     found = metrics.confusion(*scored, len(names), int(arrays["num_clusters"]), supervised)
     table = found.counts[found.order].T

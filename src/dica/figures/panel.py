@@ -12,12 +12,11 @@ import numpy as np
 
 from dica.data.paths import labels_file
 from dica.data.prepared import class_names
-from dica.files import UserError, read_json
+from dica.files import UserError, load_arrays, read_json
 from dica.plan.artefacts import Artefact, Column, Row, analysis_path, method_behind, planned
 from dica.plan.planned import Run
 from dica.runs.files import PREDICTIONS, RECORD, TRACE
 from dica.scores import metrics
-from dica.scores.metrics import load_arrays
 from dica.tables.cells import published_number
 
 SHORTEST = 60  # characters of a list in a note before it is cut

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from dica.tables.layout import METRIC_LABELS
+from dica.tables.words import METRIC_LABELS
 
 # Okabe and Ito's colours, told apart with any colour vision; each also has a marker of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -17,16 +17,16 @@ from dica.data.paths import prepared_folder
 from dica.data.prepared import image_names
 from dica.data.thumbnails import Thumbnails, jpeg
 from dica.figures.style import CLASS_COLOURS
-from dica.files import atomic_write_text, read_json, write_json
+from dica.files import atomic_write_text, load_arrays, read_json, write_json
 from dica.plan.own import analysis_file, own_runs
 from dica.plan.parameters import load_datasets
 from dica.plan.plan import make_plan
 from dica.report.runs import Truth, confusion
 from dica.runs.files import METRICS, PREDICTIONS
-from dica.scores import metrics
+from dica.scores import evaluation, metrics
 from dica.scores.assignments import assignments_csv
 from dica.scores.unlabelled import MEANING, agreement, seed_agreement
-from dica.tables.layout import environment
+from dica.tables.rendering import environment
 
 SIDE = 96  # of a thumbnail on the page
 SURE, UNSURE, FEW_SURE, FEW_UNSURE, MANY = 12, 6, 6, 3, 30  # images a cluster; fewer where there are many clusters
@@ -66,12 +66,12 @@ class Clustering:
     @cached_property
     def stored(self) -> list[dict[str, np.ndarray]]:
         """Predictions of each run."""
-        return [metrics.load_arrays(self.root / run["path"] / PREDICTIONS) for run in self.runs]
+        return [load_arrays(self.root / run["path"] / PREDICTIONS) for run in self.runs]
 
     @cached_property
     def splits(self) -> list[str]:
         """The splits that are predicted."""
-        return [split for split in metrics.SPLITS if f"{split}_assignment" in self.stored[0]]
+        return [split for split in evaluation.SPLITS if f"{split}_assignment" in self.stored[0]]
 
     def arrays(self, what: str) -> list[np.ndarray]:
         """Return `assignment` or `confidence` of each run."""
@@ -80,7 +80,7 @@ class Clustering:
     @cached_property
     def outlooks(self) -> list[dict[str, np.ndarray]]:
         """The analysis `outlook` of each run."""
-        return [metrics.load_arrays(analysis_file(self.profile, "outlook", run, self.root)) for run in self.runs]
+        return [load_arrays(analysis_file(self.profile, "outlook", run, self.root)) for run in self.runs]
 
     @cached_property
     def names(self) -> list[str]:

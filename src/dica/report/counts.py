@@ -14,12 +14,11 @@ from matplotlib import pyplot as plt
 from dica.data.catalog import OWN_PREFIX
 from dica.figures import to_bytes
 from dica.figures.counts import draw_counts
-from dica.files import atomic_write_bytes, atomic_write_text, write_json
+from dica.files import atomic_write_bytes, atomic_write_text, load_arrays, write_json
 from dica.plan.own import analysis_file, own_runs
 from dica.plan.plan import make_plan
-from dica.scores import metrics
 from dica.scores.unlabelled import MEANING, Counted, compare_counts, recommend
-from dica.tables.layout import environment
+from dica.tables.rendering import environment
 
 COLUMNS = ("k", "agreement", "spread", "silhouette", "evenness")
 
@@ -28,7 +27,7 @@ def write_counts(profile: dict[str, Any], root: Path) -> list[Path]:
     """Write how-many.csv, the figure, how-many.json and the page; returns the files."""
     runs = own_runs(profile, make_plan(profile, root))
     low, _ = profile["runs"]["counts"]
-    arrays = [metrics.load_arrays(analysis_file(profile, "counts", run, root)) for run in runs]
+    arrays = [load_arrays(analysis_file(profile, "counts", run, root)) for run in runs]
     found = compare_counts(
         arrays[0]["k"], [one["assignment"] for one in arrays], [one["silhouette"] for one in arrays], low
     )

@@ -26,8 +26,9 @@ from dica.report.runs import commit_of, device_of, duration, groups_of
 from dica.runs.files import RECORD
 from dica.scores.outside import is_number
 from dica.scores.stats import RULE, VERDICTS
-from dica.tables import layout, links
+from dica.tables import layout, links, rendering
 from dica.tables.drawn import said
+from dica.tables.words import METRIC_LABELS, protocol_notes
 
 TITLE = "Deep image clustering archive"
 METRICS = ("acc", "nmi", "ari")
@@ -115,7 +116,7 @@ def render(
         "methods": [(links.runs_page(method), method) for method in sorted(groups)],
         "known": {artefact.address for artefact in artefacts},
         "metrics": METRICS,
-        "metric_labels": layout.METRIC_LABELS,
+        "metric_labels": METRIC_LABELS,
     }
     sections = {artefact.address: _section(artefact, frame, plan, runs, root, results) for artefact in artefacts}
     contexts = {links.INDEX: ("index", _overview(artefacts, sections, frame, plan, runs, groups, root, graph))}
@@ -134,7 +135,7 @@ def render(
     ):
         shown = [listing for path in files if path.is_file() for listing in _listings(path, tables)]
         contexts[name] = ("listings", {"heading": heading, "listings": shown})
-    env = layout.environment()
+    env = rendering.environment()
     return {name: _page(env, name, *contexts[name], shared) for name in names}
 
 
@@ -167,14 +168,14 @@ def _section(
         section["state"] = (
             f"{int((ours['n'] > 0).sum())} of {len(ours)} cells run" if len(ours) else "published numbers"
         )
-        section["table"] = Markup(layout.render(artefact, frame, plan)["html"])
-        section["files"] = [f"../tables/{artefact.paper}/{artefact.name}.{kind}" for kind in layout.FORMATS]
+        section["table"] = Markup(rendering.render(artefact, frame, plan)["html"])
+        section["files"] = [f"../tables/{artefact.paper}/{artefact.name}.{kind}" for kind in rendering.FORMATS]
         return section
     path = root / results / "figures" / artefact.paper / f"{artefact.name}.svg"
     mine = [run for run in runs if artefact.address in run.plan["needed_by"]]
     section["state"] = f"{sum(run.metrics is not None for run in mine)} of {len(mine)} runs" if mine else "drawn"
     section["image"], section["text"] = _figure(path)
-    section["notes"] = layout.protocol_notes(artefact, plan)
+    section["notes"] = protocol_notes(artefact, plan)
     section["files"] = [f"../figures/{artefact.paper}/{artefact.name}.{kind}" for kind in ("svg", "png")]
     return section
 

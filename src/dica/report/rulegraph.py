@@ -19,7 +19,7 @@ from grandalf.layouts import SugiyamaLayout
 from grandalf.routing import EdgeViewer
 
 from dica.files import UserError
-from dica.tables.layout import environment
+from dica.tables.rendering import environment
 
 SOURCES = ("Snakefile", "workflow", "params", "src")
 LETTER, HEIGHT, GAP, LAYER_GAP = 7.4, 28, 16, 26  # pixels: width of a letter, height of a box, distances

@@ -15,12 +15,12 @@ from PIL import Image
 
 from dica.data.paths import labels_file
 from dica.data.prepared import class_names
-from dica.files import canonical_json, read_json
+from dica.files import canonical_json, load_arrays, read_json
 from dica.plan.plan import rebuild_command
 from dica.plan.planned import Run
 from dica.runs.files import HISTORY, METRICS, PREDICTIONS, RECORD, TRACE
 from dica.runs.record import collapse_note
-from dica.scores import metrics
+from dica.scores import evaluation, metrics
 from dica.tables import layout
 from dica.tables.links import runs_page
 
@@ -243,15 +243,15 @@ class Truth:
         path = root / labels_file(dataset)
         if not path.is_file():
             return None
-        labels = {split: values for split, values in metrics.load_arrays(path).items() if len(values)}
+        labels = {split: values for split, values in load_arrays(path).items() if len(values)}
         count = 1 + max(int(values.max()) for values in labels.values())
         return cls(labels, tuple(class_names(root, dataset, count)))
 
 
 def trace_accuracy(path: Path, truth: Truth, by_identity: bool) -> tuple[list[float], list[float]]:
     """Return the epochs of a trace and the accuracy of the images it follows (both splits together)."""
-    trace = metrics.load_arrays(path)
-    splits = [split for split in metrics.SPLITS if f"{split}_assignment" in trace and split in truth.labels]
+    trace = load_arrays(path)
+    splits = [split for split in evaluation.SPLITS if f"{split}_assignment" in trace and split in truth.labels]
     if not splits:
         return [], []
     true = np.concatenate([truth.labels[split][trace[f"{split}_index"]] for split in splits]).astype(np.int64)
@@ -277,8 +277,8 @@ def confusion(predictions: Path, truth: Truth, evaluated_on: str, by_identity: b
     """
     if not predictions.is_file():
         return None
-    stored = metrics.load_arrays(predictions)
-    scored = metrics.scored_partition(stored, truth.labels, evaluated_on)
+    stored = load_arrays(predictions)
+    scored = evaluation.scored_partition(stored, truth.labels, evaluated_on)
     found = metrics.confusion(*scored, len(truth.classes), int(stored["num_clusters"].item()), by_identity)
     order = found.order
     counts = found.counts[order].T

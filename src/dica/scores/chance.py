@@ -20,8 +20,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import entr
 from sklearn.metrics.cluster import expected_mutual_information
 
-from dica.files import UserError
-from dica.scores import metrics
+from dica.files import UserError, load_arrays
+from dica.scores import evaluation, metrics
 
 DRAWS = 200
 
@@ -127,10 +127,10 @@ def of_run(metrics_json: dict[str, Any], labels: Path) -> dict[str, Level]:
 
 def _class_sizes(labels: Path, evaluated_on: str) -> tuple[int, ...]:
     try:
-        stored = metrics.load_arrays(labels)
+        stored = load_arrays(labels)
     except UserError:  # scoring the run and auditing it both say so
         return ()
-    splits = metrics.SPLITS if evaluated_on == "all" else (evaluated_on,)
+    splits = evaluation.SPLITS if evaluated_on == "all" else (evaluated_on,)
     known = np.concatenate([stored.get(split, np.zeros(0, int)) for split in splits])
     return tuple(np.bincount(known[known >= 0]).tolist())
 

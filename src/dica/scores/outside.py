@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from dica.data.paths import labels_file
-from dica.files import ARRAYS_LIMIT, UserError
-from dica.scores.metrics import SPLITS, confusion, evaluate, load_arrays
+from dica.files import ARRAYS_LIMIT, UserError, load_arrays
+from dica.scores.evaluation import SPLITS
+from dica.scores.metrics import confusion, evaluate
 from dica.validation import hint
 
 LIMITS = {  # bytes; the labels of 1.3 million images fit in each, in a csv with long file names beside them

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from dica.data.paths import labels_file
-from dica.files import UserError, write_csv
+from dica.files import UserError, load_arrays, write_csv
 from dica.plan.planned import Run, load_runs
 from dica.runs.files import PREDICTIONS
 from dica.scores import stats
-from dica.scores.metrics import ari, cluster_map, contingency, load_arrays, scored_partition
+from dica.scores.evaluation import scored_partition
+from dica.scores.metrics import ari, cluster_map, contingency
 
 METRICS = ("acc", "nmi", "ari")
 GROUP = ("dataset", "method", "variant")

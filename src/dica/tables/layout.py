@@ -1,33 +1,22 @@
-"""How a table looks: the lines, ranks and footnotes of a paper's layout, rendered as Markdown, LaTeX and HTML."""
+"""What a table holds: the lines, cells, ranks and footnotes of a paper's layout; `dica.tables.rendering` prints it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
-from dica.files import atomic_write_text
 from dica.plan.artefacts import Artefact, Row, planned
 from dica.plan.published import BOUNDS, to_scale
 from dica.scores.stats import RULE
-from dica.tables.cells import LOWER_IS_BETTER, cells_text
+from dica.tables.cells import LOWER_IS_BETTER
 from dica.tables.links import runs_page
-from dica.tables.recipe import recipe_notes
+from dica.tables.words import METRIC_LABELS, notes
 
-METRIC_LABELS = {
-    **{"acc": "ACC", "nmi": "NMI", "nmi_geometric": "NMI", "ari": "ARI", "acc_top5": "ACC top-5", "error": "Error"},
-    **{"probe_acc": "Probe ACC", "time_ratio": "Time ratio", "p_value": "p"},
-    **{"train_images": "Training images", "test_images": "Test images", "extra_images": "Extra images"},
-    **{"clusters": "Clusters", "image_size": "Image size", "layer": "Layer"},
-}
 PLAIN = ("time_ratio", "p_value")  # never in percent
 MARKS = {  # how a verdict is written beside a number: words for people, signs where room is short (LaTeX)
     "agrees": ("agrees", r"$\approx$"),
@@ -37,8 +26,6 @@ MARKS = {  # how a verdict is written beside a number: words for people, signs w
     "equal": ("equal", "$=$"),
     "differs": ("differs", r"$\neq$"),
 }
-FORMATS = ("md", "tex", "html", "csv")
-REPORT = "../../report/"  # where the report's pages lie, seen from a printed table
 
 
 @dataclass(frozen=True)
@@ -135,7 +122,7 @@ def build(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict
         "head": head,
         "lines": lines,
         "footnotes": footnotes.texts,
-        "notes": _notes(artefact, plan),
+        "notes": notes(artefact, plan),
         "legend": _legend(artefact, head, lines, mine["verdict"]),
         "rule": RULE if marks & {"agrees", "worse", "better"} else "",
         "example": _example(artefact, by_place, plan),
@@ -365,75 +352,6 @@ def _ranks(artefact: Artefact, by_place: dict) -> dict[tuple, str]:
     return ranks
 
 
-def _notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
-    """Return what a reader must know of the protocol: the paper's, the columns', and the epochs used here."""
-    notes = [artefact.note] if artefact.note else []
-    facts = artefact.protocol if artefact.layout == "grid" else {}
-    if facts.get("trained_on"):
-        notes.append(f"Paper: {_split_words(facts)}.")
-    notes += [facts["note"]] if facts.get("note") else []
-    notes += [f"{column.label}: {column.note}" for column in artefact.columns if column.note]
-    notes += [row.note for row in artefact.rows if row.note]
-    notes += [
-        f"{row.label}: the authors' code chooses with labels ({chosen}); here the last epoch counts."
-        for row in artefact.rows
-        if (chosen := row.protocol.get("selection")) and row.published_method
-    ]
-    return [*notes, *protocol_notes(artefact, plan), *recipe_notes(artefact, plan)]
-
-
-SPLIT_WORDS = {
-    "all": "all labelled images",
-    "train": "the training split",
-    "test": "the test split",
-    "train+unlabeled": "the training and unlabelled images",
-    "all+unlabeled": "all labelled and unlabelled images",
-}
-
-
-def _split_words(facts: dict[str, Any]) -> str:
-    trained, evaluated = (SPLIT_WORDS.get(facts.get(key, ""), "") for key in ("trained_on", "evaluated_on"))
-    if trained == evaluated or not evaluated:
-        return f"trained {'and evaluated ' if evaluated else ''}on {trained}"
-    return f"trained on {trained}, evaluated on {evaluated}"
-
-
-def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
-    """Return one sentence a method: the images and epochs of our runs, beside the paper's epochs."""
-    said: dict[str, list[str]] = {}  # what holds, and the rows it holds for
-    for row, metric in [(line, name) for line in artefact.rows for name in (None, *line.runs)]:
-        parts: dict[str, list[str]] = {}
-        for column in artefact.columns:
-            if metric and metric not in artefact.metrics_of(column):
-                continue
-            for run in planned(plan, artefact, row, column.key, metric)[:1]:  # seeds share their parameters
-                paper = artefact.protocol_of(row, column, metric)
-                label = f"{column.group} {column.label}".strip()
-                parts.setdefault(_used(run["params"], paper.get("epochs")), []).append(label)
-        text = next(iter(parts), "")
-        if len(parts) > 1:
-            text = "; ".join(f"{each} ({', '.join(labels)})" for each, labels in parts.items())
-        name = re.sub(r" \((mean|best)\)$", "", row.label, flags=re.IGNORECASE)
-        said.setdefault(text, []).append(f"{name} ({METRIC_LABELS[metric]})" if metric and row.method else name)
-    return [f"{_listed(names)} here: {text}." for text, names in said.items() if text]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return names once each, with semicolons between where they have commas of their own."""
-    return ("; " if any("," in name for name in names) else ", ").join(dict.fromkeys(names))
-
-
-def _used(params: dict[str, Any], paper_epochs: int | None) -> str:
-    text = _split_words({"trained_on": params.get("train_split"), "evaluated_on": params.get("eval_split")})
-    if held_out := params.get("held_out"):
-        words = SPLIT_WORDS.get(params.get("train_split", ""), "the images")
-        text = f"trained on {1 - held_out:.0%} of {words}, evaluated on the other {held_out:.0%}"
-    if params.get("epochs"):
-        text += f", {params['epochs']} epochs"
-        text += f" (paper: {paper_epochs})" if paper_epochs else ""
-    return text
-
-
 def _legend(artefact: Artefact, head: Header, lines: list[Line], verdicts: pd.Series) -> str:
     """Return what the signs of a table mean, for the signs it has."""
     if artefact.layout != "grid":
@@ -475,97 +393,3 @@ def _example(artefact: Artefact, by_place: dict, plan: dict[str, Any]) -> str:
     own = [cell for cell in by_place.values() if cell.method]
     first = next((cell for cell in own if cell.n), own[0] if own else None)
     return audit_command(f"{artefact.address} {'/'.join(_place(first))}", plan) if first else ""
-
-
-# --- rendering -------------------------------------------------------------------------------------------------
-
-TEX_SIGNS = {
-    "\\": r"\textbackslash{}",
-    "Π": r"$\Pi$",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    **{sign: "\\" + sign for sign in "&%$#_{}"},
-}
-
-
-def tex_escape(text: str) -> str:
-    """Return text that LaTeX prints as it is; signs outside ASCII that have no plain form become `?`."""
-    plain = text.translate(str.maketrans({"–": "--", "—": "---", "“": "``", "”": "''", "’": "'"}))
-    return "".join(TEX_SIGNS.get(sign, sign if sign.isascii() else "?") for sign in plain)
-
-
-def markdown_escape(text: str) -> str:
-    """Return text without Markdown meaning inside a table cell."""
-    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text.replace("\n", " "))
-
-
-TEX_DELIMITERS = {
-    "block_start_string": "<%",
-    "block_end_string": "%>",
-    "variable_start_string": "<<",
-    "variable_end_string": ">>",
-    "comment_start_string": "<#",
-    "comment_end_string": "#>",
-}
-
-
-@cache
-def environment(tex: bool = False) -> jinja2.Environment:
-    """Return the templates; HTML is escaped automatically. LaTeX (`tex`) needs other delimiters than braces."""
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=lambda name: bool(name) and ".html" in name,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **(TEX_DELIMITERS if tex else {}),
-    )
-    env.filters.update(tex=tex_escape, md=markdown_escape)
-    return env
-
-
-def render(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], link: str = "") -> dict[str, str]:
-    """Return the text of one table in every one of `FORMATS`.
-
-    Parameters
-    ----------
-    artefact, frame, plan
-        As for `build`.
-    link
-        Folder of the report's pages, put before the links of the HTML fragment.
-    """
-    context = {**build(artefact, frame, plan), "link": link}
-    texts = {
-        "md": environment().get_template("table.md.j2").render(context),
-        "tex": environment(tex=True).get_template("table.tex.j2").render(context),
-        "html": environment().get_template("table.html.j2").render(context),
-    }
-    mine = frame[(frame["paper"] == artefact.paper) & (frame["artefact"] == artefact.name)]
-    return {**texts, "csv": cells_text(mine)}
-
-
-def printed(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict[str, str]:
-    """Return the text of each file of a table: as `render`, its HTML a page of its own that leads to the report."""
-    texts = render(artefact, frame, plan, link=REPORT)
-    page = environment().get_template("table_page.html.j2")
-    return {**texts, "html": page.render(artefact=artefact, table=Markup(texts["html"]))}
-
-
-def write_tables(
-    artefacts: Sequence[Artefact], frame: pd.DataFrame, plan: dict[str, Any], folder: Path | str
-) -> list[Path]:
-    """Write `<folder>/<paper>/<artefact>.{md,tex,html,csv}` for every table and return the paths."""
-    written = []
-    for artefact in artefacts:
-        if artefact.kind != "table" or not artefact.regenerated:
-            continue
-        for kind, text in printed(artefact, frame, plan).items():
-            path = Path(folder) / artefact.paper / f"{artefact.name}.{kind}"
-            atomic_write_text(path, text)
-            written.append(path)
-    return written
