@@ -10,6 +10,7 @@ Each kind is a function from a trained run to a few small arrays, which Git owns
 - `jsd`: divergence of prototype distributions between two views (IMC-SwAV)
 - `outlook`: what is to be said of clusters without labels: second choices, silhouettes, a map (`dica cluster`)
 - `counts`: K-means on the features for every number of clusters up to the run's own, to compare seeds by
+- `heads`: what each of several cluster heads would have predicted, with the loss that the choice among them goes by
 - `labelled`: the images that a semi-supervised run was given labels of, as pictures
 
 True labels choose and colour pictures; no model sees them.
@@ -374,6 +375,20 @@ def counts(run: Trained) -> dict[str, np.ndarray]:
     }
 
 
+def heads(run: Trained) -> dict[str, np.ndarray]:
+    """`loss` (H,) of each cluster head in the last epoch, and the `assignment` (H, n) that it gives to every image."""
+    choice = getattr(run.method, "choice", None)
+    losses = choice.losses if choice is not None else getattr(run.method, "head_losses", None)
+    if losses is None:
+        raise UserError(f"heads: {run.config['method']} has no several heads to choose among")
+    known, rows, found = losses.clone(), np.arange(len(run.stored[0])), []
+    for chosen in range(len(losses)):
+        losses.fill_(torch.inf)[chosen] = 0
+        found.append(run.ask(run.method.predict, rows).argmax(axis=1))
+    losses.copy_(known)
+    return {"loss": known.cpu().numpy(), "assignment": np.array(found, np.int16)}
+
+
 def _pack(images: Tensor) -> dict[str, np.ndarray]:
     """Return thumbnails of (n, C, H, W) uint8 images as one JPEG sheet of square tiles, with their number and side."""
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
@@ -394,7 +409,8 @@ def _pack(images: Tensor) -> dict[str, np.ndarray]:
 
 
 KINDS: dict[str, Callable[[Trained], dict[str, np.ndarray]]] = {
-    kind.__name__: kind for kind in (embedding, stages, cases, neighbours, gradcam, jsd, labelled, outlook, counts)
+    kind.__name__: kind
+    for kind in (embedding, stages, cases, neighbours, gradcam, jsd, labelled, outlook, counts, heads)
 }
 
 

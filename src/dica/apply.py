@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dica.data import features
 from dica.data.folder import contents
 from dica.data.images import Encoded, Recipe, decode_all
 from dica.data.own import list_images
@@ -77,17 +78,30 @@ class Applied:
         return Recipe(self.info.image_size, prepare.get("mode", "crop"), upright=True)
 
     def read(self, source: Path) -> tuple[list[str], np.ndarray]:
-        """Return names and images (n, H, W, C) of a folder, an archive or one file."""
+        """Return names and images (n, H, W, C) of a folder, an archive or one file; of a run on features, its rows."""
+        if self.of_features:
+            return self._read_features(source)
         form, names, _ = list_images(source)
         place = source if form != "file" else source.parent
         files = contents(place, "folder" if form == "file" else form, names)
         row = {name: k for k, name in enumerate(names)}
-        items = (Encoded("new", row[name], name, *content) for name, *content in files)
+        items = (Encoded("new", row[name], name, data, why) for name, data, why in files)
         size = self.info.image_size
         images: np.ndarray = np.zeros((len(names), size, size, 3), np.uint8)
         for _, rows, pixels in decode_all(items, self.recipe, size, str(source)):
             images[rows] = pixels
         return names, images if self.info.channels == 3 else _grey(images)
+
+    @property
+    def of_features(self) -> bool:
+        """Whether the run clusters rows of features."""
+        return self.entry["kind"] == "features"
+
+    def _read_features(self, source: Path) -> tuple[list[str], np.ndarray]:
+        rows = features.open_rows(source)
+        if rows.shape[1] != self.info.channels:
+            raise UserError(f"{source}: has {rows.shape[1]} numbers a row, the run's data set {self.info.channels}")
+        return features.row_names(source, len(rows)), features.checked(rows, source)
 
     @torch.no_grad()
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -131,6 +145,8 @@ def export(run: Applied, out: Path) -> None:
     """Write a run's network, and beside it in `<name>.json` how to prepare images for it."""
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: of unknown kind; allowed: {', '.join(FORMATS)}")
+    if run.of_features:
+        raise UserError(f"{run.folder}: clusters features that were given; there is no network to write")
     out.parent.mkdir(parents=True, exist_ok=True)
     facts = preprocessing(run)
     if out.suffix == ".safetensors":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 import yaml
 from torch import nn
 
-from dica import analyse, train
+from dica import analyse, methods, train
+from dica.engine.images import ResidentImages
 from dica.figures import clusters, draw, pictures, style, to_bytes
 from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.losses.crlc import critic_scores
@@ -324,6 +326,25 @@ def test_labelled_images_come_by_class(project) -> None:
     found = analysis(project, "labelled")
     assert found["label"].tolist() == [0, 0, 1, 3]
     assert found["index"].tolist() == [0, 8, 17, 3]
+
+
+@pytest.mark.parametrize("name", ["iic", "crlc"])
+def test_each_head_is_asked_as_the_chosen_one_is(name: str, tmp_path: Path) -> None:
+    pixels = ResidentImages(make_prepared(tmp_path / "data"), torch.device("cpu"))
+    method = methods.build(name, tiny_config(name)["params"], pixels.info).eval()
+    losses = method.choice.losses if name == "iic" else method.head_losses
+    losses.copy_(torch.rand(len(losses), generator=torch.Generator().manual_seed(1)))
+    before, images = losses.clone(), pixels.all_of("train")
+    run = SimpleNamespace(method=method, stored=(np.zeros(len(images)),), config={"method": name})
+    run.ask = lambda question, rows: question(images[rows]).detach().numpy()
+    found = analyse.heads(run)
+    assert torch.equal(losses, before), "the run still chooses as it did"
+    np.testing.assert_array_equal(found["loss"], before)
+    np.testing.assert_array_equal(found["assignment"][int(before.argmin())], method.predict(images).argmax(dim=1))
+    assert len(np.unique(found["assignment"], axis=0)) > 1
+    run.method = nn.Identity()
+    with pytest.raises(UserError, match=f"heads: {name} has no several heads"):
+        analyse.heads(run)
 
 
 class LeftOnly(nn.Module):

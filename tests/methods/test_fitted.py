@@ -155,3 +155,19 @@ def test_an_untrained_network_is_the_one_that_was_drawn(images) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items())
     torch.testing.assert_close(model.predict(pixels["test"]).sum(dim=1), torch.ones(30))
     assert model.clusters.centroids.shape == (3, model.backbone.out_features)
+
+
+@pytest.mark.parametrize("method", ["ac", "sc", "kmeans"])
+def test_rows_of_features_are_clustered_as_they_are(method: str) -> None:
+    """Negative and large numbers: neither shades of 255 nor anything to round."""
+    torch.manual_seed(0)
+    group = torch.arange(60) % 3
+    rows = (torch.randn(60, 5) * 0.1 + 1000.5 * torch.tensor([-1.0, 0.0, 1.0])[group, None])[:, :, None, None]
+    params = params_of(method, inputs={"map": "features"})
+    model = build(method, params, DataInfo(5, 1, {"train": 60}))
+    model.fit({"train": rows}, seed=0)
+    assert adjusted_rand_score(group, model.predict(rows).argmax(dim=1)) == 1
+    torch.testing.assert_close(model.features(rows), rows[:, :, 0, 0], rtol=0, atol=0)
+    if method != "kmeans":
+        assert adjusted_rand_score(group, model.labels) == 1
+        assert (model.kept < -1000).any()

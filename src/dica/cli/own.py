@@ -30,9 +30,9 @@ SEVERAL = 3  # seeds by which numbers of clusters are compared
 
 
 def cluster(
-    source: Annotated[Path, typer.Argument(help="Folder or archive of images.")],
+    source: Annotated[Path, typer.Argument(help="Folder or archive of images, or features as .npy of shape (n, d).")],
     k: Annotated[str, typer.Option("--k", help="Number of clusters, or a range to choose from, such as 5:20.")],
-    method: Annotated[str, typer.Option(help="crlc, drc, imc-swav, kmeans or tcc (default: as fits).")] = "",
+    method: Annotated[str, typer.Option(help="crlc, drc, imc-swav, kmeans or tcc; of features ac, kmeans or sc.")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).")] = 0,
     budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
     seeds: Annotated[int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).")] = 0,
@@ -114,8 +114,8 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
         raise UserError(f"{name!r} is the name of {before['source']} already; give these images another --name")
     found = own.look(source, wanted["labels"], wanted["skip"], wanted["follow"])
     _tell_images(source, found)
-    method = wanted["method"] or recipes.DEFAULT
-    recipes.check_method(method)
+    method = wanted["method"] or ("kmeans" if found.features else recipes.DEFAULT)
+    recipes.check_method(method, bool(found.features))
     if wanted["k"] * 2 > found.count:
         raise UserError(f"--k: {wanted['k']} clusters of {found.count} images; at most half as many as images")
     side = recipes.prepared_side(found, gpu)
@@ -151,7 +151,8 @@ def _prepared(root: Path, name: str) -> bool:
 def _tell_images(source: Path, found: Any) -> None:
     counts = ", ".join(f"{number} in {split}" for split, number in found.splits.items())
     several = f" ({counts})" if len(found.splits) > 1 else ""
-    console.print(f"[bold]{escape(str(source))}[/]: {found.count} images{several}")
+    what = f"rows of {found.features} numbers" if found.features else "images"
+    console.print(f"[bold]{escape(str(source))}[/]: {found.count} {what}{several}")
     if found.remark:
         console.print(escape(found.remark))
     if found.classes:
@@ -169,7 +170,7 @@ def _fit(
     from dica.plan import recipes
 
     seeds, gpu = runs["seeds"], bool(gpu_names())
-    if recipe.method == "kmeans":
+    if recipe.method in recipes.FITTED:
         return recipe, f"{seeds} run(s) of seconds to a few minutes"
     cores = len(os.sched_getaffinity(0))
     rounds = seeds if gpu else -(-seeds // min(seeds, cores))  # runs of a CPU go side by side, one a core

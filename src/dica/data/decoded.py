@@ -10,13 +10,15 @@ import numpy as np
 
 from dica.files import UserError
 
+BYTES = "|u1"
+
 
 class Block(NamedTuple):
     """Some decoded images of one split and the rows where they belong."""
 
     split: str
     rows: np.ndarray  # (b,) int
-    images: np.ndarray  # (b, H, W, C) uint8
+    images: np.ndarray  # (b, H, W, C), uint8 but for features
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Content:
     is no label; a reader that streams may fill it while `blocks` is consumed, so read it afterwards. `names` holds the
     file of each row where images are files: those who look at clusters want it, and it is no part of the content.
     `left_out` lists, by split, the files that were declared to be skipped when they cannot be read; their digests are
-    part of the content's identity.
+    part of the content's identity. `dtype` is that of the arrays in NumPy's words.
     """
 
     classes: list[str]
@@ -37,6 +39,7 @@ class Content:
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    dtype: str = BYTES
 
 
 def whole(split: str, images: np.ndarray, start: int = 0) -> Block:

@@ -116,7 +116,7 @@ def _unreadable(
 ) -> dict[str, list[dict[str, str]]]:
     """Return, by split, the images that cannot be decoded: the name, the digest of the file, and why."""
     split_of = {place.name: place.split for place in places}
-    items = (Encoded(split_of[name], 0, name, *content) for name, *content in contents(path, form, split_of))
+    items = (Encoded(split_of[name], 0, name, data, why) for name, data, why in contents(path, form, split_of))
     found: dict[str, list[dict[str, str]]] = {}
     for item, result in decoded(items, _recipe(entry)):
         if isinstance(result, str):
@@ -130,7 +130,7 @@ def _recipe(entry: dict[str, Any]) -> Recipe:
 
 
 def _blocks(path: Path, form: str, targets: dict[str, tuple[str, int]], entry: dict[str, Any]) -> Iterator[Block]:
-    items = (Encoded(*targets[name], name, *content) for name, *content in contents(path, form, targets))
+    items = (Encoded(*targets[name], name, data, why) for name, data, why in contents(path, form, targets))
     advice = (
         "mend or remove them, or declare `prepare: {skip_unreadable: true}` (`dica cluster --skip-unreadable`) to "
         "leave them out"

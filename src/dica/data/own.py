@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dica.data import folder, layout
+from dica.data import features, folder, layout
 from dica.data.catalog import OWN, OWN_PREFIX
 from dica.data.images import FORMATS, PIXEL_LIMIT
 from dica.data.paths import RAW, prepared_folder
@@ -34,7 +34,7 @@ class Look:
 
     Attributes
     ----------
-    form : `folder` or `archive`; `array` for images in memory
+    form : `folder` or `archive`; `array` for images in memory; `npy` for features
     splits : number of images by split
     classes : names of sub-folders that count as labels
     side : shorter side in pixels of the middle one of the sampled images
@@ -42,6 +42,7 @@ class Look:
     grey : whether all sampled images are without colour
     listing : changes when a file is added, removed, renamed or written to
     prepare : what the data set's entry says of folders and damaged images
+    features : numbers a row, where rows of features are given and no images; else 0
     remark : why folders are no labels, where they look like some, and which pictures are of a kind that is not read
     """
 
@@ -54,6 +55,7 @@ class Look:
     listing: str
     prepare: dict[str, Any] = field(default_factory=dict)
     remark: str = ""
+    features: int = 0
 
     @property
     def count(self) -> int:
@@ -64,7 +66,7 @@ class Look:
 def default_name(source: Path) -> str:
     """Return what images are called after their folder or archive: small letters, digits and dashes."""
     stem = source.resolve().name
-    for suffix in sorted(ARCHIVES, key=len, reverse=True):
+    for suffix in sorted((*ARCHIVES, features.SUFFIX), key=len, reverse=True):
         stem = stem.removesuffix(suffix)
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "images"
 
@@ -76,7 +78,7 @@ def check_name(name: str) -> None:
 
 
 def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = False) -> Look:
-    """Look at a folder or an archive of images without reading all of it.
+    """Look at a folder or an archive of images, or at features (`dica.data.features`), without reading all of it.
 
     Parameters
     ----------
@@ -92,6 +94,8 @@ def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = F
     UserError
         If it is neither, or has no image.
     """
+    if source.is_file() and source.name.lower().endswith(features.SUFFIX):
+        return _look_at_features(source)
     form, names, passed_over = list_images(source, follow)
     if form == "file":
         raise UserError(f"{source}: one image; give a folder or an archive of many")
@@ -111,6 +115,22 @@ def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = F
         listing=listing,
         prepare=prepare,
         remark=". ".join(filter(None, (remark, passed_over))),
+    )
+
+
+def _look_at_features(source: Path) -> Look:
+    rows = features.open_rows(source)
+    names = features.row_names(source, len(rows))
+    return Look(
+        form="npy",
+        splits={"train": len(rows)},
+        classes=[],
+        side=1,
+        square=True,
+        grey=False,
+        listing=sha256_bytes(canonical_json([sha256_file(source), names]).encode()),
+        prepare={"labels": "none"},
+        features=rows.shape[1],
     )
 
 
@@ -144,7 +164,10 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
     elif source.is_file() and layout.is_image(source.name):
         form, found = "file", [source.name]
     elif source.exists():
-        raise UserError(f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}) of images")
+        raise UserError(
+            f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}) of images, nor features "
+            f"({features.SUFFIX})"
+        )
     else:
         raise UserError(f"{source}: no such folder or archive")
     foreign = Counter(Path(name).suffix.lower() for name in found if layout.is_foreign(name))
@@ -209,16 +232,16 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
     own = f"{OWN_PREFIX}{name}"
     entry = {
         "label": name,
-        "kind": "folder",
+        "kind": "features" if found.features else "folder",
         "sources": [_source(root, name, source, found)],
         "licence": "not stated",
         "citation": "none",
         "num_classes": len(found.classes) or k,
         "image_size": side,
-        "channels": 3,
+        "channels": found.features or 3,
         "splits": found.splits,
         "prepare": {**found.prepare, **({} if found.square and found.side == side else {"size": side, "mode": "crop"})},
-        "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},  # until the pixels are there
+        "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},  # until the pixels are there; features have none
     }
     if found.prepare.get("skip_unreadable"):  # how many are left is known only when all are read
         entry["splits"] = folder.read({**entry, "name": own}, found.form, {"source": source}).counts
@@ -230,8 +253,9 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
     except BaseException:  # no entry of images that are not there
         atomic_write_bytes(path, before) if before else path.unlink()
         raise
-    statistics = _statistics(root / prepared_folder(own))
-    entry |= {"normalisation": statistics, "fingerprint": manifest["fingerprint"]}
+    if not found.features:
+        entry["normalisation"] = _statistics(root / prepared_folder(own))
+    entry["fingerprint"] = manifest["fingerprint"]
     write_entry(root, name, entry)
     return entry
 
@@ -254,7 +278,8 @@ def _source(root: Path, name: str, source: Path, found: Look) -> dict[str, Any]:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(source.resolve())  # where the reader looks for archives; no second copy
-    return {"format": "archive", "files": [{"file": file, "sha256": found.listing}]}
+    form = "npy" if found.features else "archive"
+    return {"format": form, "files": [{"file": file, "sha256": sha256_file(source)}]}
 
 
 def _statistics(prepared: Path) -> dict[str, list[float]]:

@@ -11,14 +11,14 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from dica.data import catalog, cifar, digits, folder, imagenet, stl10, tiny
-from dica.data.decoded import Block, Content, first_per_class
+from dica.data import catalog, cifar, digits, features, folder, imagenet, stl10, tiny
+from dica.data.decoded import BYTES, Block, Content, first_per_class
 from dica.data.fetch import fetch_dataset
 from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.data.prepared import MANIFEST, NAMES, check_length, check_names, fingerprint, labels_digest, load_manifest
@@ -33,6 +33,7 @@ READERS = {
     "tiny-imagenet": tiny.read,
     "folder": folder.read,
     "digits": digits.read,
+    "features": features.read,
 }
 
 
@@ -111,7 +112,7 @@ def verify(name: str, root: Path | str) -> dict[str, Any]:
     for record in manifest["splits"].values():
         path = target / record["file"]
         check_length(path, record["bytes"])
-        file_digest, pixel_digest = _array_digests(path, int(np.prod(record["shape"])))
+        file_digest, pixel_digest = _array_digests(path, _size(record["shape"], record.get("dtype", BYTES)))
         if (file_digest, pixel_digest) != (record["sha256"], record["pixels_sha256"]):
             raise IntegrityError(
                 f"{path}: sha256 is {file_digest}, the manifest says {record['sha256']}; prepare {name} again"
@@ -193,7 +194,7 @@ def _temporary_files(target: Path, splits: dict[str, int]) -> Iterator[dict[str,
 
 
 def _require_space(target: Path, content: Content) -> None:
-    needed = sum(content.counts.values()) * int(np.prod(content.shape))
+    needed = _size([sum(content.counts.values()), *content.shape], content.dtype)
     free = shutil.disk_usage(target).free
     if needed > free:
         raise UserError(f"{target}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
@@ -206,7 +207,7 @@ def _write_arrays(entry: dict[str, Any], content: Content, paths: dict[str, Path
         files, starts = {}, {}
         for split, path in paths.items():
             files[split] = stack.enter_context(open(path, "wb"))
-            header = {"descr": "|u1", "fortran_order": False, "shape": (content.counts[split], *content.shape)}
+            header = {"descr": content.dtype, "fortran_order": False, "shape": (content.counts[split], *content.shape)}
             np.lib.format.write_array_header_1_0(files[split], header)
             starts[split] = files[split].tell()
         for block in content.blocks:
@@ -233,16 +234,26 @@ def _write_block(block: Block, file: BinaryIO, start: int) -> None:
 def _record(split: str, path: Path, content: Content) -> dict[str, Any]:
     left_out = content.left_out.get(split)
     shape = [content.counts[split], *content.shape]
-    file_digest, pixel_digest = _array_digests(path, int(np.prod(shape)))
-    return {
-        "file": f"{split}.npy",
-        "n": shape[0],
-        "shape": [int(side) for side in shape],
-        "bytes": path.stat().st_size,
-        "sha256": file_digest,
-        "pixels_sha256": pixel_digest,
-        "labels_sha256": labels_digest(content.labels[split]),
-    } | ({"left_out": left_out} if left_out else {})
+    file_digest, pixel_digest = _array_digests(path, _size(shape, content.dtype))
+    kind = {} if content.dtype == BYTES else {"dtype": content.dtype}
+    return (
+        kind
+        | {
+            "file": f"{split}.npy",
+            "n": shape[0],
+            "shape": [int(side) for side in shape],
+            "bytes": path.stat().st_size,
+            "sha256": file_digest,
+            "pixels_sha256": pixel_digest,
+            "labels_sha256": labels_digest(content.labels[split]),
+        }
+        | ({"left_out": left_out} if left_out else {})
+    )
+
+
+def _size(shape: Sequence[int], dtype: str) -> int:
+    """Return the bytes of an array."""
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
 
 
 def _array_digests(path: Path, pixels: int) -> tuple[str, str]:

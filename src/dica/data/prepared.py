@@ -83,7 +83,7 @@ def open_split(folder: Path | str, split: str) -> np.memmap:
     Returns
     -------
     np.memmap
-        (n, H, W, C) uint8, 0..255.
+        (n, H, W, C) uint8, 0..255; features (n, 1, 1, d) float32.
 
     Raises
     ------
@@ -103,9 +103,10 @@ def open_split(folder: Path | str, split: str) -> np.memmap:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise IntegrityError(f"{path}: not a NumPy array ({error}); prepare {folder.name} again") from None
-    if images.dtype != np.uint8 or list(images.shape) != record["shape"]:
+    expected = np.dtype(record.get("dtype", np.uint8))
+    if images.dtype != expected or list(images.shape) != record["shape"]:
         raise IntegrityError(
-            f"{path}: holds {images.dtype} {list(images.shape)}, the manifest says uint8 {record['shape']}; "
+            f"{path}: holds {images.dtype} {list(images.shape)}, the manifest says {expected} {record['shape']}; "
             f"prepare {folder.name} again"
         )
     return images

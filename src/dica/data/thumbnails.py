@@ -13,10 +13,12 @@ from PIL import Image
 from dica.data import catalog
 from dica.data.folder import contents
 from dica.data.images import Recipe, decode
+from dica.data.layout import is_image
 from dica.data.paths import RAW
 from dica.data.prepared import load_manifest, open_split
 
 QUALITY = 85
+BLANK = 16  # pixels of a picture that stands for no image
 
 
 class Thumbnails:
@@ -48,6 +50,8 @@ class Thumbnails:
         for array in self.arrays:
             if row < len(array):
                 pixels = np.asarray(array[row])
+                if pixels.dtype != np.uint8:  # features of an image that is not here
+                    return Image.new("RGB", (min(side, BLANK),) * 2, "#dddddd")
                 image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
                 return image.resize((side, side), Image.Resampling.LANCZOS) if side < self.side else image
             row -= len(array)
@@ -58,7 +62,7 @@ class Thumbnails:
         if self.place is None:
             return {}
         path, form = self.place
-        wanted, found = {self.names[row]: row for row in rows}, {}
+        wanted, found = {self.names[row]: row for row in rows if _is_below(self.names[row])}, {}
         for name, data, _ in contents(path, form, wanted):
             try:
                 pixels = decode(data, Recipe(None, None, upright=True))
@@ -70,9 +74,17 @@ class Thumbnails:
         return found
 
 
+def _is_below(name: str) -> bool:
+    """Whether a name is that of an image below the data set's folder: those of features can be anything."""
+    return is_image(name) and not name.startswith("/")
+
+
 def _place(entry: dict[str, Any], root: Path) -> tuple[Path, str] | None:
     """Return folder or archive of a data set of kind `folder`, and which of the two; None where it is not here."""
     source = entry["sources"][0]
+    if entry["kind"] == "features":  # names of the rows may be those of images beside them
+        array = (root / RAW / source["files"][0]["file"]).resolve()
+        return (array.parent, "folder") if array.is_file() else None
     if entry["kind"] != "folder":
         return None
     path = catalog.local_folder(source, root) if source["format"] == "folder" else None

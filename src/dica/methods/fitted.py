@@ -38,7 +38,7 @@ class FittedMethod(FitMethod):
         self.inputs = Inputs(data.channels, size, **params.get("inputs", {"map": "pixels"}))
         kept = min(params["kept"], total)
         self.register_buffer("labels", torch.zeros(total, dtype=torch.long))
-        self.register_buffer("kept", torch.zeros(kept, data.channels, size, size, dtype=torch.uint8))
+        self.register_buffer("kept", torch.zeros(kept, data.channels, size, size, dtype=self.inputs.dtype))
         self.register_buffer("kept_labels", torch.zeros(kept, dtype=torch.long))
 
     def cluster(self, points: Tensor, seed: int) -> tuple[Tensor, dict[str, float]]:
@@ -51,8 +51,10 @@ class FittedMethod(FitMethod):
         labels, said = self.cluster(self.inputs.fit(pixels, seed), seed)
         self.labels.copy_(labels)
         rows = torch.randperm(len(pixels), generator=generator(seed, "kept"))[: len(self.kept)].sort().values
-        small = resize(pixels[rows.to(pixels.device)].float(), self.inputs.size)
-        self.kept.copy_(small.round().clamp(0, 255))
+        chosen = pixels[rows.to(pixels.device)]
+        if chosen.dtype == torch.uint8:
+            chosen = resize(chosen.float(), self.inputs.size).round().clamp(0, 255)
+        self.kept.copy_(chosen)
         self.kept_labels.copy_(self.labels[rows.to(self.labels.device)])
         return [{"epoch": 1, "step": 1, **said}]
 

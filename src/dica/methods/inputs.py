@@ -20,6 +20,7 @@ from dica.views.pixels import resize, rgb_to_grey
 PART = 1000  # images at a time
 LEVELS = 8  # of each channel in a colour histogram
 FILTERS, KERNEL = 512, 5
+FEATURES = "features"  # rows of numbers that another program has computed (`dica.data.features`), not shades of 255
 LEAST_SPREAD = 1e-8  # a constant image or feature stays at zero
 
 
@@ -45,6 +46,7 @@ MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "histogram": histogram,
     "histogram-root": lambda images: histogram(images).sqrt(),
     "mean-colour": lambda images: images.mean(dim=(2, 3)),
+    FEATURES: lambda rows: rows.flatten(1),
 }
 SCALES = ("as-is", "standardised", "pca", "whitened")
 
@@ -55,7 +57,8 @@ class Inputs(nn.Module):
     Parameters
     ----------
     map
-        A name in `MAPS`, or `filters`: the mean response of `FILTERS` random filters after a ReLU.
+        A name in `MAPS` (`features` takes float32 images of one pixel as they are), or `filters`: the mean response
+        of `FILTERS` random filters after a ReLU.
     scale
         `as-is`; `standardised` (each number to mean 0 and deviation 1 over the images); `pca` (its leading principal
         components); `whitened` (the same, each with variance 1).
@@ -70,6 +73,7 @@ class Inputs(nn.Module):
     ) -> None:
         super().__init__()
         self.size = size
+        self.dtype, self.largest = (torch.float32, 1) if map == FEATURES else (torch.uint8, 255)
         self.scale, self.map = scale, self._filtered if map == "filters" else MAPS[map]
         self.register_buffer("filters", torch.zeros(FILTERS if map == "filters" else 0, channels, KERNEL, KERNEL))
         width = self.map(torch.zeros(1, channels, size, size)).shape[1]
@@ -105,7 +109,7 @@ class Inputs(nn.Module):
 
     @torch.no_grad()
     def _mapped(self, images: Tensor) -> Tensor:
-        parts = (part.to(self.center.device).float() / 255 for part in images.split(PART))
+        parts = (part.to(self.center.device).float() / self.largest for part in images.split(PART))
         return torch.cat([self.map(self._sized(part)) for part in parts])
 
     def _sized(self, images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from dica.validation import hint
 
 DEFAULT = "imc-swav"
 METHODS = ("crlc", "drc", "imc-swav", "kmeans", "tcc")  # the networks of DCCM take images of fixed sizes
+FITTED = ("ac", "kmeans", "sc")  # for features that are given: nothing is left to learn
 CPU_SIDE, GPU_SIDE = 32, 96  # pixels; a CPU has no time for more
 GLYPH_SIDE = 32  # grey images up to this size are taken as signs: moved and bent a little, never mirrored
 MINUTES = {"cpu": 6.0, "gpu": 10.0}  # of training a run, unless a budget or epochs are given
@@ -44,10 +45,11 @@ def prepared_side(look: Look, gpu: bool) -> int:
     return min(look.side, GPU_SIDE if gpu else CPU_SIDE)
 
 
-def check_method(method: str) -> None:
-    """Raise a UserError unless there is a recipe for a method."""
-    if method not in METHODS:
-        raise UserError(f"--method: no recipe for {method!r}; {hint(method, METHODS)}")
+def check_method(method: str, features: bool = False) -> None:
+    """Raise a UserError unless there is a recipe for a method, on images or on `features`."""
+    known, where = (FITTED, " on features") if features else (METHODS, "")
+    if method not in known:
+        raise UserError(f"--method: no recipe for {method!r}{where}; {hint(method, known)}")
 
 
 def draft(method: str, look: Look, k: int, gpu: bool, root: Path, side: int = 0) -> Recipe:
@@ -62,9 +64,12 @@ def draft(method: str, look: Look, k: int, gpu: bool, root: Path, side: int = 0)
     side
         Height and width of the images, if they are not `prepared_side`.
     """
-    check_method(method)
+    check_method(method, bool(look.features))
     side = side or prepared_side(look, gpu)
     known = {"num_clusters": k, "train_split": "all", "eval_split": "all"}
+    if look.features:
+        reason = f"{look.count} rows of {look.features} numbers, which are clustered as they are"
+        return Recipe(method, {**known, "inputs": {"map": "features"}}, reason)
     if method == "kmeans":
         more = {"resize": KMEANS_SIDE} if side > KMEANS_SIDE else {}
         more |= {"minibatch": KMEANS_PLAIN // 2} if look.count > KMEANS_PLAIN else {}
@@ -115,7 +120,7 @@ def _reason(look: Look, side: int, glyphs: bool, gpu: bool, overrides: dict[str,
 
 def with_epochs(recipe: Recipe, epochs: int, count: int, root: Path) -> Recipe:
     """Return the recipe with so many epochs: drops of the rate at the same fractions, warm-up at most a 15th."""
-    if recipe.method == "kmeans":
+    if recipe.method in FITTED:
         return recipe
     overrides = copy.deepcopy(recipe.overrides)
     defaults = load_method(recipe.method, root)["defaults"]
