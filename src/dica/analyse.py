@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
@@ -42,6 +41,7 @@ from dica.files import IntegrityError, UserError, load_arrays, read_json, sha256
 from dica.losses.imc_swav import jensen_shannon
 from dica.methods.base import Method
 from dica.methods.imc_swav import IMCSwAV
+from dica.methods.kmeans import fit_kmeans
 from dica.plan.parameters import check_loadable
 from dica.rng import derive_seed, generator
 from dica.runs.files import CONFIG, PREDICTIONS, RECORD, STAGES
@@ -366,8 +366,8 @@ def counts(run: Trained) -> dict[str, np.ndarray]:
     rows = _subset(len(run.stored[0]), COMPARED)
     features = run.ask(run.method.features, rows).astype(np.float64)
     numbers = np.arange(2, int(run.config["params"]["num_clusters"]) + 1)
-    seed = derive_seed(run.config["seed"], "counts") % 2**32
-    found = [KMeans(int(k), n_init=RESTARTS, random_state=seed).fit_predict(features) for k in numbers]
+    seed = derive_seed(run.config["seed"], "counts")
+    found = [fit_kmeans(features, int(k), seed, RESTARTS).labels_ for k in numbers]
     return {
         "k": numbers.astype(np.int32),
         "assignment": np.array(found, np.int16),

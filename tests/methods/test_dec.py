@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.dec import student_t, target
 from dica.methods import build
 from kills import run_with_kills
-from tiny import make_prepared, make_trainer, tiny_config, trained
+from tiny import _TRAINED, make_prepared, make_trainer, tiny_config, trained
 
 
 def trainer_of(tmp_path: Path, **overrides: object):
@@ -28,6 +30,21 @@ def test_the_encoder_and_the_centres_are_those_of_the_source(tmp_path: Path) -> 
     nearest = torch.cdist(method.features(images), method.centres).argmin(dim=1)
     means = torch.stack([method.features(images)[nearest == k].mean(dim=0) for k in nearest.unique()])
     torch.testing.assert_close(method.centres[nearest.unique()], means, atol=1e-4, rtol=1e-3)
+
+
+def test_training_again_gives_the_same_bits_whatever_was_drawn_before(tmp_path: Path) -> None:
+    found = []
+    for name, threads in (("once", 1), ("again", 2)):
+        _TRAINED.clear()  # the source is trained again, too
+        torch.rand(7 * threads)
+        np.random.seed(threads)  # noqa: NPY002
+        with threadpool_limits(threads, user_api="openmp"):
+            trainer, _ = trainer_of(tmp_path / name)
+            trainer.run()
+        found.append((trainer.history, trainer.method.state_dict()))
+    (history, state), (history_again, state_again) = found
+    assert history == history_again
+    assert all(torch.equal(value, state_again[name]) for name, value in state.items())
 
 
 def test_the_target_is_of_all_images_and_waits_for_its_turn(tmp_path: Path) -> None:

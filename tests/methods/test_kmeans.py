@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
 
 from dica.data.splits import DataInfo
 from dica.files import UserError, write_npz
 from dica.methods import build
 from dica.methods.inputs import MAPS, Inputs
+from dica.methods.kmeans import fit_kmeans
 from dica.scores.evaluation import recompute
 from dica.train import predict
 
@@ -61,6 +64,15 @@ def test_the_seed_decides_the_starts(images) -> None:
         fits.append(method.centroids.clone())
     assert torch.equal(fits[0], fits[1])
     assert not torch.equal(fits[0], fits[2])
+
+
+def test_a_fit_is_the_same_bits_whatever_the_threads() -> None:
+    points = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    found = set()
+    for threads in (4, 4, 4, 4, 1):
+        with threadpool_limits(threads, user_api="openmp"):
+            found.add(fit_kmeans(points, 10, seed=1, restarts=1).cluster_centers_.tobytes())
+    assert len(found) == 1
 
 
 SCALES = ["as-is", "standardised", "pca", "whitened"]

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from sklearn.cluster import KMeans as LloydKMeans
 from sklearn.cluster import MiniBatchKMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from dica.data.splits import DataInfo, splits_of
@@ -53,16 +55,9 @@ class KMeans(FitMethod):
     def fit_points(self, points: Tensor, seed: int) -> list[dict[str, float]]:
         """Fit the centroids to points (n, d); returns one history row."""
         params = self.params
-        settings = {
-            "n_init": params["restarts"],
-            "max_iter": params["max_iterations"],
-            "random_state": derive_seed(seed, "kmeans") % 2**32,
-        }
-        if "minibatch" in params:
-            model = MiniBatchKMeans(params["num_clusters"], batch_size=params["minibatch"], **settings)
-        else:
-            model = LloydKMeans(params["num_clusters"], **settings)
-        result = model.fit(points.cpu().numpy())
+        keys = ("restarts", "max_iterations", "minibatch")
+        settings = {key: params[key] for key in keys if key in params}
+        result = fit_kmeans(points.cpu().numpy(), params["num_clusters"], derive_seed(seed, "kmeans"), **settings)
         self.centroids.copy_(torch.from_numpy(result.cluster_centers_))
         self.variance.fill_(max(result.inertia_ / points.numel(), LEAST_VARIANCE))
         return [{"epoch": int(result.n_iter_), "step": int(result.n_iter_), "loss": float(result.inertia_)}]
@@ -86,6 +81,27 @@ class KMeans(FitMethod):
         parts = (part.to(self.centroids.device) for part in images.split(PART))
         represent = self.of_source or self.inputs
         return torch.cat([represent(part).to(self.centroids) for part in parts])
+
+
+def fit_kmeans(
+    points: np.ndarray,
+    clusters: int,
+    seed: int,
+    restarts: int,
+    max_iterations: int = 300,
+    minibatch: int | None = None,
+) -> LloydKMeans | MiniBatchKMeans:
+    """Return scikit-learn's K-means, fitted to points (n, d) by one thread.
+
+    Several threads add up their parts in the order in which they finish, so that no fit would be the bits of another.
+    """
+    settings = {"n_init": restarts, "max_iter": max_iterations, "random_state": seed % 2**32}
+    if minibatch:
+        model = MiniBatchKMeans(clusters, batch_size=minibatch, **settings)
+    else:
+        model = LloydKMeans(clusters, **settings)
+    with threadpool_limits(1, user_api="openmp"):
+        return model.fit(points)
 
 
 METHOD = KMeans

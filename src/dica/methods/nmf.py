@@ -18,7 +18,6 @@ from __future__ import annotations
 import warnings
 
 import torch
-from sklearn.cluster import KMeans
 from sklearn.decomposition import NMF as Factorisation
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -26,6 +25,7 @@ from torch import Tensor
 from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.methods.fitted import FittedMethod
+from dica.methods.kmeans import fit_kmeans
 from dica.rng import derive_seed
 
 
@@ -57,9 +57,9 @@ class NMF(FittedMethod):
         said = {"loss": float(model.reconstruction_err_), "iterations": float(model.n_iter_)}
         if params["assignment"] == "argmax":
             return torch.from_numpy(coefficients.argmax(axis=1)), said
-        starts = {"n_init": params["restarts"], "max_iter": params["max_iterations"]}
-        clusters = KMeans(params["num_clusters"], random_state=derive_seed(seed, "kmeans") % 2**32, **starts)
-        return torch.from_numpy(clusters.fit_predict(coefficients)).long(), said
+        starts = (params["restarts"], params["max_iterations"])
+        clusters = fit_kmeans(coefficients, params["num_clusters"], derive_seed(seed, "kmeans"), *starts)
+        return torch.from_numpy(clusters.labels_).long(), said
 
 
 METHOD = NMF

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from scipy.sparse import diags
 from scipy.sparse.linalg import eigsh
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.methods.fitted import FittedMethod, nearest_others, sparse_graph
+from dica.methods.kmeans import fit_kmeans
 from dica.rng import derive_seed
 
 SMALLEST = 1e-12  # copies of an image are at distance 0 from it, and may be all of its neighbours
@@ -47,15 +47,10 @@ class SC(FittedMethod):
         distances, positions = nearest_others(points, params["neighbours"])
         affinities = self_tuning(distances, positions, params["scale_neighbour"])
         values, vectors = leading_eigenvectors(sparse_graph(affinities, positions), params["num_clusters"], seed)
-        model = KMeans(
-            params["num_clusters"],
-            n_init=params["restarts"],
-            max_iter=params["max_iterations"],
-            random_state=derive_seed(seed, "kmeans") % 2**32,
-        )
-        labels = model.fit_predict(unit_rows(vectors))
+        starts = (params["restarts"], params["max_iterations"])
+        model = fit_kmeans(unit_rows(vectors), params["num_clusters"], derive_seed(seed, "kmeans"), *starts)
         said = {"loss": float(model.inertia_), "last_eigenvalue": float(values.min())}
-        return torch.from_numpy(labels).long(), said
+        return torch.from_numpy(model.labels_).long(), said
 
 
 def self_tuning(distances: Tensor, positions: Tensor, neighbour: int | None) -> Tensor:
