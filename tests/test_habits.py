@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import dica
+from dica import losses
 
-EXAMPLES = ("scores.metrics", "losses.common", "losses.tcc")
+LOSSES = [f"losses.{name}" for _, name, _ in pkgutil.iter_modules(losses.__path__)]
 
 
 def test_the_version_is_told_once(root: Path) -> None:
@@ -34,10 +37,10 @@ def test_hooks_and_lint_run_the_same_programs(root: Path) -> None:
         assert hook["entry"].removeprefix(".venv/bin/") in lint, hook["id"]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", ["scores.metrics", *LOSSES])
 def test_examples_in_docstrings_run(name: str) -> None:
     module = importlib.import_module(f"dica.{name}")
-    failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE, extraglobs={"torch": torch})
     assert (failed, tried > 0) == (0, True)
 
 

@@ -45,9 +45,10 @@ from dica.methods.kmeans import fit_kmeans
 from dica.plan.parameters import check_loadable
 from dica.rng import derive_seed, generator
 from dica.runs.files import CONFIG, PREDICTIONS, RECORD, STAGES
+from dica.runs.record import CHECKOUT
 from dica.scores import evaluation, metrics
 from dica.scores.assignments import second_choice
-from dica.scripting import print_anywhere
+from dica.scripting import run_script
 
 IMAGES = 6000  # of an embedding, as in DRC's Figures 4 and 6
 GALLERY = 20_000  # among so many images neighbours are looked for
@@ -87,7 +88,7 @@ class Trained:
 
     @cached_property
     def method(self) -> Method:
-        check_loadable(self.config["method"], self.config["params"], str(self.folder))
+        check_loadable(self.config["method"], self.config["params"], str(self.folder), CHECKOUT)
         folders = RunFolders(self.folder, self.models)
         return load_trained(folders, self.config["id"], self.images.info, self.images.device)[0]
 
@@ -432,15 +433,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=Path, required=True, help="data/labels/<data set>.npz")
     parser.add_argument("--out", type=Path, required=True, help="file to write (.npz)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    print_anywhere()
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    try:
-        analyse(given.kind, Trained(given.run, given.models, given.data, given.labels), given.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    run = Trained(given.run, given.models, given.data, given.labels)
+    return run_script(lambda: analyse(given.kind, run, given.out))
 
 
 if __name__ == "__main__":

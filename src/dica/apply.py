@@ -33,6 +33,7 @@ from dica.methods.base import Method
 from dica.plan.parameters import check_loadable, load_datasets
 from dica.runs.files import CONFIG
 from dica.scores.assignments import assignments_csv, second_choice
+from dica.scripting import run_script
 
 BATCH = 1000  # as a run predicts its own images: equal batches give equal bits
 FORMATS = (".safetensors", ".pt2", ".onnx")
@@ -67,7 +68,7 @@ class Applied:
     @cached_property
     def method(self) -> Method:
         """The trained method."""
-        check_loadable(self.config["method"], self.config["params"], str(self.folder))
+        check_loadable(self.config["method"], self.config["params"], str(self.folder), self.root)
         folders = RunFolders(self.folder, self.models)
         return load_trained(folders, self.config["id"], self.info, torch.device("cpu"))[0]
 
@@ -219,16 +220,15 @@ def main(arguments: list[str] | None = None) -> int:
             sub.add_argument("--images", type=Path, required=True, help="folder, archive or file")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
+
+    def work() -> None:
         run = Applied(given.run, given.models, project_root())
         if given.command == "predict":
             print(predict(run, given.images, given.out))
         else:
             export(run, given.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return run_script(work)
 
 
 if __name__ == "__main__":

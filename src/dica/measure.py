@@ -18,8 +18,9 @@ from dica import methods
 from dica.engine.checkpoints import StateFolder
 from dica.engine.images import ResidentImages
 from dica.engine.loop import SaveEvery, Trainer
-from dica.files import UserError, read_json
+from dica.files import read_json
 from dica.runs import record
+from dica.scripting import run_script
 
 SECONDS = 6.0
 
@@ -45,13 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to train")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        print(json.dumps(measure(read_json(given.config), given.data, device, given.seconds)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return run_script(lambda: print(json.dumps(measure(read_json(given.config), given.data, device, given.seconds))))
 
 
 if __name__ == "__main__":

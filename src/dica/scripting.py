@@ -1,4 +1,4 @@
-"""How the thin scripts of the workflow end: one line and an exit code."""
+"""How scripts and commands that a person or a rule starts end: one line and an exit code."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ def print_anywhere() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def run_script(main: Callable[[], str]) -> int:
-    """Run `main`, print the line it returns to stderr, and return the exit code.
+def run_script(main: Callable[[], str | None]) -> int:
+    """Run `main`, print the line it returns, if any, to stderr, and return the exit code.
 
     A user's mistake, or a disk that refuses, is one line without a traceback.
     """
     print_anywhere()
     try:
-        print(main(), file=sys.stderr)
+        if said := main():
+            print(said, file=sys.stderr)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

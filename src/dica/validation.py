@@ -172,13 +172,14 @@ def short(text: str) -> str:
 
 @cache
 def _schemas(folder: Path) -> tuple[dict[str, dict], Any]:
-    from referencing import Registry, Resource
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012
 
     schemas = {path.name: load_yaml(path) for path in sorted(folder.glob("*.schema.yaml"))}
     for name, body in schemas.items():
         if "takes" in body:
             schemas[name] = _whole_schema(body, schemas["training.schema.yaml"], f"workflow/schemas/{name}")
-    registry = Registry().with_resources((name, Resource.from_contents(body)) for name, body in schemas.items())
+    registry = Registry().with_resources((name, DRAFT202012.create_resource(body)) for name, body in schemas.items())
     return schemas, registry
 
 
@@ -216,7 +217,7 @@ def _whole_schema(short: dict, common: dict, where: str) -> dict:
         raise UserError(f"{where}: optional: no key {absent[0]!r} here; {hint(absent[0], properties)}")
     may_lack = {*common["optional"], *optional}
     required = [name for name in properties if name not in may_lack]
-    rest = {key: short[key] for key in ("$schema", "title", "not") if key in short}
+    rest = {key: short[key] for key in ("title", "not") if key in short}
     return {**rest, "type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 

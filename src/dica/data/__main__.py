@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dica.data import catalog
 from dica.data.paths import prepared_folder
-from dica.files import UserError, project_root, write_json
-from dica.scripting import print_anywhere
+from dica.files import project_root, write_json
+from dica.scripting import run_script
 
 TEXT = {
     "fetch": "bring the archives of a data set into data/raw and prove their digests",
@@ -25,20 +25,9 @@ TEXT = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    print_anywhere()
     options = _parser().parse_args(arguments)
-    try:
-        root = options.root or project_root()
-        {"fetch": _fetch, "prepare": _prepare, "verify": _verify, "fingerprint": _fingerprint, "list": _list}[
-            options.command
-        ](root, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    commands = {"fetch": _fetch, "prepare": _prepare, "verify": _verify, "fingerprint": _fingerprint, "list": _list}
+    return run_script(lambda: commands[options.command](options.root or project_root(), options))
 
 
 def _parser() -> argparse.ArgumentParser:

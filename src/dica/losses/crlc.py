@@ -93,6 +93,14 @@ def probability_contrast(p1: Tensor, p2: Tensor, *, critic: str = "log_dot", gam
         See `critic_scores`.
     gamma
         Smoothing of both arguments, see `smooth`.
+
+    Examples
+    --------
+    Equal probabilities tell no pair from another: of three candidates each has 1/3, and the loss is log 3:
+
+    >>> p = torch.full((2, 4), 0.25)
+    >>> probability_contrast(p, p)
+    tensor(1.0986)
     """
     p = smooth(torch.cat([p1, p2], dim=-2), gamma=gamma)
     return _two_view_nll(critic_scores(p, p, critic=critic))
@@ -100,20 +108,42 @@ def probability_contrast(p1: Tensor, p2: Tensor, *, critic: str = "log_dot", gam
 
 @full_precision
 def feature_contrast(z1: Tensor, z2: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """L_FC (Eq. 4-6): contrast of the features (B, d) of two views, normalised to unit length here."""
+    """L_FC (Eq. 4-6): contrast of the features (B, d) of two views, normalised to unit length here.
+
+    Examples
+    --------
+    >>> z = torch.ones(2, 3)
+    >>> feature_contrast(z, z), feature_contrast(torch.eye(2), torch.eye(2)).round(decimals=3)
+    (tensor(1.0986), tensor(0.))
+    """
     z = l2_normalise(torch.cat([z1, z2], dim=-2))
     return _two_view_nll(z @ z.mT / temperature)
 
 
 @full_precision
 def marginal_entropy(*views: Tensor) -> Tensor:
-    """H (Eq. 8): entropy of the batch-mean assignment, averaged over the views (..., B, K); not smoothed."""
+    """H (Eq. 8): entropy of the batch-mean assignment, averaged over the views (..., B, K); not smoothed.
+
+    Examples
+    --------
+    Two sure images in two clusters are in balance, in one they are not:
+
+    >>> one, two = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2)
+    >>> marginal_entropy(two), marginal_entropy(one).abs()
+    (tensor(0.6931), tensor(0.))
+    """
     return torch.stack([entropy(p.mean(dim=-2)) for p in views]).mean()
 
 
 @full_precision
 def logit_regulariser(*views: Tensor, bound: float = 25.0, weight: float = 0.01) -> Tensor:
-    """L_reg (A.5): pull logits (..., B, K) back into [-bound, bound]; the excess is a constant coefficient."""
+    """L_reg (A.5): pull logits (..., B, K) back into [-bound, bound]; the excess is a constant coefficient.
+
+    Examples
+    --------
+    >>> logit_regulariser(torch.tensor([[27.0, 0.0]]), bound=25.0, weight=0.01)
+    tensor(0.5400)
+    """
     logits = torch.stack(views)
     excess = (logits - logits.clamp(-bound, bound)).detach()
     return weight * (logits * excess).sum(dim=-1).mean()
@@ -155,6 +185,13 @@ def cluster_loss(
     Returns
     -------
     Scalar loss, and `L_PC`, `H`, `L_reg` (detached; L_reg with its weight) and `heads`.
+
+    Examples
+    --------
+    >>> logits = 20 * torch.eye(2)
+    >>> loss, parts = cluster_loss(logits, logits, gamma=0.0)
+    >>> loss, parts["L_PC"], parts["H"]
+    (tensor(-0.6931), tensor(0.), tensor(0.6931))
     """
 
     def of_head(logits1: Tensor, logits2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -204,6 +241,15 @@ def crlc_loss(
     Returns
     -------
     Scalar loss, and `L_PC`, `H`, `L_FC`, `L_reg` (detached, unweighted but for L_reg) and `heads` (of L_cluster).
+
+    Examples
+    --------
+    Without a representation head there is no L_FC:
+
+    >>> logits = 20 * torch.eye(2)
+    >>> loss, parts = crlc_loss(None, None, logits, logits)
+    >>> sorted(parts)
+    ['H', 'L_PC', 'L_reg', 'heads']
     """
     loss, parts = cluster_loss(
         logits1,

@@ -48,6 +48,11 @@ def thresholds(progress: float, *, upper: float = 0.99, lower: float = 0.8, both
         Where they begin.
     both
         They meet halfway; if false there is one threshold, which falls from `upper` to `lower`.
+
+    Examples
+    --------
+    >>> [round(x, 3) for progress in (0, 1) for x in thresholds(progress)]
+    [0.99, 0.8, 0.895, 0.895]
     """
     if not both:
         one = upper - (upper - lower) * progress
@@ -150,6 +155,16 @@ def dac_loss(
     Returns
     -------
     Scalar loss, and `L_pair`, `L_aux` (unweighted) and the shares of `linked` and `selected` pairs (detached).
+
+    Examples
+    --------
+    Three images, the first two linked and all pairs sure of it:
+
+    >>> logits = 50 * torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> given = targets(logits.softmax(dim=1), upper=0.9, lower=0.5)
+    >>> loss, parts = dac_loss(logits, *given)
+    >>> loss.round(decimals=3), parts["linked"].round(decimals=3), parts["selected"]
+    (tensor(0.), tensor(0.5560), tensor(1.))
     """
     p = logits.softmax(dim=1)
     pair = pair_loss(p, linked, selected, kind=pair_kind)

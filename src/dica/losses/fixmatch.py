@@ -49,6 +49,16 @@ def fixmatch_loss(
     ------
     UserError
         If `average` is unknown.
+
+    Examples
+    --------
+    The weak view of the first image is sure of class 0, that of the second is not; the strong views know nothing:
+
+    >>> labelled, classes = torch.zeros(1, 2), torch.tensor([1])
+    >>> weak, strong = torch.tensor([[9.0, 0.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    >>> loss, parts = fixmatch_loss(labelled, classes, weak, strong)
+    >>> parts["L_s"], parts["L_u"], parts["confident"]
+    (tensor(0.6931), tensor(0.3466), tensor(0.5000))
     """
     if average not in AVERAGES:
         raise UserError(f"fixmatch: average is {average!r}; choose one of {', '.join(AVERAGES)}")

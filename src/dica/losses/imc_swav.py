@@ -33,6 +33,11 @@ def cosines(z: Tensor, prototypes: Tensor) -> Tensor:
         (..., n, d) projections, of any length.
     prototypes
         (k', d), unit rows.
+
+    Examples
+    --------
+    >>> cosines(torch.tensor([[0.0, 2.0]]), torch.eye(2))
+    tensor([[0., 1.]])
     """
     return l2_normalise(z) @ prototypes.T
 
@@ -55,6 +60,14 @@ def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> T
     -------
     Tensor
         (..., n, k') with rows that sum to 1.
+
+    Examples
+    --------
+    Scores that prefer the first prototype for both images end in balance:
+
+    >>> sinkhorn(torch.tensor([[0.1, 0.0], [0.1, 0.0]]))
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000]])
     """
     log_q = scores / epsilon
     for _ in range(iterations):
@@ -78,6 +91,11 @@ def swap_loss(
     ----------
     scores
         (v, n, k') cosines of v >= 2 views of the same n images, the high-resolution views first.
+
+    Examples
+    --------
+    >>> swap_loss(torch.zeros(2, 4, 3)).round(decimals=4)
+    tensor(1.0986)
     """
     views, samples, _ = scores.shape
     if views < 2 or not 1 <= assign_views <= views:
@@ -124,6 +142,11 @@ def logit_regulariser(logits: Tensor, *, weight: float = 0.01, bound: float = 5.
     ----------
     logits
         (v, n, k) classifier outputs.
+
+    Examples
+    --------
+    >>> logit_regulariser(torch.tensor([[[7.0, -6.0]]]))
+    tensor(0.0300)
     """
     return weight * torch.relu(logits.abs() - bound).sum(-1).mean()
 
@@ -162,6 +185,14 @@ def imc_swav_loss(
     Returns
     -------
     Scalar loss, and `L_swap`, `L_cluster`, `L_reg` (detached; L_reg with its weight).
+
+    Examples
+    --------
+    Where the classifier has no step its terms are 0:
+
+    >>> loss, parts = imc_swav_loss(torch.zeros(2, 4, 2), None)
+    >>> parts
+    {'L_swap': tensor(0.6931), 'L_cluster': tensor(0.), 'L_reg': tensor(0.)}
     """
     swap = swap_loss(
         scores, temperature=temperature, epsilon=epsilon, iterations=sinkhorn_iters, assign_views=assign_views
@@ -188,6 +219,12 @@ def jensen_shannon(u1: Tensor, u2: Tensor) -> Tensor:
     -------
     Tensor
         (n, m).
+
+    Examples
+    --------
+    >>> jensen_shannon(torch.eye(2), torch.eye(2)).abs()
+    tensor([[0.0000, 0.6931],
+            [0.6931, 0.0000]])
     """
     middle = (u1[:, None] + u2[None]) / 2
     return entropy(middle) - (entropy(u1)[:, None] + entropy(u2)[None]) / 2

@@ -15,7 +15,14 @@ from dica.losses.common import entropy, full_precision
 
 @full_precision
 def gate(g: Tensor, centres: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Return log pi (n, K), the gate's log-probabilities, from unit g (n, d) and unit centres (K, d)."""
+    """Return log pi (n, K), the gate's log-probabilities, from unit g (n, d) and unit centres (K, d).
+
+    Examples
+    --------
+    >>> gate(torch.eye(2), torch.zeros(2, 2)).exp()
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000]])
+    """
     return (g @ centres.mT / temperature).log_softmax(dim=-1)
 
 
@@ -52,6 +59,13 @@ def mice_loss(log_gate: Tensor, log_expert: Tensor) -> tuple[Tensor, dict[str, T
     Returns
     -------
     Scalar loss, and `H_gate` and `H_posterior`, the mean entropies of gate and posterior (detached).
+
+    Examples
+    --------
+    >>> log_gate = torch.full((3, 2), 0.5).log()
+    >>> loss, parts = mice_loss(log_gate, torch.zeros(3, 2))
+    >>> loss.abs() < 1e-6, parts["H_gate"], parts["H_posterior"]
+    (tensor(True), tensor(0.6931), tensor(0.6931))
     """
     joint = log_gate + log_expert
     loss = -joint.logsumexp(dim=-1).mean()

@@ -42,6 +42,14 @@ def pica_loss(p: Tensor, p2: Tensor, *, weight: float = 2.0) -> tuple[Tensor, di
     Returns
     -------
     Scalar loss, and `CE` and `balance` (detached, unweighted).
+
+    Examples
+    --------
+    A partition that is sure, and in balance; the cross-entropy has this as its least value for two clusters:
+
+    >>> loss, parts = pica_loss(torch.eye(2), torch.eye(2))
+    >>> loss.round(decimals=4), parts["balance"].abs()
+    (tensor(0.3133), tensor(0.))
     """
     repeats = p2.shape[0] if p2.dim() == 3 else 1
     similarity = partition_uncertainty(p.repeat(repeats, 1), p2.reshape(-1, p2.shape[-1]))

@@ -31,6 +31,13 @@ def scan_loss(anchors: Tensor, neighbours: Tensor, *, weight: float = 5.0) -> tu
     Returns
     -------
     Loss of each sub-head (...), and its `consistency` and `H` (detached).
+
+    Examples
+    --------
+    >>> logits = 50 * torch.eye(2)
+    >>> loss, parts = scan_loss(logits, logits)
+    >>> parts["consistency"].abs(), parts["H"]
+    (tensor(0.), tensor(0.6931))
     """
     log_p, log_q = anchors.log_softmax(dim=-1), neighbours.log_softmax(dim=-1)
     consistency = -(log_p + log_q).logsumexp(dim=-1).mean(dim=-1)  # -log of the inner product of probabilities
@@ -56,6 +63,12 @@ def self_label_loss(
     Returns
     -------
     Scalar loss, and the share of `confident` images (detached).
+
+    Examples
+    --------
+    >>> weak, strong = torch.tensor([[9.0, 0.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    >>> self_label_loss(weak, strong)
+    (tensor(0.6931), {'confident': tensor(0.5000)})
     """
     probability, label = weak.detach().softmax(dim=1).max(dim=1)
     confident = (probability > threshold).to(strong.dtype)

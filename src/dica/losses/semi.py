@@ -21,7 +21,13 @@ from dica.losses.common import finite_log, full_precision, plogp
 
 @full_precision
 def squared_difference(given: Tensor, other: Tensor) -> Tensor:
-    """Mean over images and classes of the squared difference of probabilities; `given` (n, K) logits are constants."""
+    """Mean over images and classes of the squared difference of probabilities; `given` (n, K) logits are constants.
+
+    Examples
+    --------
+    >>> squared_difference(torch.zeros(2, 2), torch.zeros(2, 2))
+    tensor(0.)
+    """
     return (given.detach().softmax(dim=1) - other.softmax(dim=1)).square().mean()
 
 
@@ -32,6 +38,13 @@ def pseudo_label_loss(logits: Tensor, *, threshold: float = 0.95) -> tuple[Tenso
     Returns
     -------
     Scalar loss, a mean over all images, and the share of `confident` ones (detached).
+
+    Examples
+    --------
+    No guess is above the threshold:
+
+    >>> pseudo_label_loss(torch.zeros(2, 2))
+    (tensor(0.), {'confident': tensor(0.)})
     """
     probability, guess = logits.detach().softmax(dim=1).max(dim=1)
     confident = (probability > threshold).to(logits.dtype)
@@ -57,6 +70,11 @@ def divergence_loss(
     Returns
     -------
     Scalar loss, a mean over all images, and the share of `confident` ones (detached).
+
+    Examples
+    --------
+    >>> divergence_loss(torch.tensor([[9.0, 0.0]]), torch.zeros(1, 2))[0].round(decimals=3)
+    tensor(0.6920)
     """
     weak = weak.detach()
     confident = (weak.softmax(dim=1).amax(dim=1) >= threshold).to(strong.dtype)
@@ -67,7 +85,13 @@ def divergence_loss(
 
 @full_precision
 def sharpened_mean(views: Tensor, *, temperature: float = 0.5) -> Tensor:
-    """MixMatch's guess (n, K): the mean probabilities of several views (r, n, K) of logits, to the power 1 / T."""
+    """MixMatch's guess (n, K): the mean probabilities of several views (r, n, K) of logits, to the power 1 / T.
+
+    Examples
+    --------
+    >>> sharpened_mean(torch.tensor([[[0.75, 0.25]], [[0.75, 0.25]]]).log())
+    tensor([[0.9000, 0.1000]])
+    """
     mean = views.detach().softmax(dim=-1).mean(dim=0)
     return torch.softmax(finite_log(mean) / temperature, dim=1)
 
@@ -97,6 +121,13 @@ def mixmatch_loss(
 
 
 def mix(values: Tensor, partners: Tensor, share: Tensor) -> Tensor:
-    """Return share * values + (1 - share) * values[partners], with one share (n,) for each row."""
+    """Return share * values + (1 - share) * values[partners], with one share (n,) for each row.
+
+    Examples
+    --------
+    >>> mix(torch.tensor([[0.0], [8.0]]), torch.tensor([1, 0]), torch.tensor([0.75, 0.5]))
+    tensor([[2.],
+            [4.]])
+    """
     share = share.view(-1, *[1] * (values.dim() - 1))
     return share * values + (1 - share) * values[partners]

@@ -19,8 +19,6 @@ from dica.files import UserError
 from dica.validation import hint, load_yaml, validate
 
 SHARED = "params/shared.yaml"
-# On another run these make layers or input of its features when they train, so that they cannot be loaded from weights.
-MADE_OF_SOURCE = ("kmeans", "probe")
 
 
 def merge(base: dict, *overrides: dict | None) -> dict:
@@ -199,15 +197,16 @@ def complete(body: dict, params: dict, entry: dict, where: str, root: Path) -> d
     return params
 
 
-def check_loadable(method: str, params: dict, where: str) -> None:
+def check_loadable(method: str, params: dict, where: str, root: Path) -> None:
     """Refuse a run that its weights alone do not make anew, as a source or for an analysis.
 
     Raises
     ------
     UserError
-        If it is of `MADE_OF_SOURCE` and has a source; the message begins with `where`.
+        If it has a source and its method makes layers of that (`made_of_source` of its parameter file); the message
+        begins with `where`.
     """
-    if method in MADE_OF_SOURCE and (below := params.get("source")):
+    if (below := params.get("source")) and load_method(method, root).get("made_of_source"):
         raise UserError(
             f"{where}: a {method} run with a source of its own cannot be loaded again, its layers are made of that "
             f"run's features; use that run itself: {below['method']} ({below['variant']})"
@@ -228,7 +227,7 @@ def _follow_source(
         theirs = resolve(*source, dataset, profile, root, chain)
     except UserError as error:
         raise UserError(str(error) if "source:" in str(error) else f"{where}: {error}") from None
-    check_loadable(source[0], theirs, where)
+    check_loadable(source[0], theirs, where, root)
     for key in ("train_split", "eval_split"):
         if params[key] == "source":
             params[key] = theirs[key]
