@@ -132,7 +132,7 @@ class Trained:
         """Return what the model answers for some scored images, (n, d) float32."""
         with torch.no_grad():
             parts = [question(self.take(part)).float().cpu() for part in np.split(rows, range(BATCH, len(rows), BATCH))]
-        return torch.cat(parts).numpy()
+        return _finite(torch.cat(parts).numpy(), self.folder)
 
 
 def embedding(run: Trained) -> dict[str, np.ndarray]:
@@ -145,6 +145,13 @@ def embedding(run: Trained) -> dict[str, np.ndarray]:
         outputs["assignment"] = run.ask(lambda images: _output_of(run.method, name, images), rows)
     arrays = {f"xy_{layer}": _tsne(values) for layer, values in outputs.items()}
     return {**arrays, "label": run.labels[rows].astype(np.int16)}
+
+
+def _finite(values: np.ndarray, source: Path) -> np.ndarray:
+    """Return the values, or say whose are no numbers: no analysis has an answer for them."""
+    if not np.isfinite(values).all():
+        raise UserError(f"{source}: {(~np.isfinite(values)).sum()} values are NaN or infinite: the training diverged")
+    return values
 
 
 def _subset(total: int, count: int) -> np.ndarray:
@@ -191,6 +198,7 @@ def stages(run: Trained) -> dict[str, np.ndarray]:
         np.concatenate([found[f"{split}_{what}"] for split in splits], axis=1).astype(np.float64)
         for what in ("probability", "features")
     )
+    _finite(features, path)
     curves = np.array([_bcubed_curve(values, label) for values in probability])
     variances = [metrics.variance(values, label) for values in probability]
     return {

@@ -42,6 +42,19 @@ def test_the_subset_is_fixed_and_spread_over_the_splits() -> None:
     assert {split: index.tolist() for split, index in small.items()} == {"test": list(range(7))}
 
 
+def test_features_that_float16_cannot_hold_are_kept_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_config("crlc"), make_prepared(tmp_path / "data"), tmp_path / "state")
+    plain, factors = type(trainer.method).features, iter([1.0, 1.0, 1e6, 1.0])
+    monkeypatch.setattr(type(trainer.method), "features", lambda self, images: plain(self, images) * next(factors, 1e6))
+    trainer.run()
+    features = trainer.observer.stage_arrays()["train_features"]
+    assert np.isfinite(features).all()
+    assert features.max() > np.finfo(np.float16).max
+    assert features.dtype == np.float32
+
+
 @pytest.mark.parametrize("method", gradient_methods())
 def test_training_does_not_feel_the_looks(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, settings = make_prepared(tmp_path / "data", {"train": 40, "test": 24}), tiny_config(method)

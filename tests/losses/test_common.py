@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+
 import pytest
 import torch
 
+from dica import losses
+from dica.files import UserError
 from dica.losses.common import leading
+from dica.losses.crlc import draw_negatives
+
+
+def divided_by() -> Iterator[tuple[str, str, str]]:
+    """Every setting of a loss that must be above 0, by module and function."""
+    for module in pkgutil.iter_modules(losses.__path__):
+        for name, loss in vars(import_module(f"dica.losses.{module.name}")).items():
+            if inspect.isfunction(loss) and loss.__module__.endswith(f".{module.name}") and name[0] != "_":
+                for setting in inspect.signature(loss).parameters:
+                    if "temperature" in setting or setting in ("epsilon", "iterations", "sinkhorn_iters"):
+                        yield module.name, name, setting
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_settings_that_are_divided_by_are_above_zero(value: float) -> None:
+    found = list(divided_by())
+    assert len(found) > 20
+    for module, name, setting in found:
+        loss = getattr(import_module(f"dica.losses.{module}"), name)
+        with pytest.raises(UserError, match=f"{name}: {setting} is {value}; choose a finite number above 0"):
+            loss(**{setting: value})
+
+
+def test_a_memory_bank_of_one_row_has_no_negatives() -> None:
+    with pytest.raises(UserError, match="the memory bank has 1 row, and an image needs another one"):
+        draw_negatives(torch.tensor([0]), 1, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -88,7 +88,7 @@ class Observer:
         found = {"assignment": assignment.to(torch.int16), "confidence": confidence.half()}
         if stage:
             features = torch.cat([method.features(part).float() for part in parts])
-            found |= {"probability": probability.half(), "features": features.half()}
+            found |= {"probability": probability.half(), "features": _compact(features)}
         return {name: value.cpu() for name, value in found.items()}
 
     def trace(self) -> dict[str, np.ndarray]:
@@ -114,7 +114,8 @@ class Observer:
     def stage_arrays(self) -> dict[str, np.ndarray]:
         """Return the content of stages.npz: `epoch` (at most 3,) and, for each split, index, probabilities, features.
 
-        `<split>_probability` is (3, n, K), `<split>_features` (3, n, d), both float16.
+        `<split>_probability` is (3, n, K), `<split>_features` (3, n, d), both float16;
+        features that are too large for it are float32.
         """
         looks = [look for look in self.looks if look["epoch"] in self.stages]
         arrays = {"epoch": np.array([look["epoch"] for look in looks], dtype=np.int32)}
@@ -125,5 +126,10 @@ class Observer:
         return arrays
 
 
+def _compact(values: Tensor) -> Tensor:
+    """Return values as float16, or as they are if some are too large for it."""
+    return values.half() if values.abs().max() <= torch.finfo(torch.float16).max else values
+
+
 def _stack(looks: list[dict], split: str, name: str) -> np.ndarray:
-    return torch.stack([look[split][name].cpu() for look in looks]).numpy()
+    return np.stack([look[split][name].cpu().numpy() for look in looks])

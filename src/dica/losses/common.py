@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from dica.files import UserError
 
 LOG_FLOOR = 1e-17  # p log p counts as zero below this probability, and its gradient stays finite
 
@@ -18,10 +21,16 @@ def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
 
     Products of logits and sums of exponentials lose all meaning in bfloat16, and autocast would lower even
     float32 arguments for the matrix products inside. float64 stays float64.
+
+    The wrapped loss refuses what its arithmetic turns into no number, or into one that means nothing: temperatures and
+    the like that are not above 0 (`_must_be_positive`).
     """
 
     @functools.wraps(loss)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        for name, value in kwargs.items():
+            if _must_be_positive(name) and not 0 < value < math.inf:
+                raise UserError(f"{loss.__name__}: {name} is {value}; choose a finite number above 0")
         raised = [at_least_float32(value) for value in args]
         named = {name: at_least_float32(value) for name, value in kwargs.items()}
         device = next(value.device.type for value in (*raised, *named.values()) if torch.is_tensor(value))
@@ -29,6 +38,11 @@ def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
             return loss(*raised, **named)
 
     return wrapper
+
+
+def _must_be_positive(setting: str) -> bool:
+    """Whether a loss divides by this setting, or makes so many rounds."""
+    return "temperature" in setting or setting in ("epsilon", "iterations", "sinkhorn_iters")
 
 
 def at_least_float32(value: Any) -> Any:

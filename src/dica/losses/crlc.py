@@ -308,6 +308,8 @@ def semi_loss(
 
 def draw_negatives(index: Tensor, bank_size: int, count: int, *, generator: torch.Generator | None = None) -> Tensor:
     """Draw (B, count) rows of a bank uniformly, with replacement, never the row in `index` (B,) itself."""
+    if bank_size < 2:
+        raise UserError(f"crlc: the memory bank has {bank_size} row, and an image needs another one; give more images")
     rows = torch.randint(bank_size - 1, (index.shape[0], count), generator=generator, device=index.device)
     return rows + (rows >= index.unsqueeze(1)).long()
 
