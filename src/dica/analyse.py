@@ -198,13 +198,12 @@ def stages(run: Trained) -> dict[str, np.ndarray]:
         np.concatenate([found[f"{split}_{what}"] for split in splits], axis=1).astype(np.float64)
         for what in ("probability", "features")
     )
-    _finite(features, path)
     curves = np.array([_bcubed_curve(values, label) for values in probability])
     variances = [metrics.variance(values, label) for values in probability]
     return {
         "epoch": found["epoch"],
         "label": label.astype(np.int16),
-        "xy": np.stack([_tsne(values) for values in features]),
+        "xy": np.stack([_tsne(values) for values in _finite(features, path)]),
         "threshold": THRESHOLDS,
         "precision": curves[:, 0],
         "recall": curves[:, 1],
