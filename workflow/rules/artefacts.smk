@@ -143,6 +143,7 @@ rule page:
             rules.tables.input,
             rules.figures.input,
             rules.statistics.output,
+            rules.claims.output,
             rules.consistency.output,
             rules.rulegraph.output.graph,
             scored=False,

@@ -3,6 +3,7 @@
 
 localrules:
     statistics,
+    claims,
     consistency,
 
 
@@ -27,6 +28,27 @@ rule statistics:
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python workflow/scripts/inference.py --plan {params.plan:q} --out {params.out:q} 2> {log:q}"
+
+
+rule claims:
+    input:
+        made_of(lambda wildcards: ("claims",)),
+    output:
+        report(
+            f"{RESULTS}/claims.csv",
+            caption="../report/claims.rst",
+            category="All numbers",
+        ),
+        f"{RESULTS}/claims.md",
+    log:
+        f"{RESULTS}/logs/claims.log",
+    conda:
+        "../../environment.yml"
+    params:
+        plan=PLAN_FILE,
+        out=RESULTS,
+    shell:
+        "python workflow/scripts/claims.py --plan {params.plan:q} --out {params.out:q} 2> {log:q}"
 
 
 rule consistency:

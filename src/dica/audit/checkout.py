@@ -15,7 +15,15 @@ from dica.files import UserError, sha256_file
 from dica.runs.read import Finding
 from dica.validation import load_yaml
 
-DERIVED = ("tables/", "figures/", "report/", "metrics/", "plans/", "plan.json")  # of a results folder: made of runs
+DERIVED = (
+    "tables/",
+    "claims.",
+    "figures/",
+    "report/",
+    "metrics/",
+    "plans/",
+    "plan.json",
+)  # of a results folder: made of runs
 
 
 class Checkout:

@@ -44,6 +44,7 @@ FILES = (
 )
 NEEDED = ("Snakefile", "LICENSE", "requirements.lock")
 RESULT_TREES = ("runs", "tables", "figures", "metrics", "report", "analyses", "made")
+RESULT_FILES = ("plan.json", "claims.csv", "claims.md")
 MODE, EPOCH = 0o644, 0
 MOST_BYTES, MOST_MEMBERS = 1 << 30, 100_000  # of a deposit, unpacked; the archive's own has some 40 MB and 3,000 files
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -64,7 +65,9 @@ def contents(root: Path, results: str) -> list[str]:
             )
     folders = [*TREES, *(f"{results}/{name}" for name in RESULT_TREES)]
     paths = [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
-    paths += [root / name for name in (*FILES, f"{results}/plan.json") if (root / name).is_file()]
+    paths += [
+        root / name for name in (*FILES, *(f"{results}/{name}" for name in RESULT_FILES)) if (root / name).is_file()
+    ]
     paths += (root / results / "state").glob("*/failed.json")  # tables say why a run failed
     names = {path.relative_to(root).as_posix() for path in paths if not path.is_symlink()}
     return sorted(name for name in names if not _is_litter(name))

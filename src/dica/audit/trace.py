@@ -115,6 +115,8 @@ class _Maker:
             return "cells", self._finished(), ALL_PARAMS
         if inside.startswith("tables/statistics/"):
             return "statistics", self._finished(), []
+        if inside in ("claims.csv", "claims.md"):
+            return "claims", self._finished(), ["params/claims/", "params/artefacts/", *published[:1]]
         if inside == "tables/consistency.csv":
             return "consistency", self._finished(), published
         if kind == "metrics":

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dica.audit.auditor import Auditor, CellAudit, runs_of_artefact
+from dica.audit.claims import ClaimsAudit
 from dica.audit.runs import RunAudit
 from dica.files import UserError, load_arrays, read_json, write_csv
 from dica.plan.artefacts import Artefact
@@ -20,6 +21,7 @@ from dica.plan.planned import artefacts_of, scored_runs
 from dica.runs.files import METRICS, PREDICTIONS, RECORD, RESULT_FILES
 from dica.runs.read import Finding, read_record
 from dica.tables.cells import summarise
+from dica.tables.claims import CSV as LEDGER
 from dica.validation import hint
 
 REMADE = (*(f"statistics/{name}.csv" for name in ("intervals", "pairs", "stability")), "consistency.csv")
@@ -54,11 +56,22 @@ class Uncelled:
             "README": ([], self._check_readme(), ["README.md"]),
             "dvc.lock": ([], self._check_lock(), ["dvc.lock"]),
         }
-        return [
+        audits = [
             CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
             for name, (runs, findings, prefixes) in found.items()
             if runs or findings
         ]
+        return [*audits, *self._claims()]
+
+    def _claims(self) -> list[CellAudit]:
+        """Check the ledger of claims, where there is one or a commit has one."""
+        path = f"{self.results}/{LEDGER}"
+        if (self.root / path).is_file():
+            return [ClaimsAudit(self.auditor).audit_all()]
+        if (self.checkout.states or {}).get(path) != "deleted":
+            return []
+        gone = Finding(LEDGER, False, f"missing; build it again: {self.light}", missing=True)
+        return [CellAudit("claims", {}, [], [gone], self.light)]
 
     def audit(self, paper: str, name: str) -> CellAudit:
         """Check one figure, or one of the tables that are made of runs without cells (``statistics/pairs``).

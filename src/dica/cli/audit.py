@@ -25,10 +25,15 @@ SHOWN = 5  # notes of one kind
 
 
 def audit(
-    paper: Annotated[str | None, typer.Argument(help="Paper, such as drc.", autocompletion=completion.papers)] = None,
+    paper: Annotated[
+        str | None, typer.Argument(help="Paper, such as drc; or the word claim.", autocompletion=completion.papers)
+    ] = None,
     artefact: Annotated[
         str | None,
-        typer.Argument(help="Table, figure, or statistics/pairs of dica.", autocompletion=completion.artefacts),
+        typer.Argument(
+            help="Table, figure, or statistics/pairs of dica; a claim, such as drc-1.",
+            autocompletion=completion.artefacts,
+        ),
     ] = None,
     cell: Annotated[
         str | None,
@@ -74,8 +79,13 @@ def _worst(results: Sequence[CellAudit], strict: bool) -> int:
 
 def _audit_artefact(auditor: Auditor, paper: str, artefact: str, as_json: bool, strict: bool) -> int:
     """Audit all cells of a table, or a figure, or a statistic."""
+    from dica.audit.claims import ClaimsAudit
     from dica.audit.uncelled import Uncelled
 
+    if paper == "claim":
+        result = ClaimsAudit(auditor).audit(artefact)
+        print(json.dumps(result.as_dict(), indent=2)) if as_json else _print_audit(result)
+        return _worst([result], strict)
     rows = [row for row in auditor.all_rows() if (row["paper"], row["artefact"]) == (paper, artefact)]
     results = [auditor.audit(row) for row in rows] or [Uncelled(auditor).audit(paper, artefact)]
     counted = [result for result in results if not result.not_run_and_says_so] if rows else results

@@ -5,14 +5,14 @@ Imports nothing heavy: Snakemake reads these declarations each time it parses th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dica.files import UserError
+from dica.plan.declared import Artefact, Column, Row, column_key
 from dica.plan.parameters import load_yaml, validate
+from dica.plan.rungs import lowered, on_other_data
 
 Need = tuple[str, str, str, int]
 
@@ -54,95 +54,6 @@ ONLY_METRIC = {"significance": ("p_value",), "architecture": ("layer",)}
 # Our metrics whose printed numbers or whose entry in metrics.json have another name.
 PRINTED_NAMES = {"nmi_geometric": "nmi", "acc_top5": "acc5", "probe_acc": "sup_acc", "time_ratio": "ratio"}
 HEADLINE_NAMES = {"probe_acc": "acc"}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A data set (or one setting on it) as a table shows it; `key` is its part of a cell's address."""
-
-    key: str
-    dataset: str
-    published_dataset: str
-    label: str
-    group: str = ""
-    setting: str = ""
-    metrics: tuple[str, ...] = ()
-    counted: str = ""
-    note: str = ""
-    protocol: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table or a method of a figure; `method` None = the printed number is only copied.
-
-    `variants` (by the setting of a column) and `runs` (by metric) name other runs than `method` with `variant`.
-    `datasets` are those that the row is run on, where they are not all.
-    """
-
-    key: str
-    label: str
-    method: str | None
-    variant: str
-    variants: dict[str, str]
-    runs: dict[str, dict[str, Any]]
-    metrics: tuple[str, ...]
-    datasets: tuple[str, ...]
-    statistic: str
-    seeds: int
-    published_method: str | None
-    published_paper: str
-    published_table: str
-    published_metrics: dict[str, str]
-    setting: str
-    protocol: dict[str, Any]
-    group: str = ""
-    incomparable: str = ""
-    stand_in: dict[str, str] | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """One declared table or figure; `paper` and `name` together are its address."""
-
-    paper: str
-    paper_title: str
-    name: str
-    kind: str
-    title: str
-    layout: str
-    plot: str | None
-    options: dict[str, Any]
-    reason: str
-    published_file: str
-    seeds: int
-    metrics: tuple[str, ...]
-    scale: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    protocol: dict[str, Any]
-    note: str = ""
-    substitute: str = ""
-
-    @property
-    def address(self) -> str:
-        """`<paper> <name>`, as plans, profiles and the audit write it."""
-        return f"{self.paper} {self.name}"
-
-    @property
-    def regenerated(self) -> bool:
-        """Whether anything is computed for it; if not, `reason` says why."""
-        return not self.reason
-
-    def protocol_of(self, row: Row, column: Column, metric: str | None = None) -> dict[str, Any]:
-        """Return the published protocol of one cell: the paper's, then the column's, the row's, the metric's."""
-        own = row.runs.get(metric or "", {}).get("protocol", {})
-        return {**self.protocol, **column.protocol, **row.protocol, **own}
-
-    def metrics_of(self, column: Column) -> tuple[str, ...]:
-        """Return the metrics printed under one column."""
-        return column.metrics or self.metrics
 
 
 def method_behind(row: Row, column: Column, metric: str | None = None) -> tuple[str, str] | None:
@@ -199,51 +110,10 @@ def load_artefacts(root: Path, names: Sequence[str], substitute: dict[str, Any] 
             raise UserError(f"params/artefacts/{paper}.yaml: artefacts: no {name!r}; there are: {', '.join(declared)}")
         chosen += [declared[name]] if name else declared.values()
     once = {artefact.address: artefact for artefact in chosen}.values()
-    return [on_other_data(artefact, **substitute) for artefact in once] if substitute else list(once)
-
-
-def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
-    """Return an artefact as it looks on another data set than the paper's.
-
-    Of its columns those of the first data set stay (several where they differ in their setting), now for `dataset`.
-    Published numbers are left out: they are of other images. What rests on no run stays as it is.
-    """
-    if not needs(artefact):
-        return artefact
-    kept = [column for column in artefact.columns if column.dataset == artefact.columns[0].dataset]
-    columns = [_on_dataset(column, dataset) for column in kept]
-    rows = [_with_stand_in(row, min(row.seeds, seeds)) for row in artefact.rows if row.method or row.runs]
-    return replace(
-        artefact,
-        title=f"{artefact.title}, on other data: {dataset}",
-        note=f"A sample of this {artefact.kind} on the data set {dataset}, not the paper's data: no published number "
-        "can be compared.",
-        seeds=min(artefact.seeds, seeds),
-        columns=tuple({column.key: column for column in columns}.values()),
-        rows=tuple(rows),
-        protocol={},
-        substitute=dataset,
-    )
-
-
-def _with_stand_in(row: Row, seeds: int) -> Row:
-    """Return a row without printed numbers, and with the method that is run where its own needs the paper's data."""
-    bare = replace(row, seeds=seeds, datasets=(), published_method=None, protocol={}, note="", incomparable="")
-    if row.stand_in is None:
-        return bare
-    method, variant = row.stand_in["method"], row.stand_in.get("variant", "full")
-    return replace(bare, method=method, variant=variant, note=f"{row.label}: {method} stands in for {row.method}.")
-
-
-def _on_dataset(column: Column, dataset: str) -> Column:
-    label = f"{dataset}, {column.label}" if column.setting else dataset
-    key = column_key(dataset, column.setting)
-    return replace(column, key=key, dataset=dataset, published_dataset="", label=label, note="", protocol={})
-
-
-def column_key(dataset: str, setting: str) -> str:
-    """Return the address part of a column: the data set, with its setting where it has one."""
-    return "-".join([dataset, *re.findall(r"[a-z0-9]+", setting.lower())])
+    if substitute:
+        own = [artefact for artefact in once if not artefact.rung]
+        return [on_other_data(artefact, **substitute) if needs(artefact) else artefact for artefact in own]
+    return list(once)
 
 
 def _load_paper(root: Path, paper: str) -> dict[str, Artefact]:
@@ -254,7 +124,10 @@ def _load_paper(root: Path, paper: str) -> dict[str, Artefact]:
     validate(body, "artefacts", where, root)
     if body["paper"] != paper:
         raise UserError(f"{where}: paper: is {body['paper']!r}, must equal the file name {paper!r}")
-    return {name: _artefact(body, name, where) for name in body["artefacts"]}
+    found = {name: _artefact(body, name, where) for name in body["artefacts"]}
+    for lower in body.get("lower", []):
+        found |= lowered(found, lower, f"{where}: lower", root)
+    return found
 
 
 def _artefact(body: dict, name: str, where: str) -> Artefact:

@@ -25,6 +25,7 @@ FACTS = ("params/published/*.csv", "params/networks.csv", "params/datasets.yaml"
 PLACES = {
     "cells": "tables/cells.csv",
     "statistics": "tables/statistics/*.csv",
+    "claims": "claims.*",
     "consistency": "tables/consistency.csv",
     "summary": "metrics/{}.json",
     "table": "tables/{}/{}.*",
@@ -95,7 +96,9 @@ class Made:
             parts["declared"] = self._of_files([self.root / f"params/artefacts/{address[0]}.yaml"])
         if kind == "figure":
             parts["analyses"] = self._of_files(self._analyses(*address))
-        if kind in ("cells", "page"):
+        if kind == "claims":
+            parts["claims"] = self._of_files(self._under(self.root, ["params/claims/*.yaml"]))
+        if kind in ("cells", "page", "claims"):
             parts["artefacts"] = self.plan["artefacts"]
             parts["declared"] = self._of_files(self._under(self.root, ["params/artefacts/*.yaml"]))
         if kind == "page":

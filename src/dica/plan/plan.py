@@ -14,7 +14,8 @@ from pathlib import Path
 from dica.data.catalog import data_id
 from dica.files import atomic_write_text, canonical_json
 from dica.plan import artefacts as declared
-from dica.plan.parameters import load_datasets, load_method, resolve
+from dica.plan.declared import Artefact
+from dica.plan.parameters import load_datasets, load_method, merge, resolve
 from dica.runs.files import METRICS
 from dica.runs.ids import run_id
 
@@ -113,11 +114,15 @@ def make_plan(profile: dict, root: Path) -> dict:
     """Return every run that the profile asks for, and those that they build on, each once, in a fixed order."""
     runs: dict[str, dict] = {}
     shown = declared.load_artefacts(root, profile["artefacts"], profile.get("substitute"))
-    wanted = [(artefact.address, need) for artefact in shown for need in declared.needs(artefact)]
+    wanted = [
+        (artefact.address, need, _with_overrides(profile, artefact))
+        for artefact in shown
+        for need in declared.needs(artefact)
+    ]
     if own := profile.get("runs"):
-        wanted += [(OWN_RUNS, (own["method"], "full", own["dataset"], seed)) for seed in range(own["seeds"])]
-    for address, need in wanted:
-        for config in _with_sources(*need, profile, root):
+        wanted += [(OWN_RUNS, (own["method"], "full", own["dataset"], seed), profile) for seed in range(own["seeds"])]
+    for address, need, changed in wanted:
+        for config in _with_sources(*need, changed, root):
             known = {"path": run_folder(config, profile["results"]), "variants": [], "needed_by": []}
             run = runs.setdefault(config["id"], {**config, **known})
             for key, value in (("variants", config["variant"]), ("needed_by", address)):
@@ -131,6 +136,11 @@ def make_plan(profile: dict, root: Path) -> dict:
         "runs": ordered,
     }
     return {**plan, "substitute": profile["substitute"]} if "substitute" in profile else plan
+
+
+def _with_overrides(profile: dict, artefact: Artefact) -> dict:
+    """Return a profile with the parameters that an artefact changes for its runs."""
+    return {**profile, "overrides": merge(artefact.overrides, profile["overrides"])} if artefact.overrides else profile
 
 
 def _with_sources(method: str, variant: str, dataset: str, seed: int, profile: dict, root: Path) -> Iterator[dict]:

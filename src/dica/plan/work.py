@@ -223,7 +223,16 @@ class Work:
         """All that is made of the runs, the page last: it shows the others."""
         shown = [(a.kind, a.paper, a.name) for kind in ("table", "figure") for a in self.shown(kind)]
         summaries = [("summary", method) for method in self.methods]
-        return [("cells",), ("statistics",), ("consistency",), *summaries, *shown, ("rulegraph",), ("page",)]
+        return [
+            ("cells",),
+            ("statistics",),
+            ("claims",),
+            ("consistency",),
+            *summaries,
+            *shown,
+            ("rulegraph",),
+            ("page",),
+        ]
 
     @cached_property
     def _made(self) -> Made:

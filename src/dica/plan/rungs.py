@@ -1,0 +1,132 @@
+"""Artefacts on other data than the paper's: a profile's `substitute`, and the lower rungs that a paper's file declares.
+
+A rung is a scale at which something was measured: `paper` (its data and budget), `scaled` (real images, a declared
+smaller budget), `digits`. What is of a lower rung says so in its title and never stands beside a published number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dica.files import UserError
+from dica.plan.declared import Artefact, Column, Row, column_key
+from dica.plan.parameters import load_datasets, load_method, method_names, validate
+from dica.validation import hint
+
+RUNGS = {"paper": "the paper's data and budget", "scaled": "real images, a smaller budget", "digits": "the digits"}
+
+
+def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
+    """Return an artefact as it looks on another data set than the paper's.
+
+    Of its columns those of the first data set stay (several where they differ in their setting), now for `dataset`.
+    Published numbers are left out: they are of other images.
+    """
+    kept = [column for column in artefact.columns if column.dataset == artefact.columns[0].dataset]
+    columns = [_on_dataset(column, dataset) for column in kept]
+    rows = [_with_stand_in(row, min(row.seeds, seeds)) for row in artefact.rows if row.method or row.runs]
+    return replace(
+        artefact,
+        title=f"{artefact.title}, on other data: {dataset}",
+        note=f"A sample of this {artefact.kind} on the data set {dataset}, not the paper's data: no published number "
+        "can be compared.",
+        seeds=min(artefact.seeds, seeds),
+        columns=tuple({column.key: column for column in columns}.values()),
+        rows=tuple(rows),
+        protocol={},
+        substitute=dataset,
+    )
+
+
+def _with_stand_in(row: Row, seeds: int) -> Row:
+    """Return a row without printed numbers, and with the method that is run where its own needs the paper's data."""
+    bare = replace(row, seeds=seeds, datasets=(), published_method=None, protocol={}, note="", incomparable="")
+    if row.stand_in is None:
+        return bare
+    method, variant = row.stand_in["method"], row.stand_in.get("variant", "full")
+    return replace(bare, method=method, variant=variant, note=f"{row.label}: {method} stands in for {row.method}.")
+
+
+def _on_dataset(column: Column, dataset: str) -> Column:
+    label = f"{dataset}, {column.label}" if column.setting else dataset
+    key = column_key(dataset, column.setting)
+    return replace(column, key=key, dataset=dataset, published_dataset="", label=label, note="", protocol={})
+
+
+def lowered(declared: dict[str, Artefact], lower: dict[str, Any], where: str, root: Path) -> dict[str, Artefact]:
+    """Return what a block `lower` of a paper's file adds: its artefacts at that rung, by name (``table-2-digits``).
+
+    Raises
+    ------
+    UserError
+        For an unknown artefact, row, method, variant or data set; the message begins with `where`.
+    """
+    _check_recipes(lower, where, root)
+    found = {}
+    for name, skipped in lower["artefacts"].items():
+        if name not in declared or declared[name].rung or not declared[name].regenerated:
+            known = [known for known, artefact in declared.items() if artefact.regenerated and not artefact.rung]
+            raise UserError(f"{where}.artefacts: no {name!r} that is regenerated; {hint(name, known)}")
+        keys = [row.key for row in declared[name].rows]
+        if unknown := [key for key in skipped if key not in keys]:
+            raise UserError(f"{where}.artefacts.{name}: no row {unknown[0]!r}; {hint(unknown[0], keys)}")
+        made = _at_rung(declared[name], skipped, lower)
+        found[made.name] = made
+    return found
+
+
+def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> Artefact:
+    """Return an artefact at a lower rung, its full recipes under the names that they have there."""
+    recipes, rung, seeds = lower["recipes"], lower["rung"], lower["seeds"]
+    other = on_other_data(replace(artefact, rows=tuple(row for row in artefact.rows if row.key not in skipped)),
+                          lower["dataset"], seeds)  # fmt: skip
+    own = {row.key: row.seeds for row in artefact.rows}
+    rows = [
+        replace(
+            row,
+            seeds=1 if own[row.key] == 1 < artefact.seeds else seeds,  # nothing is drawn there
+            variant=recipes.get(row.method, {}).get("variant", row.variant) if row.variant == "full" else row.variant,
+        )
+        for row in other.rows
+    ]
+    budget = ", short runs" if recipes else ""
+    return replace(
+        other,
+        name=f"{artefact.name}-{rung}",
+        title=f"On {RUNGS[rung] if rung == 'digits' else lower['dataset']}{budget}, not the paper's data: "
+        f"{artefact.title}",
+        note=f"What {artefact.paper}'s {artefact.name.replace('-', ' ')} compares, measured on other data"
+        f"{' with a smaller budget' if recipes else ''}: no published number can be compared.",
+        seeds=seeds,
+        rows=tuple(rows),
+        options=_without_rows(artefact.options, skipped),
+        rung=rung,
+        overrides={method: recipe["overrides"] for method, recipe in recipes.items()},
+    )
+
+
+def _without_rows(options: dict[str, Any], skipped: list[str]) -> dict[str, Any]:
+    """Return the options of a figure whose panels do without some rows; a panel that had no other one goes."""
+    if "panels" not in options:
+        return options
+    panels = []
+    for panel in options["panels"]:
+        left = [key for key in panel["rows"] if key not in skipped] if "rows" in panel else None
+        if left is None or left:
+            panels.append(panel if left is None else {**panel, "rows": left})
+    return {**options, "panels": panels}
+
+
+def _check_recipes(lower: dict[str, Any], where: str, root: Path) -> None:
+    if lower["dataset"] not in load_datasets(root):
+        raise UserError(f"{where}.dataset: no {lower['dataset']!r}; {hint(lower['dataset'], load_datasets(root))}")
+    for method, recipe in lower["recipes"].items():
+        if method not in method_names(root):
+            raise UserError(f"{where}.recipes: no method {method!r}; {hint(method, method_names(root))}")
+        validate(recipe["overrides"], method, f"{where}.recipes.{method}.overrides", root, partial=True)
+        variants = load_method(method, root)["variants"]
+        if recipe.get("variant", "full") not in variants:
+            raise UserError(f"{where}.recipes.{method}: no variant {recipe['variant']!r}; "
+                            f"{hint(recipe['variant'], variants)}")  # fmt: skip

@@ -1,0 +1,68 @@
+"""Artefacts at a lower rung: what they are called, what they run, and what a bad block says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dica.files import UserError
+from dica.plan.artefacts import load_artefacts
+from dica.plan.parameters import load_profile
+from dica.plan.plan import make_plan
+
+DECLARED = "params/artefacts/drc.yaml"
+
+
+def test_a_lower_rung_says_so_in_its_title_and_has_no_published_numbers(root: Path) -> None:
+    lower = {a.address: a for a in load_artefacts(root, ["drc", "dccm", "crlc", "tcc", "imc-swav"]) if a.rung}
+    table = lower["drc table-2-digits"]
+    assert table.title == "On the digits, short runs, not the paper's data: Effect of the two contrastive losses"
+    assert [(row.key, row.variant, row.seeds) for row in table.rows] == [
+        ("drc", "short", 5), ("drc-without-af", "without-af", 5), ("drc-without-ap", "without-ap", 5)]  # fmt: skip
+    for artefact in lower.values():
+        assert artefact.name.endswith(f"-{artefact.rung}")
+        assert "not the paper's data" in artefact.title
+        assert not any(row.published_method for row in artefact.rows)
+    assert not [a for a in load_artefacts(root, ["drc"], {"dataset": "digits", "seeds": 1}) if a.rung]
+
+
+def test_its_runs_take_the_overrides_and_share_the_ids_of_equal_runs(root: Path) -> None:
+    plan = make_plan(load_profile(root / "params/archive.yaml", root), root)
+    mine = [run for run in plan["runs"] if "drc table-2-digits" in run["needed_by"]]
+    assert {run["params"]["epochs"] for run in mine} == {20}
+    shared = [run for run in mine if "dica table-4" in run["needed_by"]]
+    assert sorted(run["seed"] for run in shared) == [0, 1, 2]
+    assert {run["variant"] for run in shared} == {"short"}
+    full = [run for run in plan["runs"] if (run["method"], run["variant"], run["dataset"]) == ("drc", "full", "digits")]
+    assert {run["params"]["epochs"] for run in full} == {200}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "digit"}, "dataset: no 'digit'"),
+        ({"artefacts": {"table-9": []}}, "no 'table-9' that is regenerated"),
+        ({"artefacts": {"figure-1": []}}, "no 'figure-1' that is regenerated"),
+        ({"artefacts": {"table-2": ["drc-best"]}}, "no row 'drc-best'"),
+        ({"recipes": {"drv": {"overrides": {}}}}, "no method 'drv'"),
+        ({"recipes": {"drc": {"overrides": {"epoch": 2}}}}, "epoch"),
+        ({"recipes": {"drc": {"variant": "shorter", "overrides": {}}}}, "no variant 'shorter'"),
+    ],
+)
+def test_a_bad_block_is_one_line_that_names_file_and_key(copied_params: Path, change: dict, message: str) -> None:
+    body = yaml.safe_load((copied_params / DECLARED).read_text())
+    body["lower"][1].update(change)
+    (copied_params / DECLARED).write_text(yaml.safe_dump(body))
+    with pytest.raises(UserError, match=message) as error:
+        load_artefacts(copied_params, ["drc"])
+    assert f"{DECLARED}: lower" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_panels_lose_the_rows_that_are_left_out(root: Path) -> None:
+    (figure,) = (a for a in load_artefacts(root, ["imc-swav"]) if a.name == "figure-4-digits")
+    keys = {row.key for row in figure.rows}
+    assert [panel["title"] for panel in figure.options["panels"]] == ["Prototypes", "Crops"]
+    assert all(set(panel["rows"]) <= keys for panel in figure.options["panels"])
