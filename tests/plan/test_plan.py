@@ -54,8 +54,10 @@ def test_runs_that_two_artefacts_share_are_planned_once(root: Path, profile: dic
     plan = identity.make_plan(profile, root)
     ids = [run["id"] for run in plan["runs"]]
     assert len(set(ids)) == len(ids)
-    digits = [run for run in plan["runs"] if (run["method"], run["dataset"], run["seed"]) == ("drc", "digits", 0)]
-    assert {"dica table-1", "dica figure-1", "dica figure-2"} <= set(digits[0]["needed_by"])
+    wanted = ("drc", "digits", 0, "full")
+    names = ("method", "dataset", "seed", "variant")
+    (shared,) = (run for run in plan["runs"] if tuple(run[name] for name in names) == wanted)
+    assert {"dica table-1", "dica figure-1", "dica figure-2", "drc figure-3-digits"} <= set(shared["needed_by"])
 
 
 def test_the_recorded_runs_of_a_method_change_with_what_they_build_on(

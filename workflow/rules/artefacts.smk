@@ -107,12 +107,12 @@ rule figure:
 
 rule tables:
     input:
-        [f"{RESULTS}/tables/{a.paper}/{a.name}.md" for a in TABLES],
+        shown_tables,
 
 
 rule figures:
     input:
-        [f"{RESULTS}/figures/{a.paper}/{a.name}.png" for a in FIGURES],
+        shown_figures,
 
 
 rule rulegraph:
@@ -140,8 +140,8 @@ rule page:
         made_of(
             lambda wildcards: ("page",),
             rules.cells.output.cells,
-            rules.tables.input,
-            rules.figures.input,
+            shown_tables,
+            shown_figures,
             rules.statistics.output,
             rules.claims.output,
             rules.consistency.output,

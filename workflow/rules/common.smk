@@ -71,6 +71,16 @@ def as_it_is():
     return bool({"light", "deposit"} & set(workflow.dag_settings.targets))
 
 
+def shown_tables(wildcards):
+    """Return the tables that are made; as the runs are, those that have something to show."""
+    return WORK.made_files("table", as_it_is())
+
+
+def shown_figures(wildcards):
+    """Return the figures that are made; as the runs are, those that have something to show."""
+    return WORK.made_files("figure", as_it_is())
+
+
 def made_of(target, *files, scored=True):
     """Return an input function for what `target(wildcards)` is made of: scores of its runs and further files.
 

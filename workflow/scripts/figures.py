@@ -12,7 +12,7 @@ from pathlib import Path
 from dica.figures import write_figures
 from dica.files import project_root
 from dica.plan.made import Made
-from dica.plan.planned import artefacts_of, load_plan, results_of
+from dica.plan.planned import artefacts_of, has_something, load_plan, results_of
 from dica.scripting import run_script
 
 
@@ -28,7 +28,7 @@ def main() -> str:
     written = write_figures(chosen, plan, root, results, args.out)
     made = Made(plan, root, results)
     for artefact in chosen:
-        if artefact.kind == "figure" and artefact.regenerated:
+        if artefact.kind == "figure" and has_something(artefact, plan, root):
             made.record((artefact.kind, artefact.paper, artefact.name), args.out)
     return f"wrote {len(written)} files under {args.out}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dica.files import project_root
 from dica.plan.made import Made
-from dica.plan.planned import artefacts_of, load_plan, results_of
+from dica.plan.planned import artefacts_of, has_something, load_plan, results_of
 from dica.scripting import run_script
 from dica.tables.cells import cells
 from dica.tables.rendering import write_tables
@@ -30,7 +30,7 @@ def main() -> str:
     written = write_tables(artefacts, frame, plan, args.out)
     made = Made(plan, root, results)
     for artefact in artefacts:
-        if artefact.kind == "table" and artefact.regenerated:
+        if artefact.kind == "table" and has_something(artefact, plan, root):
             made.record((artefact.kind, artefact.paper, artefact.name), args.out)
     return f"wrote {len(written)} files under {args.out}"
 

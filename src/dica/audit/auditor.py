@@ -29,7 +29,7 @@ from dica.files import UserError
 from dica.plan.artefacts import Artefact, Row, headline_name, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, rebuild_command, run_folder
-from dica.plan.planned import artefacts_of, load_plan, scored_runs
+from dica.plan.planned import artefacts_of, has_something, load_plan, scored_runs
 from dica.runs.files import CONFIG, METRICS, RECORD
 from dica.runs.ids import run_id
 from dica.runs.read import NUMBER, PLAN_KEYS, Finding, faults, read_metrics, read_record
@@ -348,6 +348,8 @@ class Auditor:
         if place not in self.artefacts:
             return Finding(what, False, f"params/artefacts declares no table {' '.join(place)}")
         artefact = self.artefacts[place]
+        if not has_something(artefact, self.plan, self.root):
+            return self.absent_or_empty(artefact)
         shown = set(runs_of_artefact(artefact.address, self.plan))
         known = {run["path"] for run in self.plan["runs"]}
         rows = [row for row in self.cells if (row["paper"], row["artefact"]) == place]
@@ -365,6 +367,16 @@ class Auditor:
         if absent:
             return Finding(what, False, f"missing: {', '.join(absent)}; build it: {self.light}", missing=True)
         return Finding(what, True, f"{artefact.name}.{{{','.join(rendering.FORMATS)}}} are what the metrics give")
+
+    def absent_or_empty(self, artefact: Artefact) -> Finding:
+        """Return what is to be said of a table or figure that has nothing to show: no file of it must be there."""
+        folder = f"{self.results}/{artefact.kind}s/{artefact.paper}"
+        files = sorted(path.name for path in (self.root / folder).glob(f"{artefact.name}.*"))
+        if files:
+            return Finding(
+                artefact.address, False, f"nothing was run for it, yet there is {', '.join(files)}; remove it"
+            )
+        return Finding(artefact.address, None, "not run, and neither printed nor drawn")
 
     def _printed(self, artefact: Artefact) -> tuple[list[str], list[str]]:
         """Return the printed files of a table that are absent, and those that differ."""

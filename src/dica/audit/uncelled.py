@@ -17,7 +17,7 @@ from dica.audit.runs import RunAudit
 from dica.files import UserError, load_arrays, read_json, write_csv
 from dica.plan.artefacts import Artefact
 from dica.plan.plan import methods_of, write_recorded
-from dica.plan.planned import artefacts_of, scored_runs
+from dica.plan.planned import artefacts_of, has_something, scored_runs
 from dica.runs.files import METRICS, PREDICTIONS, RECORD, RESULT_FILES
 from dica.runs.read import Finding, read_record
 from dica.tables.cells import summarise
@@ -172,6 +172,8 @@ class Uncelled:
         if asked != shown:
             detail = "the parameters in params/ now ask for other runs than plan.json has; build it again"
             return Finding(artefact.address, False, f"{detail}: {self.light}")
+        if not has_something(artefact, self.auditor.plan, self.root):
+            return self.auditor.absent_or_empty(artefact)
         if unusable := sorted(shown & set(self.auditor.unusable_runs)):
             detail = f"cannot be drawn again without the metrics of {', '.join(unusable)}"
             return Finding(artefact.address, None, detail)

@@ -52,8 +52,13 @@ def show(
 
 
 def _show_figure(auditor, artefact, as_json: bool) -> None:
+    from dica.plan.planned import has_something
     from dica.tables.drawn import read_words
 
+    if not has_something(artefact, auditor.plan, auditor.root):
+        raise UserError(
+            f"{artefact.address}: not run; what it would cost: dica estimate {artefact.paper}/{artefact.name}"
+        )
     folder = f"{auditor.results}/figures/{artefact.paper}"
     path = f"{folder}/{artefact.name}.svg"
     known = read_words(auditor.root / path)
@@ -94,7 +99,7 @@ def _show_table(auditor, rows: list[dict]) -> None:
     console.print(table)
 
 
-for command in (audit, evidence.trace, cluster, predict, export, status, compare, estimate, evaluate):
+for command in (audit, evidence.trace, evidence.power, cluster, predict, export, status, compare, estimate, evaluate):
     app.command()(command)
 
 deposits = typer.Typer(help="Build or check the deposit: one file with all that an auditor needs.")

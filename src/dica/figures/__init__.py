@@ -28,7 +28,7 @@ from dica.figures.panel import Panel
 from dica.figures.style import STYLE, Canvas, resize, say
 from dica.files import UserError, atomic_write_bytes, sha256_bytes
 from dica.plan.artefacts import PLOTS, Artefact
-from dica.plan.planned import load_runs, scored_runs
+from dica.plan.planned import has_something, load_runs, scored_runs
 
 __all__ = ["draw", "drawn_with", "loss_parts", "read_history", "runs_behind", "sealed", "to_bytes", "write_figures"]
 
@@ -164,10 +164,10 @@ def sealed(svg: bytes, png: bytes) -> bytes:
 def write_figures(
     artefacts: Sequence[Artefact], plan: dict[str, Any], root: Path, results: str, folder: Path | str
 ) -> list[Path]:
-    """Write `<folder>/<paper>/<artefact>.{svg,png}` for every declared figure and return the paths."""
+    """Write `<folder>/<paper>/<artefact>.{svg,png}` for every figure that has something to show; return the paths."""
     written = []
     for artefact in artefacts:
-        if artefact.kind != "figure" or not artefact.regenerated:
+        if artefact.kind != "figure" or not has_something(artefact, plan, root):
             continue
         figure, text = draw(artefact, plan, root, results)
         runs = runs_behind(artefact, plan, root)

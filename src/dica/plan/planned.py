@@ -48,6 +48,22 @@ def artefacts_of(plan: dict[str, Any], root: Path, only: Sequence[str] | None = 
     return [artefact for artefact in declared if artefact.address in wanted]
 
 
+def has_something(artefact: Artefact, plan: dict[str, Any], root: Path, file: str = METRICS) -> bool:
+    """Tell whether an artefact has anything to show: a finished run, printed numbers, or what needs no run.
+
+    One that has not is a line in a list, not an empty table or picture.
+
+    Parameters
+    ----------
+    file
+        What a finished run has.
+    """
+    mine = [run for run in plan["runs"] if artefact.address in run["needed_by"]]
+    if not mine or (artefact.kind == "table" and any(row.published_method for row in artefact.rows)):
+        return artefact.regenerated
+    return any((root / run["path"] / file).is_file() for run in mine)
+
+
 @dataclass(frozen=True)
 class Run:
     """A planned run with what is known of it: its metrics, or why it failed, or neither."""

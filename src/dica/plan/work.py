@@ -29,6 +29,7 @@ from dica.plan.plan import (
     write_plan,
     write_recorded,
 )
+from dica.plan.planned import has_something
 from dica.runs.files import METRICS, PREDICTIONS, RECORD, STAGES, WEIGHTS
 from dica.runs.read import read_metrics
 
@@ -105,6 +106,15 @@ class Work:
     def shown(self, kind: str) -> list[Artefact]:
         """Return the artefacts of a kind (``table``, ``figure``) that are made."""
         return [artefact for artefact in self.artefacts if artefact.kind == kind and artefact.regenerated]
+
+    def made_files(self, kind: str, as_it_is: bool) -> list[str]:
+        """Return a file of each table or figure that is made; `as_it_is` only of those that have something to show."""
+        ending = {"table": "tables/{}/{}.md", "figure": "figures/{}/{}.png"}[kind]
+        shown = [artefact for artefact in self.shown(kind) if not as_it_is or self._has_something(artefact)]
+        return [f"{self.results}/{ending.format(artefact.paper, artefact.name)}" for artefact in shown]
+
+    def _has_something(self, artefact: Artefact) -> bool:
+        return has_something(artefact, self.plan, self.root, PREDICTIONS)
 
     def run(self, run_id: str) -> dict:
         """Return a planned run.
@@ -221,7 +231,8 @@ class Work:
     @property
     def _targets(self) -> list[Target]:
         """All that is made of the runs, the page last: it shows the others."""
-        shown = [(a.kind, a.paper, a.name) for kind in ("table", "figure") for a in self.shown(kind)]
+        regenerated = [artefact for kind in ("table", "figure") for artefact in self.shown(kind)]
+        shown = [(a.kind, a.paper, a.name) for a in regenerated if self._has_something(a)]
         summaries = [("summary", method) for method in self.methods]
         return [
             ("cells",),
@@ -249,7 +260,7 @@ class Work:
         Jobs that make something it is made of are Snakemake's to see: but not for the page, whose tables are there
         already, so it is current only when nothing of what it shows will be made.
         """
-        if self.in_job or not self._same[target]:
+        if self.in_job or not self._same.get(target):  # what has nothing to show yet is not among them
             return False
         if target != ("page",):
             return True

@@ -101,10 +101,12 @@ def printed(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> di
 def write_tables(
     artefacts: Sequence[Artefact], frame: pd.DataFrame, plan: dict[str, Any], folder: Path | str
 ) -> list[Path]:
-    """Write `<folder>/<paper>/<artefact>.{md,tex,html,csv}` for every table and return the paths."""
+    """Write `<folder>/<paper>/<artefact>.{md,tex,html,csv}` of every table with a number in it; return the paths."""
     written = []
     for artefact in artefacts:
-        if artefact.kind != "table" or not artefact.regenerated:
+        mine = frame[(frame["paper"] == artefact.paper) & (frame["artefact"] == artefact.name)]
+        empty = not ((mine["n"] > 0) | (mine["published"] != "") | (mine["method"] == "")).any()
+        if artefact.kind != "table" or not artefact.regenerated or empty:
             continue
         for kind, text in printed(artefact, frame, plan).items():
             path = Path(folder) / artefact.paper / f"{artefact.name}.{kind}"
