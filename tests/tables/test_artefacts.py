@@ -28,7 +28,8 @@ ELSEWHERE = {"prose": "said in the running text", "Figure": "belongs to a figure
 
 
 def of_kind(root, kind, papers=PAPERS):
-    return [artefact for artefact in load_artefacts(root, list(papers)) if artefact.kind == kind]
+    """Return the papers' own tables or figures; those of a lower rung are derived from them."""
+    return [artefact for artefact in load_artefacts(root, list(papers)) if artefact.kind == kind and not artefact.rung]
 
 
 @pytest.fixture(scope="module")

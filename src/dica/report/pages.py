@@ -22,6 +22,9 @@ from dica.data.paths import labels_file
 from dica.files import UserError, atomic_write_text, read_json
 from dica.plan.artefacts import Artefact
 from dica.plan.planned import Run, load_runs
+from dica.plan.rungs import RUNGS
+from dica.report import glossary
+from dica.report.evidence import Evidence
 from dica.report.runs import commit_of, device_of, duration, groups_of
 from dica.runs.files import RECORD
 from dica.scores.outside import is_number
@@ -118,8 +121,12 @@ def render(
         "metrics": METRICS,
         "metric_labels": METRIC_LABELS,
     }
-    sections = {artefact.address: _section(artefact, frame, plan, runs, root, results) for artefact in artefacts}
-    contexts = {links.INDEX: ("index", _overview(artefacts, sections, frame, plan, runs, groups, root, graph))}
+    evidence = Evidence(artefacts, frame, plan, root, results)
+    sections = {artefact.address: _section(artefact, evidence, runs) for artefact in artefacts}
+    contexts = {
+        links.INDEX: ("index", _overview(artefacts, sections, evidence, runs, groups, graph)),
+        links.CLAIMS: ("claims", evidence.context()),
+    }
     for paper in papers:
         mine = [section for section in sections.values() if section["artefact"].paper == paper]
         contexts[links.paper_page(paper)] = ("paper", _paper(mine, frame))
@@ -146,10 +153,9 @@ def _page(env: jinja2.Environment, name: str, template: str, context: dict[str, 
 # --- papers ----------------------------------------------------------------------------------------------------
 
 
-def _section(
-    artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any], runs: Sequence[Run], root: Path, results: str
-) -> dict[str, Any]:
+def _section(artefact: Artefact, evidence: Evidence, runs: Sequence[Run]) -> dict[str, Any]:
     """Return what a page shows of one table or figure."""
+    frame, plan, root, results = evidence.frame, evidence.plan, evidence.root, evidence.results
     section = {
         "anchor": f"{artefact.paper}-{artefact.name}",
         "artefact": artefact,
@@ -159,9 +165,12 @@ def _section(
         "text": "",
         "notes": [],
         "files": [],
+        "not_run": {},
     }
     if not artefact.regenerated:
         return section
+    if not evidence.has_something(artefact):
+        return {**section, "state": "not run", "not_run": evidence.not_run(artefact)}
     if artefact.kind == "table":
         mine = frame[(frame["paper"] == artefact.paper) & (frame["artefact"] == artefact.name)]
         ours = mine[mine["method"] != ""]
@@ -212,15 +221,21 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
 def _overview(
     artefacts: Sequence[Artefact],
     sections: dict[str, dict[str, Any]],
-    frame: pd.DataFrame,
-    plan: dict[str, Any],
+    evidence: Evidence,
     runs: Sequence[Run],
     groups: dict[str, list[dict[str, Any]]],
-    root: Path,
     graph: str,
 ) -> dict[str, Any]:
+    frame, root = evidence.frame, evidence.root
     return {
         "heading": "",
+        "sentence": evidence.sentence(),
+        "numbers": evidence.numbers,
+        "shown": {f"shown, {RUNGS[rung]}": count for rung, count in evidence.shown.items()},
+        "claims": evidence.verdicts,
+        "rungs": RUNGS,
+        "verdict_words": glossary.VERDICTS,
+        "loss_parts": glossary.LOSS_PARTS,
         "run_counts": run_counts(runs),
         "counts": counts(frame),
         "rule": RULE,

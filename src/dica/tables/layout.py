@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, product
 from typing import Any
 
 import pandas as pd
@@ -329,14 +329,25 @@ def _digits(artefact: Artefact, metric: str) -> int:
     return 1 if artefact.scale == "percent" or metric in PLAIN else 3
 
 
+def _blocks(artefact: Artefact) -> list[list[str]]:
+    """Return the keys of the rows that compete: those under one heading, which asks one question."""
+    blocks: list[list[str]] = []
+    group = ""
+    for row in artefact.rows:
+        if not blocks or (row.group and row.group != group):
+            blocks.append([])
+        group = row.group or group
+        blocks[-1] += [] if row.published_metrics else [row.key]
+    return blocks
+
+
 def _ranks(artefact: Artefact, by_place: dict) -> dict[tuple, str]:
-    """Return best and second of every column, among the published numbers and among ours.
+    """Return best and second of every column, among the published numbers and among ours, within each block of rows.
 
     A number that stands in a column of another name (a supervised probe under ACC) does not compete, nor does a bound.
     """
     ranks: dict[tuple, str] = {}
-    rows = [row.key for row in artefact.rows if not row.published_metrics]
-    for column in artefact.columns:
+    for column, rows in product(artefact.columns, _blocks(artefact)):
         for metric in artefact.metrics_of(column):
             if metric == "time_ratio":
                 continue
@@ -370,7 +381,9 @@ def _legend(artefact: Artefact, head: Header, lines: list[Line], verdicts: pd.Se
     if not has_published:
         parts.append("There is no published number to compare with.")
     if any(cell.rank for cell in shown):
-        parts.append("Bold: best, underlined: second best" + (" (published and ours apart)." if has_published else "."))
+        within = " of its block" if len(_blocks(artefact)) > 1 else ""
+        apart = " (published and ours apart)" if has_published else ""
+        parts.append(f"Bold: best{within}, underlined: second best{apart}.")
     if any("±" in cell.text for line in lines if line.kind.startswith("ours") for cell in line.cells):
         parts.append("Ours: mean ± sample standard deviation over seeds.")
     if any(cell.mark == "not comparable" for cell in shown):
