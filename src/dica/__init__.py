@@ -11,7 +11,7 @@ __all__ = ["DeepClustering"]
 def __getattr__(name: str) -> Any:
     """Import the estimator, and torch with it, only when it is asked for."""
     if name == "DeepClustering":
-        from dica.estimator import DeepClustering
+        from dica.own.estimator import DeepClustering
 
         return DeepClustering
     raise AttributeError(f"module 'dica' has no attribute {name!r}")

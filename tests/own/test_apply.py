@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from dica import apply, train
+from dica import train
 from dica.cli.apply import find_run
 from dica.data.prepared import open_split
 from dica.files import UserError, load_arrays, read_json
+from dica.own import apply
 from dica.plan.parameters import load_datasets
 from pictures import ROOT, copy_params, picture_folder, planned_run, train_arguments
 

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import dica
-from dica.estimator import DeepClustering
+from dica.own.estimator import DeepClustering
 from dica.scores.metrics import accuracy
 
 

@@ -28,7 +28,7 @@ def predict(
     folder, models = find_run(root, run)
     out = out if out.name else Path(f"{default_name(images)}-assignments.csv")
     told = ["--images", str(images.expanduser().resolve()), "--out", str(out.resolve())]
-    count = run_door(root, ["-m", "dica.apply", "predict", "--run", str(folder), "--models", str(models), *told])
+    count = run_door(root, ["-m", "dica.own.apply", "predict", "--run", str(folder), "--models", str(models), *told])
     console.print(f"{count.strip()} images in {escape(str(out))}")
 
 
@@ -43,7 +43,7 @@ def export(
     root = project_root()
     folder, models = find_run(root, run)
     told = ["--run", str(folder), "--models", str(models), "--out", str(out.resolve())]
-    run_door(root, ["-m", "dica.apply", "export", *told])
+    run_door(root, ["-m", "dica.own.apply", "export", *told])
     console.print(f"wrote {escape(str(out))}, and {escape(str(out.with_suffix('.json')))} with its preprocessing")
 
 

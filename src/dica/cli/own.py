@@ -186,7 +186,7 @@ def _fit(
 
 
 def _trial(root: Path, name: str, recipe: Any, runs: dict[str, Any]) -> dict[str, Any]:
-    """Return what `dica.measure` says of the first run; it needs torch, which this process never imports."""
+    """Return what `dica.own.measure` says of the first run; it needs torch, which this process never imports."""
     from dica.plan.own import make_profile
     from dica.plan.plan import run_config
 
@@ -194,7 +194,7 @@ def _trial(root: Path, name: str, recipe: Any, runs: dict[str, Any]) -> dict[str
     dataset = profile["runs"]["dataset"]
     config = root / profile["results"] / "state" / "trial.json"
     write_json(config, run_config(recipe.method, "full", dataset, 0, profile, root))
-    command = ["-m", "dica.measure", "--config", str(config), "--data", str(root / prepared_folder(dataset))]
+    command = ["-m", "dica.own.measure", "--config", str(config), "--data", str(root / prepared_folder(dataset))]
     return json.loads(run_door(root, command))
 
 

@@ -1,4 +1,4 @@
-"""Use a trained run: ``python -m dica.apply predict|export --run RUN --models WEIGHTS …``.
+"""Use a trained run: ``python -m dica.own.apply predict|export --run RUN --models WEIGHTS …``.
 
 - `predict` sorts images that the run has never seen into its clusters, by its weights alone
 - `export` writes the network with what it needs of preprocessing: .safetensors (weights, for this package), .pt2 (torch
@@ -209,7 +209,7 @@ def _export_graph(run: Applied, out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m dica.apply", description="Use a trained run.")
+    parser = argparse.ArgumentParser(prog="python -m dica.own.apply", description="Use a trained run.")
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in (("predict", "sort new images into its clusters"), ("export", "write its network")):
         sub = commands.add_parser(command, help=text, description=text)

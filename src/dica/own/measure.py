@@ -1,4 +1,4 @@
-"""Measure what a run would take here: ``python -m dica.measure --config CONFIG.json --data FOLDER``.
+"""Measure what a run would take here: ``python -m dica.own.measure --config CONFIG.json --data FOLDER``.
 
 Trains the run for some seconds, throws the result away, and prints as JSON: `seconds_per_epoch`, `peak_memory_mb` and
 the `device`.
@@ -40,7 +40,7 @@ def measure(config: dict, data: Path, device: torch.device, seconds: float) -> d
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m dica.measure", description="Measure what a run would take here.")
+    parser = argparse.ArgumentParser(prog="python -m dica.own.measure", description="What a run would take here.")
     parser.add_argument("--config", type=Path, required=True, help="config.json of the run")
     parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data set")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to train")

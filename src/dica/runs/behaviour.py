@@ -21,11 +21,12 @@ BEHAVIOURS = (SAME, REWRITTEN, OTHER, UNKNOWN)
 # What writes a number down, plans it or finds a device for it, in contrast to what decides it. A name that is not here
 # counts as deciding, as do names of modules that have been moved since.
 BOOKKEEPING = (
-    *(f"src/dica/{room}/" for room in ("runs", "plan", "scores", "tables", "figures", "report", "audit", "cli")),
+    *(f"src/dica/{room}/" for room in ("runs", "plan", "scores", "tables", "figures", "report", "audit", "cli", "own")),
     *(f"src/dica/{name}.py" for name in ("__init__", "files", "validation", "scripting", "torchrun", "analyse")),
     *(f"src/dica/engine/{name}.py" for name in ("__init__", "slots", "launch", "memory", "observer")),
     *(f"src/dica/{room}/__init__.py" for room in ("data", "losses", "views", "networks")),
     *(f"src/dica/{name}.py" for name in ("record", "runid", "runfiles", "slots", "observe")),  # before the rooms
+    *(f"src/dica/{name}.py" for name in ("apply", "measure", "estimator")),
 )
 TRACES = PACKAGE / "methods" / "traces"  # a file a method
 EARLIER = PACKAGE / "runs" / "earlier_traces.json"  # of commits whose runs have records without a trace
