@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from dica.files import UserError
-from dica.validation import load_yaml
+from dica.validation import load_yaml, validate
 
 
 def read(folder: Path, text: str, ours: bool = True) -> object:
@@ -121,3 +122,21 @@ def test_every_committed_file_reads_alike_in_yaml_1_1_up_to_exponents(root):
     assert len(files) > 30
     for path in files:
         assert same(load_yaml(path), yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)), path
+
+
+def test_a_block_is_checked_once_and_what_only_equals_it_is_checked_too(tmp_path, monkeypatch):
+    folder = tmp_path / "workflow/schemas"
+    folder.mkdir(parents=True)
+    block = "{type: object, properties: {n: {type: number, multipleOf: 1}}, additionalProperties: false}"
+    (folder / "a.schema.yaml").write_text(f"type: object\nproperties:\n  block: {block}\n")
+    checked = []
+    whole = Draft202012Validator.VALIDATORS["multipleOf"]
+    monkeypatch.setitem(
+        Draft202012Validator.VALIDATORS, "multipleOf", lambda *given: checked.append(given[2]) or whole(*given)
+    )
+    for _ in range(3):
+        validate({"block": {"n": 1}}, "a", "here", tmp_path)
+    assert checked == [1]
+    for _ in range(2):  # True == 1, but is no number
+        with pytest.raises(UserError, match=r"here: block\.n: True"):
+            validate({"block": {"n": True}}, "a", "here", tmp_path)

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -171,16 +171,33 @@ def short(text: str) -> str:
 
 
 @cache
-def _schemas(folder: Path) -> tuple[dict[str, dict], Any]:
+def _validators(folder: Path) -> dict[str, Any]:
+    """Return a validator for each schema in `folder`, by file name."""
+    from jsonschema import Draft202012Validator, validators
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
+
+    passed: set[tuple[int, str]] = set()
+
+    def properties(validator: Any, properties: dict, instance: Any, schema: dict) -> Iterator[Any]:
+        """Check each property, but one that has passed this very schema before only once.
+
+        The cells of a plan share most of their blocks; checking them again would be most of the time of a plan.
+        """
+        for key, below in properties.items() if isinstance(instance, dict) else ():
+            if key in instance and (seen := (id(below), repr(instance[key]))) not in passed:
+                faults = list(validator.descend(instance[key], below, path=key, schema_path=key))
+                yield from faults
+                if not faults:
+                    passed.add(seen)
 
     schemas = {path.name: load_yaml(path) for path in sorted(folder.glob("*.schema.yaml"))}
     for name, body in schemas.items():
         if "takes" in body:
             schemas[name] = _whole_schema(body, schemas["training.schema.yaml"], f"workflow/schemas/{name}")
     registry = Registry().with_resources((name, DRAFT202012.create_resource(body)) for name, body in schemas.items())
-    return schemas, registry
+    kind = validators.extend(Draft202012Validator, {"properties": properties})
+    return {name: kind(body, registry=registry) for name, body in schemas.items()}
 
 
 def _whole_schema(short: dict, common: dict, where: str) -> dict:
@@ -236,14 +253,12 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
     UserError
         With the place, the offending key or value and what is allowed there.
     """
-    from jsonschema import Draft202012Validator
-
-    schemas, registry = _schemas(root / "workflow" / "schemas")
+    validators = _validators(root / "workflow" / "schemas")
     name = f"{schema_name}.schema.yaml"
-    if name not in schemas:
+    if name not in validators:
         raise UserError(f"workflow/schemas/{name}: no such schema; every params file has one")
-    validator = Draft202012Validator(schemas[name], registry=registry)
-    found = islice(validator.iter_errors(value), 100)  # one is shown; a file of nothing but mistakes has thousands
+    # One is shown; a file of nothing but mistakes has thousands.
+    found = islice(validators[name].iter_errors(value), 100)
     errors = [error for error in found if not (partial and error.validator == "required")]
     # A wrong kind also breaks the conditions that rest on it; the plain errors say what is wrong.
     plain = [error for error in errors if not {"then", "else"} & set(error.schema_path)]
