@@ -76,6 +76,17 @@ def test_expected_nmi_is_what_ami_subtracts() -> None:
     assert (nmi - expected) / (1 - expected) == pytest.approx(adjusted_mutual_info_score(true, pred))
 
 
+def test_ami_is_that_of_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    for clusters in (3, 40):
+        true, pred = draw.integers(0, 7, 200), draw.integers(0, clusters, 200)
+        pred[:60] = true[:60] % clusters
+        expected = adjusted_mutual_info_score(true, pred)
+        assert levels.ami_of(metrics.contingency(true, pred)) == pytest.approx(expected)
+    assert levels.ami_of(np.array([[7]])) == 1
+    assert levels.ami_of(np.array([[3, 4]])) == 0
+
+
 def test_ari_of_random_labels_is_zero_with_the_spread_seen() -> None:
     found = chance(equal_sizes(1000, 10), equal_sizes(1000, 10))["ari"]
     assert found.mean == 0

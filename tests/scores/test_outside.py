@@ -104,3 +104,13 @@ def test_an_index_of_2_to_the_31_is_not_counted():
     for true, pred in (([0, 1], [0, 2**31]), ([0, 2**40], [0, 1])):
         with pytest.raises(UserError, match="too many to count"):
             contingency(np.array(true), np.array(pred))
+
+
+def test_a_score_comes_with_what_random_labels_reach(root, tmp_path, monkeypatch):
+    true = load_arrays(root / "data/labels/digits.npz")["train"]
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).permutation(true).astype(np.int64))
+    found = outside.score(tmp_path / "a.npy", "digits", root)
+    assert abs(found["ami"]) < 0.01 < found["nmi"] + 0.01
+    assert found["acc"] == pytest.approx(found["chance"]["acc"], abs=0.02)
+    monkeypatch.setattr(outside, "MOST_COUNTS", 99)
+    assert "chance" not in outside.score(tmp_path / "a.npy", "digits", root), "draws would take minutes"

@@ -27,7 +27,7 @@ from dica.scores.evaluation import evaluate_files
 from dica.scores.significance import Partitions
 from dica.scores.stats import VERDICTS
 from dica.tables import cells as tables
-from dica.tables import rendering
+from dica.tables import layout, rendering
 from dica.tables.words import protocol_notes
 from factory import select, write_failure, write_run
 
@@ -495,7 +495,7 @@ def test_a_table_of_whole_numbers_reads_the_same_alone_and_among_all(root):
     assert set(alone) <= set(together)
 
 
-def test_a_number_that_random_labels_reach_says_so(tmp_path, root) -> None:
+def test_a_number_that_random_labels_reach_says_so(tmp_path, root, monkeypatch) -> None:
     """The level stands in columns of its own, and the reason names it only where our interval does not leave it."""
     factory.make_project(tmp_path, root)
     artefacts = load_artefacts(tmp_path, ["dica"])
@@ -513,6 +513,12 @@ def test_a_number_that_random_labels_reach_says_so(tmp_path, root) -> None:
     assert pd.isna(frame.loc[("table-1", "imc-swav", "digits", "acc"), "chance"]), "of a cell without runs"
     text = rendering.render(artefacts[0], frame.reset_index(), plan)["md"]
     assert re.search(r"\| Chance \| 0\.[1-9]\d* \| 0\.\d+ \| 0\.0+ \|", text)
+    assert "Corrected for it" not in text, "a level of .02 is little"
+    monkeypatch.setattr(layout, "LEVEL_TO_SAY", 0.01)
+    text = rendering.render(artefacts[0], frame.reset_index(), plan)["md"]
+    nmi = frame.loc[("table-1", "drc", "digits", "nmi")]
+    corrected = (nmi["value"] - nmi["chance"]) / (1 - nmi["chance"])
+    assert re.search(rf"random labels reach 0\.02\d of 1.*ours are: K-means -?0\.00\d, DRC.* {corrected:.3f}", text)
     assert "| Chance |" not in rendering.render(artefacts[1], frame.reset_index(), plan)["md"], "nothing is run there"
 
 

@@ -21,7 +21,8 @@ rule analyse:
         analysis=WORK.analysable,
     conda:
         "../../environment.yml"
-    threads: 2
+    # One thread where several seeds are analysed side by side: two threads of t-SNE wait for each other all the time.
+    threads: lambda wildcards: 1 if wildcards.analysis.startswith(("outlook/", "counts/")) else 2
     resources:
         mem_mb=8000,
         runtime=lambda wildcards, attempt: 240 * attempt,

@@ -1,7 +1,7 @@
-"""Measure what docs/numbers.md tells: python workflow/scripts/meaning.py [--images FOLDER] [--heads RUNS WEIGHTS]
+"""Measure what docs/numbers.md tells: python workflow/scripts/meaning.py [--images FOLDER] [--heads FILE.npz ...]
 
-`--images` is a prepared CIFAR-10 (JPEG), of which the test split is taken; `--heads` the folders of a method's finished
-runs with several heads, and of their weights. What is not given is left as it was measured before.
+`--images` is a prepared CIFAR-10 (JPEG), of which the test split is taken; `--heads` are what `python -m dica.analyse
+heads` wrote of runs on the digits, each called METHOD-VARIANT-sSEED.npz. What is not given stays as it was measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dica.data.paths import labels_of_prepared
+from dica.data.paths import labels_file, labels_of_prepared
 from dica.data.prepared import open_split
 from dica.files import load_arrays, project_root, write_csv
 from dica.scores import meaning
@@ -23,7 +23,8 @@ FOLDER = "docs/numbers"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="prepared CIFAR-10 (JPEG)")
-    parser.add_argument("--starts", type=int, default=50, help="single starts of K-means on its images")
+    parser.add_argument("--starts", type=int, default=30, help="single starts of K-means on its images")
+    parser.add_argument("--heads", type=Path, nargs="*", default=[], help="analyses of runs with several heads")
     given = parser.parse_args()
     root = project_root()
     tables = {"levels": meaning.levels()}
@@ -35,6 +36,9 @@ def main() -> None:
         for row in tables["restarts"]:
             row["what"] = f"CIFAR-10 (JPEG), {len(images):,} test images, {row['what']}"
         tables["restarts"].append(meaning.restarts("the digits, pixels", digits.data / 16, digits.target, 200))
+    if given.heads:
+        classes = load_arrays(root / labels_file("digits"))["train"]
+        tables["heads"] = [meaning.of_heads(path.stem, load_arrays(path), classes) for path in given.heads]
     for name, rows in tables.items():
         write_csv(rows, list(rows[0]), root / FOLDER / f"{name}.csv")
         print(f"wrote {FOLDER}/{name}.csv")

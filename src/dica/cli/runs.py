@@ -231,8 +231,11 @@ def evaluate(
         print(json.dumps(result, indent=2))
         return
     console.print(f"[bold]{escape(str(file))}[/] on {escape(dataset)}, {result['split']}, {result['n']} samples")
-    for name in ("acc", "nmi", "nmi_geometric", "ari"):
-        console.print(f"  {name:<14} {result[name]:.4f}")
+    for name in ("acc", "nmi", "ami", "nmi_geometric", "ari"):
+        level = result.get("chance", {}).get(name)
+        by_chance = "" if level is None else f"  (random labels of these sizes: {level:.4f})"
+        if name in result:
+            console.print(f"  {name:<14} {result[name]:.4f}{by_chance}")
     console.print(
         f"  {result['used_clusters']} of {result['num_clusters']} clusters used for {result['num_classes']} classes,"
         f" the largest holds {result['largest_cluster_share']:.1%}"

@@ -25,6 +25,7 @@ from dica.report.runs import Truth, confusion
 from dica.runs.files import METRICS, PREDICTIONS
 from dica.scores import evaluation, metrics
 from dica.scores.assignments import assignments_csv
+from dica.scores.chance import ami_of
 from dica.scores.unlabelled import MEANING, agreement, seed_agreement
 from dica.tables.rendering import environment
 
@@ -143,6 +144,7 @@ def scores(found: Clustering) -> dict[str, Any]:
                 "silhouette": None if math.isnan(silhouette) else silhouette,
                 "largest_cluster_share": inside["largest_cluster_share"],
                 "used_clusters": inside["used_clusters"],
+                **({"ami": _ami(found, found.truth, len(rows))} if found.truth and "acc" in headline else {}),
                 **{name: headline[name] for name in ("acc", "nmi", "ari") if name in headline},
             }
         )
@@ -153,6 +155,13 @@ def scores(found: Clustering) -> dict[str, Any]:
         "runs": rows,
         "agreement": agreement(found.arrays("assignment")),
     }
+
+
+def _ami(found: Clustering, truth: Truth, number: int) -> float:
+    """Return the mutual information of folders and clusters of a run, corrected for chance."""
+    split = found.runs[number]["params"]["eval_split"]
+    true, pred = evaluation.scored_partition(found.stored[number], truth.labels, split)
+    return ami_of(metrics.contingency(true[true >= 0], pred[true >= 0]))
 
 
 def render(found: Clustering) -> str:

@@ -104,6 +104,24 @@ def chance(class_sizes: Any, cluster_sizes: Any, draws: int = DRAWS, seed: int =
     }
 
 
+def ami_of(table: np.ndarray) -> float:
+    """Return NMI corrected for chance, from counts (clusters, classes): 0 for independent labels, 1 for the same.
+
+    Adjusted mutual information (Vinh et al., JMLR 11, 2010), normalised by the arithmetic mean of the entropies.
+
+    Examples
+    --------
+    >>> round(ami_of(np.array([[5, 0], [0, 5]])), 4), round(ami_of(np.array([[3, 3], [2, 2]])), 4)
+    (1.0, -0.0985)
+    """
+    return adjusted(metrics.nmi_of(table), _expected_nmi(table.sum(axis=1), table.sum(axis=0)))
+
+
+def adjusted(nmi: float, expected: float) -> float:
+    """Return an NMI corrected for the one that random labels reach."""
+    return 1.0 if expected == 1 else (nmi - expected) / (1 - expected)
+
+
 def of_run(metrics_json: dict[str, Any], labels: Path) -> dict[str, Level]:
     """Return the levels for the images that a run is scored on, its classes, and as many clusters of equal sizes.
 

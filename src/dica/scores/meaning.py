@@ -109,6 +109,12 @@ def restarts(what: str, points: np.ndarray, classes: np.ndarray, starts: int) ->
     return choice_row(what, [inertia for _, inertia in found], [accuracy(classes, labels) for labels, _ in found])
 
 
+def of_heads(what: str, found: dict[str, np.ndarray], classes: np.ndarray) -> dict[str, Any]:
+    """Return what the rule `lowest loss` chooses among the cluster heads of a run (analysis `heads`)."""
+    scores = [accuracy(classes, assignment) for assignment in found["assignment"]]
+    return choice_row(what, found["loss"].tolist(), scores)
+
+
 def each_standardised(points: np.ndarray) -> np.ndarray:
     """Return each row with mean 0 and standard deviation 1."""
     return (points - points.mean(axis=1, keepdims=True)) / points.std(axis=1, keepdims=True).clip(1e-8)

@@ -13,6 +13,7 @@ import numpy as np
 
 from dica.data.paths import labels_file
 from dica.files import ARRAYS_LIMIT, UserError, load_arrays
+from dica.scores.chance import ami_of, chance
 from dica.scores.evaluation import SPLITS
 from dica.scores.metrics import confusion, evaluate
 from dica.validation import hint
@@ -25,6 +26,7 @@ LIMITS = {  # bytes; the labels of 1.3 million images fit in each, in a csv with
 }
 KINDS = tuple(LIMITS)
 COLUMNS = ("assignment", "cluster", "prediction", "label")
+MOST_COUNTS = 40_000  # of clusters against classes, up to which random labels are drawn: seconds
 
 
 def read_assignments(path: Path) -> np.ndarray:
@@ -155,6 +157,9 @@ def score(path: Path, dataset: str, root: Path, split: str = "", num_clusters: i
     found = evaluate(true, values, clusters, classes)
     matrix = confusion(true, values, classes, clusters)
     counted = {"confusion": matrix.counts.tolist(), "map": matrix.mapping.tolist()}
+    if matrix.counts.size <= MOST_COUNTS:
+        level = chance(matrix.counts.sum(axis=0), matrix.counts.sum(axis=1))
+        found |= {"ami": ami_of(matrix.counts), "chance": {name: found.mean for name, found in level.items()}}
     return {"dataset": dataset, "split": fitting[0], **found, **counted}
 
 

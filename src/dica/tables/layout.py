@@ -12,12 +12,14 @@ import pandas as pd
 
 from dica.plan.artefacts import Artefact, Row, planned
 from dica.plan.published import BOUNDS, to_scale
+from dica.scores.chance import adjusted
 from dica.scores.stats import RULE
 from dica.tables.cells import LOWER_IS_BETTER
 from dica.tables.links import runs_page
 from dica.tables.words import METRIC_LABELS, notes
 
 PLAIN = ("time_ratio", "p_value")  # never in percent
+LEVEL_TO_SAY = 0.05  # NMI of random labels from which on a table corrects ours for it
 MARKS = {  # how a verdict is written beside a number: words for people, signs where room is short (LaTeX)
     "agrees": ("agrees", r"$\approx$"),
     "worse": ("worse", r"$\prec$"),
@@ -122,7 +124,7 @@ def build(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict
         "head": head,
         "lines": lines,
         "footnotes": footnotes.texts,
-        "notes": notes(artefact, plan),
+        "notes": [*notes(artefact, plan), *_adjusted_notes(artefact, by_place)],
         "legend": _legend(artefact, head, lines, mine["verdict"]),
         "rule": RULE if marks & {"agrees", "worse", "better"} else "",
         "example": _example(artefact, by_place, plan),
@@ -193,6 +195,23 @@ def _chance_lines(artefact: Artefact, by_place: dict) -> list[Line]:
         texts = sorted({f"{level * factor:.{digits}f}" for level in levels if pd.notna(level)}, key=float)
         found.append(Shown("–".join(dict.fromkeys([*texts[:1], *texts[-1:]]))))
     return [Line("Chance", "chance", found)] if any(cell.text for cell in found) else []
+
+
+def _adjusted_notes(artefact: Artefact, by_place: dict) -> list[str]:
+    """Return our NMI corrected for chance (AMI), for columns in which random labels reach an NMI worth the name."""
+    found = []
+    for column in artefact.columns if artefact.layout == "grid" else ():
+        cells = [by_place.get((row.key, column.key, "nmi")) for row in artefact.rows]
+        shown = [cell for cell in cells if cell is not None and cell.n and cell.chance >= LEVEL_TO_SAY]
+        if shown:
+            values = ", ".join(f"{cell.label} {adjusted(cell.value, cell.chance):.3f}" for cell in shown)
+            level = max(cell.chance for cell in shown)
+            where = f"{column.group} {column.label}".strip()
+            found.append(
+                f"{where}: NMI counts chance, random labels reach {level:.3f} of 1. Corrected for it (AMI, of clusters "
+                f"of equal sizes) ours are: {values}."
+            )
+    return found
 
 
 def _matrix(artefact: Artefact, by_place: dict, *_: Any) -> tuple[Header, list[Line]]:
