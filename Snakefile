@@ -21,4 +21,4 @@ rule all:
     default_target: True
     input:
         rules.page.output,
-        expand(f"{RESULTS}/metrics/{{method}}.json", method=METHODS),
+        expand(f"{RESULTS}/metrics/{{method}}.json", method=WORK.methods),

@@ -107,12 +107,12 @@ rule figure:
 
 rule tables:
     input:
-        shown_tables,
+        made("table"),
 
 
 rule figures:
     input:
-        shown_figures,
+        made("figure"),
 
 
 rule rulegraph:
@@ -140,8 +140,8 @@ rule page:
         made_of(
             lambda wildcards: ("page",),
             rules.cells.output.cells,
-            shown_tables,
-            shown_figures,
+            made("table"),
+            made("figure"),
             rules.statistics.output,
             rules.claims.output,
             rules.consistency.output,

@@ -46,7 +46,6 @@ for line in WORK.ignored:
     logger.warning(f"ignored: {line}")
 
 PROFILE, RESULTS = WORK.profile, WORK.results
-METHODS = WORK.methods
 PLAN_FILE = WORK.plan_file
 PAPERS = sorted({artefact.paper for artefact in WORK.artefacts})
 TABLES, FIGURES = WORK.shown("table"), WORK.shown("figure")
@@ -54,7 +53,7 @@ PAGES = all_pages(PAPERS, [run["method"] for run in WORK.plan["runs"]])
 
 
 wildcard_constraints:
-    method="|".join(METHODS) or NONE,
+    method="|".join(WORK.methods) or NONE,
     dataset="|".join(WORK.datasets),
     seed=r"\d+",
     id=ANY_ID,
@@ -64,21 +63,13 @@ wildcard_constraints:
 
 
 def as_it_is():
-    """Tell whether nothing is to be trained, for the targets `light` and `deposit`.
-
-    The targets are known when inputs are resolved, not yet when this file is read.
-    """
+    """Tell whether nothing is to be trained. The targets are known when inputs are resolved, not before."""
     return bool({"light", "deposit"} & set(workflow.dag_settings.targets))
 
 
-def shown_tables(wildcards):
-    """Return the tables that are made; as the runs are, those that have something to show."""
-    return WORK.made_files("table", as_it_is())
-
-
-def shown_figures(wildcards):
-    """Return the figures that are made; as the runs are, those that have something to show."""
-    return WORK.made_files("figure", as_it_is())
+def made(kind):
+    """Return an input function for the tables or figures that are made, see `Work.made_files`."""
+    return lambda wildcards: WORK.made_files(kind, as_it_is())
 
 
 def made_of(target, *files, scored=True):
