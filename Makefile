@@ -11,7 +11,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint archive light deposit readme faults bench clean
+.PHONY: help install demo test coverage lint archive light deposit readme faults validators bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,12 +53,24 @@ light: $(STAMP)  ## rebuild tables, figures and report from stored predictions
 deposit: $(STAMP)  ## build and check dist/dica-archive.tar.gz: all that an auditor needs, for a repository
 	snakemake --cores $(CORES) --forcerun deposit -- deposit
 
-readme: $(STAMP)  ## write the generated parts of README.md
+readme: $(STAMP)  ## write the generated parts of README.md, and what other tools read about the archive
 	python workflow/scripts/readme.py
+	python workflow/scripts/metadata.py
 
 faults: $(STAMP)  ## the long tests of kills, faults and bad input; writes docs/reliability.csv and the page
 	@echo "check,unit,tried,survived,seconds" > docs/reliability.csv
 	OMP_NUM_THREADS=1 DICA_FAULTS=docs/reliability.csv python -m pytest -m slow tests
+	PYTHONPATH=src python workflow/scripts/quoted.py
+
+VALIDATORS := .venv-validators
+$(VALIDATORS)/installed: validators.lock
+	$(PYTHON) -m venv $(VALIDATORS)
+	$(VALIDATORS)/bin/python -m pip install --quiet --disable-pip-version-check -r validators.lock
+	@touch $@
+
+validators: $(STAMP) $(VALIDATORS)/installed  ## let the tools of repositories check this archive; writes docs/validators.csv and the page
+	@echo "validator,version,what,accepted" > docs/validators.csv
+	OMP_NUM_THREADS=1 DICA_VALIDATED=docs/validators.csv python -m pytest -m validators tests
 	PYTHONPATH=src python workflow/scripts/quoted.py
 
 bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page

@@ -394,6 +394,26 @@ def test_what_only_git_can_tell_is_told(project: Path, change) -> None:
     assert audit(project, "kmeans/digits/acc").code == 0
 
 
+def test_the_last_writer_of_a_result_that_is_not_its_record_is_named(project: Path) -> None:
+    assert "last writer" not in said(audit(project), None)
+    path = run_folder(project) / "metrics.json"
+    path.write_text(path.read_text() + "\n")
+    subprocess.run(["git", *IDENTITY, "commit", "-qam", "later"], cwd=project, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True).stdout[:12]
+    result = audit(project)
+    assert (result.code, f"last writer: metrics.json: commit {commit}" in said(result, None)) == (0, True)
+
+
+def test_another_lock_file_than_that_of_the_run_is_told(bare: Path) -> None:
+    (bare / "requirements.lock").write_text("torch==2\n")
+    known = {"lock_sha256": sha256_file(bare / "requirements.lock")}
+    edit_json(run_folder(bare) / "run.json", lambda record: record.update(environment=known))
+    assert "environment" not in said(audit(bare), None)
+    (bare / "requirements.lock").write_text("torch==3\n")
+    result = audit(bare)
+    assert (result.code, "trained with another requirements.lock" in said(result, None)) == (0, True)
+
+
 def test_what_is_not_in_git_is_noted(project: Path) -> None:
     subprocess.run(["git", "rm", "-rq", "--cached", "results/runs/drc"], cwd=project, check=True)
     subprocess.run(["git", *IDENTITY, "commit", "-qm", "less"], cwd=project, check=True)

@@ -119,6 +119,21 @@ def test_compare_names_what_differs_and_nothing_else(dica, project: Path) -> Non
     assert (code, "other versions of packages" in output, "byte for byte" in output) == (0, True, True)
 
 
+def test_compare_tells_another_environment_where_both_sides_know_theirs(dica, project: Path) -> None:
+    folder = run_folder(project).relative_to(project).as_posix()
+    shutil.copytree(project / folder, project / "copy")
+    known = {"lock_sha256": "a" * 64, "installed_sha256": "b" * 64}
+    edit_json(project / "copy/run.json", lambda record: record.update(environment=known))
+    assert answer(dica, "compare", folder, "copy")["differences"] == {}, "an older record does not say"
+    edit_json(
+        project / folder / "run.json", lambda record: record.update(environment={**known, "installed_sha256": "c" * 64})
+    )
+    differences = answer(dica, "compare", folder, "copy")["differences"]
+    assert differences == {"environment": {"all installed packages": ["c" * 12, "b" * 12]}}
+    edit_json(project / folder / "run.json", lambda record: record.update(environment="no mapping"))
+    assert answer(dica, "compare", folder, "copy")["differences"] == {}
+
+
 def test_compare_with_a_commit_a_prefix_and_a_checkout(dica, project: Path, tmp_path: Path) -> None:
     folder = run_folder(project).relative_to(project).as_posix()
     prefix = folder.rsplit("-", 1)[-1][:8]

@@ -21,6 +21,7 @@ from dica.engine.optim import learning_rate
 from dica.files import UserError, read_json, sha256_bytes, sha256_file, write_json
 from dica.runs import record
 from dica.runs.behaviour import trace_of
+from dica.runs.files import PACKAGE
 from dica.runs.ids import run_id
 from tiny import gradient_methods, make_prepared, tiny_config
 
@@ -53,6 +54,8 @@ def test_a_run_leaves_a_record_that_answers_for_every_file(method: str, tmp_path
         "splits": {"train": {"n": 48, "sha256": sha256_file(tmp_path / "data/train.npy")}},
     }
     assert record["host_platform"]
+    assert record["environment"]["lock_sha256"] == sha256_file(PACKAGE.parents[1] / "requirements.lock")
+    assert len(record["environment"]["installed_sha256"]) == 64
     (attempt,) = record["attempts"]
     assert attempt["commit"] == record["commit"]
     assert attempt["device"] == record["device"]["name"]

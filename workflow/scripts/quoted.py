@@ -1,4 +1,4 @@
-"""Write the tables of docs/reliability.md and docs/performance.md from the csv files that the measurements left.
+"""Write the tables of docs/{reliability,validators,performance}.md from the csv files that the measurements left.
 
 python workflow/scripts/quoted.py [--check]
 """
@@ -16,6 +16,7 @@ from dica.files import atomic_write_text, project_root
 BENCHMARKS = ("cpu_path", "plan", "evaluation", "gpu")
 PAGES = {
     "docs/reliability.md": {"faults": "docs/reliability.csv", "tampering": "docs/tampering.csv"},
+    "docs/validators.md": {"validators": "docs/validators.csv"},
     "docs/performance.md": {
         name: f"benchmarks/results/{name}.csv" for name in ("cpu_path", "plan", "evaluation", "gpu")
     },

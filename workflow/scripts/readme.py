@@ -17,7 +17,7 @@ from dica.runs.files import RECORD, STAGES, WEIGHTS
 from dica.tables.cells import read_cells
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
-UNSAID = ("code", "dvc.lock", WEIGHTS, STAGES)  # they differ between checkouts
+UNSAID = ("code", "dvc.lock", "environment", "last writer", WEIGHTS, STAGES)  # they differ between checkouts
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dica.data.paths import LABELS
 from dica.files import UserError, sha256_file
+from dica.runs.files import RECORD
 from dica.runs.read import Finding
 from dica.validation import load_yaml
 
@@ -96,6 +97,33 @@ class Checkout:
     def committed(self, path: str) -> str | None:
         """Return the text of a file as committed, or None."""
         return self._git("show", f"HEAD:./{path}")
+
+    @cached_property
+    def writers(self) -> dict[str, str]:
+        """Path -> the last commit that wrote it, for the files of all runs; empty without Git."""
+        options = ("--format=commit %H", "--name-only", "--no-renames", "--relative")
+        found: dict[str, str] = {}
+        commit = ""
+        for line in (self._git("log", *options, "--", f"{self.results}/runs") or "").splitlines():
+            if line.startswith("commit "):
+                commit = line.removeprefix("commit ")
+            elif line:
+                found.setdefault(line, commit)
+        return found
+
+    def check_writers(self, folder: str, names: Iterable[str]) -> list[Finding]:
+        """Name the commits that wrote a result of a run after, or without, the record of that run."""
+        record = self.writers.get(f"{folder}/{RECORD}")
+        others: dict[str, list[str]] = {}
+        for name in names:
+            commit = self.writers.get(f"{folder}/{name}")
+            if record and commit and commit != record:
+                others.setdefault(commit, []).append(name)
+        return [
+            Finding("last writer", None, f"{', '.join(files)}: commit {commit[:12]}; of {RECORD}: {record[:12]}")
+            for commit, files in others.items()
+            if record
+        ]
 
     def last_commit(self, path: str) -> tuple[str, str, str] | None:
         """Return commit, date and subject of the last commit that wrote a file, or None."""

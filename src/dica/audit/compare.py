@@ -16,7 +16,7 @@ from typing import Any
 
 from dica.files import UserError, canonical_json, parse_json, read_bytes, read_csv
 from dica.runs.files import CONFIG, PREDICTIONS, RECORD
-from dica.runs.read import CONFIG_KEYS, NUMBER, faults
+from dica.runs.read import CONFIG_KEYS, NUMBER, environment_of, faults
 from dica.scores.stats import mean
 from dica.validation import hint
 
@@ -29,6 +29,8 @@ MEANING = {
     "environment": "other versions of packages or system",
     "hardware": "another device or number of threads: sums are taken in another order",
 }
+NOTHING = "–"
+ENVIRONMENT = {"lock_sha256": "requirements.lock", "installed_sha256": "all installed packages"}
 Read = Callable[[str], str | None]
 
 
@@ -77,9 +79,15 @@ def _facts(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "uncommitted changes": record.get("dirty_sha256"),
             **record.get("sources", {}),
         },
-        "environment": {**record.get("versions", {}), "platform": record.get("host_platform")},
+        "environment": {**record.get("versions", {}), **_digests(record), "platform": record.get("host_platform")},
         "hardware": {**device, "resumed": record.get("resumed", 0)},
     }
+
+
+def _digests(record: dict[str, Any]) -> dict[str, str]:
+    """Return the digests of an environment under the names that readers know; older records have none."""
+    known = environment_of(record)
+    return {name: known[key][:12] for key, name in ENVIRONMENT.items() if key in known}
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -101,6 +109,10 @@ def compare(one: Side, other: Side) -> dict[str, Any]:
     """
     facts = one.facts(), other.facts()
     differences = {section: _unlike(facts[0][section], facts[1][section]) for section in SECTIONS}
+    environment = differences["environment"]  # records written before these digests were kept tell nothing about them
+    for name in ENVIRONMENT.values():
+        if NOTHING in environment.get(name, ()):
+            del environment[name]
     differences = {section: keys for section, keys in differences.items() if keys}
     scores = one.scores(), other.scores()
     metrics = {
@@ -121,7 +133,7 @@ def compare(one: Side, other: Side) -> dict[str, Any]:
 
 def _unlike(a: dict[str, set[str]], b: dict[str, set[str]]) -> dict[str, list[str]]:
     def text(values: set[str] | None) -> str:
-        return "–" if values is None else ", ".join(sorted(values, key=lambda value: (len(value), value)))
+        return NOTHING if values is None else ", ".join(sorted(values, key=lambda value: (len(value), value)))
 
     return {key: [text(a.get(key)), text(b.get(key))] for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)}
 

@@ -1,8 +1,9 @@
-"""The deposit described for machines: a Workflow Run RO-Crate (https://w3id.org/ro/wfrun/workflow/0.5).
+"""The deposit described for machines: a Provenance Run RO-Crate (https://w3id.org/ro/wfrun/provenance/0.5).
 
-One CreateAction for each finished run (what trained it, from what, when, on what, what came out) and one for the
-workflow that made the tables of them. Made from run.json alone; no time of building enters, so that it is the same
-at every build.
+One CreateAction for each finished run (what trained it, from what, when, with what software, what came out), one for
+the workflow that made the tables of them, and the step of the workflow that a run belongs to. Made from run.json alone:
+what Snakemake itself remembers of jobs stays on the machine that ran them. No time of building enters, so that it is
+the same at every build.
 """
 
 from __future__ import annotations
@@ -13,27 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from dica.data.paths import labels_record
-from dica.files import read_json, sha256_file
+from dica.files import canonical_json, read_json, sha256_bytes, sha256_file
 from dica.plan.planned import load_plan
 from dica.runs.files import CONFIG, HISTORY, METRICS, PREDICTIONS, RECORD, TRACE
+from dica.runs.read import environment_of
 from dica.validation import load_yaml
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
     "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),
+    "https://w3id.org/ro/wfrun/provenance/0.5": ("Provenance Run Crate", "0.5"),
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
 }
+TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}  # beyond those of RO-Crate 1.1
 LICENCE = "https://spdx.org/licenses/MIT"
 AGENT = "#maintainers"
+COMPLETED = "http://schema.org/CompletedActionStatus"
 NEVER = "1970-01-01T00:00:00+00:00"
-SNAKEMAKE = {
-    "@id": "https://w3id.org/workflowhub/workflow-ro-crate#snakemake",
-    "@type": "ComputerLanguage",
-    "name": "Snakemake",
-    "alternateName": "SMK",
-    "identifier": {"@id": "https://doi.org/10.1093/bioinformatics/bts480"},
-    "url": {"@id": "https://snakemake.readthedocs.io"},
-}
+STEP, ENGINE = "#step-train", "#engine"
+HOMES = {
+    "python": "https://www.python.org",
+    "cuda": "https://developer.nvidia.com/cuda-toolkit",
+    "cudnn": "https://developer.nvidia.com/cudnn",
+    "driver": "https://www.nvidia.com/drivers",
+}  # of software that is not on PyPI
 TOP_FILES = {
     "README.md": "What the archive is and how to use it",
     "LICENSE": "The licence",
@@ -71,7 +75,11 @@ def metadata(root: Path, results: str, names: Sequence[str]) -> str:
     for run in crate.runs:
         crate.describe_run(run)
     crate.describe_whole()
-    return json.dumps(crate.crate.metadata.generate(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    crate.describe_steps()
+    described = crate.crate.metadata.generate()
+    for entity in described["@graph"]:  # a list of one is written as that one
+        entity |= {key: value[0] for key, value in entity.items() if isinstance(value, list) and len(value) == 1}
+    return json.dumps(described, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 class _Crate:
@@ -80,11 +88,13 @@ class _Crate:
     def __init__(self, root: Path, results: str, inside: set[str]) -> None:
         from rocrate.rocrate import ROCrate
 
-        self.crate = ROCrate(version="1.1")  # what the three profiles are defined for
+        self.crate = ROCrate(version="1.1")  # what the profiles are defined for
+        self.crate.metadata.extra_terms.update(TERMS)
         self.root, self.results, self.inside = root, results, inside
         planned = load_plan(root / results / "plan.json")["runs"]
         self.runs = [run for run in planned if f"{run['path']}/{RECORD}" in inside]
         self.records = {run["path"]: read_json(root / run["path"] / RECORD) for run in self.runs}
+        self.trainers: list[str] = []
         self.begun = min((record["started"] for record in self.records.values()), default=NEVER)
         self.ended = max((record["finished"] for record in self.records.values()), default=NEVER)
 
@@ -117,7 +127,8 @@ class _Crate:
             self.context(profile, **{"@type": "CreativeWork", "name": name, "version": version})
         self.context(LICENCE, **{"@type": "CreativeWork", "name": "MIT Licence", "identifier": LICENCE})
         maintainers = citation.get("authors", [{}])[0].get("name", "The maintainers")
-        self.context(AGENT, **{"@type": "Organization", "name": maintainers})
+        home = {"url": citation["repository-code"]} if "repository-code" in citation else {}
+        self.context(AGENT, **{"@type": "Organization", "name": maintainers, **home})
         about = {
             "name": citation.get("title", "dica: the deep image clustering archive"),
             "description": (
@@ -138,21 +149,46 @@ class _Crate:
             self.file(name, name=title, **({"about": {"@id": "./"}} if name == "README.md" else {}))
 
     def describe_workflow(self) -> None:
-        """Describe the Snakefile, and the program that trains one run."""
-        language = self.context(SNAKEMAKE["@id"], **{key: value for key, value in SNAKEMAKE.items() if key != "@id"})
-        version = self.crate.root_dataset["version"]
+        """Describe the Snakefile, and the engine that reads it."""
         known = {
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
             "name": "The workflow of the archive",
             "license": {"@id": LICENCE},
             "creator": {"@id": AGENT},
-            "version": version,
+            "version": self.crate.root_dataset["version"],
+            "url": {"@id": "README.md"},
             "encodingFormat": "text/plain",
             "conformsTo": {"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"},
         }
-        workflow = self.crate.add_workflow(dest_path="Snakefile", main=True, properties=known)
-        workflow["programmingLanguage"] = language
-        types = {"@type": ["File", "SoftwareSourceCode"], "name": "dica.train: trains one run", "version": version}
-        self.trainer = self.file("src/dica/train.py", **types) or {"@id": "Snakefile"}
+        self.workflow = self.crate.add_workflow(dest_path="Snakefile", main=True, lang="snakemake", properties=known)
+        lock = (self.root / "requirements.lock").read_text(encoding="utf-8")
+        version = next((line[11:] for line in lock.splitlines() if line.startswith("snakemake==")), "unknown")
+        self.software(ENGINE, "Snakemake", version, "https://snakemake.readthedocs.io")
+
+    def software(self, name: str, title: str, version: str, url: Any, **more: Any) -> dict[str, str]:
+        """Describe a program once; return the reference to it."""
+        if self.crate.get(name) is None:
+            about = {"@type": "SoftwareApplication", "name": title, "softwareVersion": version, "url": url}
+            self.context(name, **about, **more)
+        return {"@id": name}
+
+    def trainer(self, record: dict[str, Any]) -> dict[str, str]:
+        """Describe the code and the software that made a run: one program for all runs that share both."""
+        commit, dirty = record.get("commit") or "unknown", record.get("dirty_sha256")
+        state = commit + (f" with uncommitted changes {dirty}" if dirty else "")
+        versions, digests = record["versions"], environment_of(record)
+        needs = [
+            self.software(home, name, version, home)
+            for name, version in sorted(versions.items())
+            if (home := f"{HOMES[name]}#{version}" if name in HOMES else f"https://pypi.org/project/{name}#{version}")
+        ]
+        name = f"#train-{commit[:12]}-{sha256_bytes(canonical_json([state, versions, digests]).encode())[:12]}"
+        if name not in self.trainers:
+            self.trainers.append(name)
+        page = {"@id": "docs/engine.md"} if self.file("docs/engine.md") else {"@id": "README.md"}
+        text = "; ".join(f"{key} {digest}" for key, digest in sorted(digests.items()))
+        more = {"softwareRequirements": needs, **({"description": text} if text else {})}
+        return self.software(name, "dica.train: trains one run", state, page, **more)
 
     def describe_run(self, run: dict[str, Any]) -> None:
         """Describe how one run came to be."""
@@ -161,17 +197,32 @@ class _Crate:
         made = [f"{folder}/{name}" for name in (HISTORY, PREDICTIONS, TRACE, METRICS, RECORD)]
         title = f"{run['method']} ({run['variant']}) on {run['dataset']}, seed {run['seed']}"
         self._action(
-            f"#run-{run['id']}", title, _circumstances(record), self.trainer, took, made,
+            f"#run-{run['id']}", title, _circumstances(record), self.trainer(record), took, made,
             record["started"], record["finished"],
         )  # fmt: skip
 
     def describe_whole(self) -> None:
-        """Describe the workflow's own run, from the predictions to the tables."""
+        """Describe the workflow's own run, from the parameters to the tables."""
         tables = sorted(name for name in self.inside if name.startswith(f"{self.results}/tables/"))
-        took = [f"{self.results}/plan.json", *(f"{run['path']}/{PREDICTIONS}" for run in self.runs)]
+        took = [f"{self.results}/plan.json", *(f"{run['path']}/{CONFIG}" for run in self.runs)]
+        made = [*(f"{run['path']}/{PREDICTIONS}" for run in self.runs), *tables]
         text = "From the first start of a run to the end of the last; tables are made of them in seconds."
         title = "Runs, scores and tables of the archive"
-        self._action("#workflow-run", title, text, {"@id": "Snakefile"}, took, tables, self.begun, self.ended)
+        self._action("#workflow-run", title, text, {"@id": "Snakefile"}, took, made, self.begun, self.ended)
+
+    def describe_steps(self) -> None:
+        """Say which action belongs to which step of the workflow, and that Snakemake started it."""
+        self.workflow["hasPart"] = trainers = [{"@id": name} for name in self.trainers]
+        self.workflow["step"] = {"@id": STEP}
+        self.context(STEP, **{"@type": "HowToStep", "name": "Train a run", "position": "1", "workExample": trainers})
+        for run in self.runs:
+            known = {"name": f"Start of run {run['id']}", "instrument": {"@id": STEP}}
+            done = {"object": {"@id": f"#run-{run['id']}"}, "actionStatus": COMPLETED}
+            self.context(f"#control-{run['id']}", **{"@type": "ControlAction", **known, **done})
+        known = {"name": "What Snakemake started", "agent": {"@id": AGENT}, "instrument": {"@id": ENGINE}}
+        started = [{"@id": f"#control-{run['id']}"} for run in self.runs]
+        done = {"object": started, "result": {"@id": "#workflow-run"}, "actionStatus": COMPLETED}
+        self.context("#organize", **{"@type": "OrganizeAction", **known, **done})
 
     def _action(
         self,
@@ -196,7 +247,7 @@ class _Crate:
                 "result": self.files(made),
                 "startTime": begun,
                 "endTime": ended,
-                "actionStatus": "http://schema.org/CompletedActionStatus",
+                "actionStatus": COMPLETED,
             },
         )
 

@@ -37,9 +37,18 @@ from dica.files import (
 from dica.plan.planned import load_plan
 
 MANIFEST, CRATE = "manifest-sha256.txt", "ro-crate-metadata.json"
-TREES = ("params", "workflow", "src", "docs", LABELS)
+TREES = ("params", "workflow", "src", "docs", LABELS, "LICENSES")
 FILES = (
-    *("Snakefile", "Makefile", "README.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff"),
+    *(
+        "Snakefile",
+        "Makefile",
+        "README.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "CITATION.cff",
+        "REUSE.toml",
+        "codemeta.json",
+    ),
     *("requirements.lock", "pyproject.toml", "environment.yml", "dvc.yaml", "dvc.lock"),
 )
 NEEDED = ("Snakefile", "LICENSE", "requirements.lock")

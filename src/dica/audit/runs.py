@@ -25,9 +25,11 @@ from dica.runs.read import (
     SHARED_KEYS,
     TEXT,
     Finding,
+    environment_of,
     read_metrics,
     read_record,
 )
+from dica.runs.record import LOCK
 from dica.scores.evaluation import recompute
 
 TOLERANCE = 1e-9  # the same predictions give the same floats; this only forgives the CSV's rounding
@@ -77,8 +79,18 @@ class RunChecks:
             findings.append(self._check_identity(folder, record, config))
             findings += self._check_source(record, config)
         stored, fresh, compared = self._recompute(folder, record["dataset"], config)
-        findings += [*compared, self._check_sources(record), self.checkout.check_dvc(folder)]
+        findings += [*compared, self._check_sources(record), *self._check_environment(record)]
+        findings += [self.checkout.check_dvc(folder), *self.checkout.check_writers(folder, [*record["files"], METRICS])]
         return record, findings, stored, fresh
+
+    def _check_environment(self, record: dict) -> list[Finding]:
+        """Tell whether today's lock file is the one that the run was trained with; older records do not say."""
+        found, lock = environment_of(record).get("lock_sha256"), self.root / LOCK
+        if not found or not lock.is_file():
+            return []
+        if self.checkout.sha256(lock) == found:
+            return [Finding("environment", True, f"{LOCK} is the one that it was trained with")]
+        return [Finding("environment", None, f"trained with another {LOCK} ({found[:12]}…)")]
 
     def _check_files(self, folder: str, record: dict) -> list[Finding]:
         findings = []

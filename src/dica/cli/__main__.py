@@ -109,22 +109,35 @@ app.add_typer(data.app, name="data")
 
 @deposits.command("build")
 def build_deposit(
-    file: Annotated[Path, typer.Argument(help="File to write, NAME.tar.gz.")], profile: Profile = ARCHIVE
+    file: Annotated[Path, typer.Argument(help="File to write, NAME.tar.gz.")],
+    profile: Profile = ARCHIVE,
+    key: Annotated[Path | None, typer.Option("--sign", help="Private key of OpenSSH; writes FILE.sig.")] = None,
 ) -> None:
     """Write the deposit; equal files give equal bytes."""
     from dica.audit.deposit import build
+    from dica.audit.signature import sign
     from dica.plan.parameters import load_profile
 
     root = project_root()
     digest = build(root, load_profile(root / profile, root)["results"], file)
     console.print(f"{digest}  {escape(str(file))}  ({file.stat().st_size / 1e6:.1f} MB)")
+    if key:
+        console.print(f"signature: {escape(str(sign(file, key)))}")
 
 
 @deposits.command("check")
-def check_deposit(file: Annotated[Path, typer.Argument(help="A deposit.")]) -> None:
+def check_deposit(
+    file: Annotated[Path, typer.Argument(help="A deposit.")],
+    key: Annotated[Path | None, typer.Option(help="Public key of OpenSSH: its holder must have signed FILE.")] = None,
+) -> None:
     """Unpack a deposit, verify its hashes, make its tables again and audit its cells: offline, without torch."""
     from dica.audit.deposit import check
+    from dica.audit.signature import signature_of, verify
 
+    if key:
+        console.print(escape(verify(file, key)))
+    elif signature_of(file).is_file():
+        console.print("signed, but by whom was not checked: give --key")
     for line in check(file):
         console.print(escape(line))
 

@@ -72,6 +72,7 @@ def record_of(run: Done, out: Path, models: Path) -> bytes:
             **run.code,
             "trace": trace_of(run.config["method"], run.config["variant"]),
             "versions": record.versions(device),
+            "environment": record.environment(),
             "host_platform": platform.platform(),
             "device": record.device_facts(device),
             "data": _data_facts(run.images.manifest),

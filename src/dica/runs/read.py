@@ -78,6 +78,12 @@ def read_metrics(path: Path) -> tuple[dict | None, list[Finding]]:
     )
 
 
+def environment_of(record: dict[str, Any]) -> dict[str, str]:
+    """Return the digests of the environment that a record names; those of older records are not known."""
+    found = record.get("environment")
+    return {key: text for key, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
+
+
 def faults(value: Any, names: list[str], kind: type | tuple, where: str = "") -> list[str]:
     """Return where `value` has not the type `kind` under a dotted key."""
     if not names:

@@ -20,6 +20,7 @@ from dica.runs.files import PACKAGE
 
 CHECKOUT = PACKAGE.parents[1]
 COLLAPSED = 0.95  # share of the images in one cluster from which a run counts as collapsed
+LOCK = "requirements.lock"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -30,7 +31,7 @@ def code_state() -> dict:
     Outside a Git checkout the first two are None.
     """
     commit = _git("rev-parse", "HEAD").strip()
-    watched = ("src", "params", "workflow", "Snakefile", "requirements.lock")
+    watched = ("src", "params", "workflow", "Snakefile", LOCK)
     changes = _git("diff", "HEAD", "--", *watched)
     untracked = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *watched).split("\0")
     # Not every name is a file to hash: a folder with a repository of its own, a dangling link.
@@ -114,6 +115,15 @@ def versions(device_type: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return {**found, **_cuda_versions()} if device_type == "cuda" else found
+
+
+def environment() -> dict[str, str]:
+    """Return the SHA-256 of the lock file, and that of the versions of all that is installed, one line a package."""
+    lock = CHECKOUT / LOCK
+    found = {"lock_sha256": sha256_file(lock)} if lock.is_file() else {}
+    names = {(part.name.lower(), part.version) for part in metadata.distributions() if part.name}
+    lines = "".join(f"{name}=={version}\n" for name, version in sorted(names) if name != "dica")
+    return {**found, "installed_sha256": sha256_bytes(lines.encode())}
 
 
 def _cuda_versions() -> dict[str, str]:
