@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from dica import __version__
+import dica
 from dica.data import catalog
 from dica.files import UserError, json_text, read_bytes
 from dica.validation import load_yaml
@@ -56,8 +56,10 @@ def described(root: Path) -> dict[Path, str]:
     for key in ("title", "abstract", "version", "date-released", "license", "authors", "references"):
         if key not in citation:
             raise UserError(f"{CITATION}: lacks {key}; everything that describes the archive is made from it")
-    if str(citation["version"]) != __version__:
-        raise UserError(f"{CITATION}: version is {citation['version']}, the package has {__version__}; make them equal")
+    if str(citation["version"]) != dica.__version__:
+        raise UserError(
+            f"{CITATION}: version is {citation['version']}, the package has {dica.__version__}; make them equal"
+        )
     project = tomllib.loads(read_bytes(root / "pyproject.toml").decode("utf-8"))["project"]
     files: dict[Path, Any] = {
         Path("codemeta.json"): _codemeta(citation, project),
