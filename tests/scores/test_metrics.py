@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import adjusted_rand_score, mutual_info_score, normalized_mutual_info_score
 
 from dica.files import UserError, load_arrays, sha256_file, write_npz
 from dica.scores import evaluation, metrics
@@ -298,3 +298,14 @@ def test_of_several_best_maps_one_is_taken_by_rule() -> None:
     order = [4, 2, 0, 3, 1]
     shuffled = [[values[place] for place in order] for values in (true, pred)]
     assert metrics.cluster_map(*shuffled).tolist() == metrics.cluster_map(true, pred).tolist()
+
+
+@pytest.mark.parametrize("sparse", [0.1, 0.6, 1.0])
+def test_the_mutual_information_is_that_of_scikit_learn_to_the_last_digit(sparse):
+    """Stored scores were computed by it, and must be found again."""
+    rng, margins = np.random.default_rng(3), np.zeros((4, 5), dtype=np.int64)
+    margins[2] = [3, 1, 0, 2, 2]  # one cluster alone has images
+    tables = [rng.integers(1, 300, rng.integers(1, 25, 2)) for _ in range(100)]
+    tables = [table * (rng.random(table.shape) < sparse) for table in tables]
+    for table in [*(table for table in tables if table.any()), margins, np.diag([5, 2, 9])]:
+        assert metrics._mutual_information(table) == mutual_info_score(None, None, contingency=table)

@@ -72,9 +72,16 @@ def test_needs_are_the_rows_that_are_run(root):
     assert ("kmeans", "full", "cifar10", 5) not in needs(imc), "a row's own number of seeds counts"
 
 
-def test_declarations_import_nothing_heavy(root):
-    """Snakemake imports them at each parse."""
-    code = "import sys, dica.plan.artefacts; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("dica.plan.artefacts", ["torch", "pandas", "matplotlib", "scipy"]),  # Snakemake imports them at each parse
+        ("dica.scores.evaluation", ["torch", "pandas", "sklearn", "scipy.stats"]),  # a process a run
+        ("dica.tables.cells", ["torch", "sklearn", "scipy.stats", "scipy.optimize"]),  # a process a table
+    ],
+)
+def test_what_runs_often_imports_nothing_heavy(root, module, heavy):
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
 

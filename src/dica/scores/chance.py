@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.special import entr
-from sklearn.metrics.cluster import expected_mutual_information
 
 from dica.files import UserError, load_arrays
 from dica.scores import evaluation, metrics
@@ -93,8 +91,7 @@ def chance(class_sizes: Any, cluster_sizes: Any, draws: int = DRAWS, seed: int =
     """
     classes, clusters = np.asarray(class_sizes, dtype=np.int64), np.asarray(cluster_sizes, dtype=np.int64)
     tables = random_tables(classes, clusters, draws, seed)
-    total = classes.sum()
-    acc = [table[linear_sum_assignment(table, maximize=True)].sum() / total for table in tables]
+    acc = [metrics.accuracy_of(table) for table in tables]
     ari = [metrics.ari_of(table) for table in tables]
     return {
         "acc": Level(float(np.mean(acc)), float(np.std(acc, ddof=1))),
@@ -160,6 +157,8 @@ def _levels(class_sizes: tuple[int, ...], clusters: int) -> dict[str, Level]:
 
 def _expected_nmi(classes: np.ndarray, clusters: np.ndarray) -> float:
     """Return the exact expectation of the mutual information over the arithmetic mean of the entropies."""
+    from sklearn.metrics.cluster import expected_mutual_information  # scikit-learn takes seconds to import
+
     total = int(classes.sum())
     classes, clusters = classes[classes > 0], clusters[clusters > 0]
     entropy = sum(float(entr(sizes / total).sum()) for sizes in (classes, clusters)) / 2

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.special import stdtr, stdtrit, xlogy
+
+from dica.scores.metrics import matched
 
 LEVEL = 0.95
 SEED_RESAMPLES = 9999
@@ -237,10 +238,7 @@ def scores_of_tables(tables: np.ndarray, supervised: bool = False) -> dict[str, 
     The same numbers as `dica.scores.metrics` gives for one partition, where a single cluster and class do not occur.
     """
     n = tables[0].sum()
-    if supervised:
-        best = np.trace(tables, axis1=1, axis2=2)
-    else:
-        best = [table[linear_sum_assignment(table, maximize=True)].sum() for table in tables]
+    best = np.trace(tables, axis1=1, axis2=2) if supervised else [table[matched(table)].sum() for table in tables]
     rows, columns = tables.sum(axis=2), tables.sum(axis=1)
     entropies = [-xlogy(counts / n, counts / n).reshape(len(tables), -1).sum(axis=1) for counts in (rows, columns)]
     joint = -xlogy(tables / n, tables / n).sum(axis=(1, 2))
