@@ -217,7 +217,7 @@ class _Crate:
         self.context(STEP, **{"@type": "HowToStep", "name": "Train a run", "position": "1", "workExample": trainers})
         for run in self.runs:
             known = {"name": f"Start of run {run['id']}", "instrument": {"@id": STEP}}
-            done = {"object": {"@id": f"#run-{run['id']}"}, "actionStatus": COMPLETED}
+            done: dict[str, Any] = {"object": {"@id": f"#run-{run['id']}"}, "actionStatus": COMPLETED}
             self.context(f"#control-{run['id']}", **{"@type": "ControlAction", **known, **done})
         known = {"name": "What Snakemake started", "agent": {"@id": AGENT}, "instrument": {"@id": ENGINE}}
         started = [{"@id": f"#control-{run['id']}"} for run in self.runs]

@@ -21,7 +21,7 @@ PIXELS = 3 * 32 * 32
 LIMIT = 200 * 2**20  # bytes of one member; the largest (CIFAR-100 train) has 154 MB
 
 # Files of each split, in order, and the class names; keyed by (format, is it CIFAR-100?).
-LAYOUT = {
+LAYOUT: dict[tuple[str, bool], dict[str, Any]] = {
     ("binary", False): {
         "train": [f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)],
         "test": ["cifar-10-batches-bin/test_batch.bin"],

@@ -174,7 +174,7 @@ def _declared_folders(declared: dict[str, str | list[str]], tops: list[str], whe
 def _ambiguous(by_role: dict[str, list[str]], loose: bool, where: str) -> str:
     splits = [top for role, tops in by_role.items() if role != "class" for top in tops]
     beside = [repr(top) for top in by_role.get("class", [])[:3]] + (["images"] if loose else [])
-    example = {role: by_role[role][0] for role in ("train", "test", "unlabeled") if role in by_role}
+    example: dict[str, str] = {role: by_role[role][0] for role in ("train", "test", "unlabeled") if role in by_role}
     if "train" not in example:
         example = {"train": splits[0]} | example
     if "test" not in example and by_role.get("held_out"):
@@ -216,8 +216,8 @@ def _require_one_spelling(names: Iterable[str], where: str) -> None:
 
 
 def _require_same_classes(found: list[ImagePlace], labelled: list[str], declared: list[str] | None, where: str) -> None:
-    of_split = {split: {place.label for place in found if place.split == split} for split in labelled}
-    everything = set().union(*of_split.values())
+    of_split = {split: {str(place.label) for place in found if place.split == split} for split in labelled}
+    everything: set[str] = set().union(*of_split.values())
     if declared is not None:
         wanted = set(map(nfc, declared))
         if unlike := sorted(everything ^ wanted):

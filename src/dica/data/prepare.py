@@ -202,7 +202,7 @@ def _require_space(target: Path, content: Content) -> None:
 
 def _write_arrays(entry: dict[str, Any], content: Content, paths: dict[str, Path]) -> None:
     """Stream all blocks to disk with plain writes: a full disk is then an error, not a killed process as with mmap."""
-    missing = {split: np.ones(number, bool) for split, number in content.counts.items()}
+    missing: dict[str, np.ndarray] = {split: np.ones(number, bool) for split, number in content.counts.items()}
     with contextlib.ExitStack() as stack:
         files, starts = {}, {}
         for split, path in paths.items():
@@ -224,7 +224,7 @@ def _write_arrays(entry: dict[str, Any], content: Content, paths: dict[str, Path
 def _write_block(block: Block, file: BinaryIO, start: int) -> None:
     images = np.ascontiguousarray(block.images)
     size = images[0].nbytes if len(images) else 0
-    breaks = np.flatnonzero(np.diff(block.rows) != 1) + 1  # runs of consecutive rows are one write each
+    breaks: np.ndarray = np.flatnonzero(np.diff(block.rows) != 1) + 1  # runs of consecutive rows are one write each
     for first, last in zip([0, *breaks], [*breaks, len(images)], strict=True):
         if first < last:
             file.seek(start + int(block.rows[first]) * size)

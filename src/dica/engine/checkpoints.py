@@ -103,7 +103,7 @@ class StateFolder:
         A refused one is kept under another name, so that the next attempt does not stumble over it and the next save
         does not put it in the place of the sound one.
         """
-        warnings = []
+        warnings: list[str] = []
         for name in (NEWEST, PREVIOUS):
             path = self.folder / name
             if path.is_file():

@@ -8,6 +8,7 @@ epochs (``trace.npz``, beside the predictions), probabilities and features at th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class Observer:
         splits = {name: self.images.all_of(name) for name in self.images.splits}
         method.before_predict(splits, lambda purpose: generator(self.seed, purpose, "look", epoch, device=device))
         method.eval()
-        look = {"epoch": epoch, "seconds": seconds}
+        look: dict[str, Any] = {"epoch": epoch, "seconds": seconds}
         for name, index in self.subset.items():
             look[name] = self._describe(method, name, index, epoch in self.stages)
         self.looks.append(look)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -103,7 +104,7 @@ def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str,
 def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]], tint: str, mark: str = "") -> None:
     """Draw thin lines (x, y) and, where there are several, their mean on the shortest x."""
     alone = len(lines) == 1
-    style = {"marker": mark, "markersize": 4} if mark else {}
+    style: dict[str, Any] = {"marker": mark, "markersize": 4} if mark else {}
     for x, y in lines:
         axes.plot(
             x, y, color=tint, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.45, **(style if alone else {})

@@ -13,7 +13,7 @@ from dica.figures.style import FRACTION, Canvas, colour, grid, legend_below, lin
 from dica.plan.artefacts import Column, Row
 from dica.scores.stats import mean, t_interval
 
-PRINTED = {"marker": "_", "markersize": 12, "markeredgewidth": 1.6, "linestyle": "", "color": "#777777"}
+PRINTED: dict[str, Any] = {"marker": "_", "markersize": 12, "markeredgewidth": 1.6, "linestyle": "", "color": "#777777"}
 SPREAD_LEGEND = (
     plt.Line2D([], [], color="#555555", marker="o", linestyle="", markerfacecolor="none", label="one seed"),
     plt.Line2D([], [], color="#555555", marker="_", markersize=11, markeredgewidth=2, linestyle="", label="mean"),

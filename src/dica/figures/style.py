@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 
@@ -51,7 +52,7 @@ def resize(figure: Canvas, width: float, height: float) -> None:
         figure.set_size_inches(width, height)
 
 
-def grid(figure: Canvas, rows: int, columns: int, **options: object) -> np.ndarray:
+def grid(figure: Canvas, rows: int, columns: int, **options: Any) -> np.ndarray:
     """Return axes (rows, columns)."""
     return figure.subplots(rows, columns, squeeze=False, **options)
 

@@ -30,6 +30,8 @@ LEAST_VARIANCE = 1e-12  # collapsed features are all at their centroid: the post
 class KMeans(FitMethod):
     """K-means on pixels or on features; fitted in one go."""
 
+    centroids: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         size = params.get("resize", data.image_size)

@@ -121,7 +121,8 @@ class Estimator:
         found = [self._time(run, device) for run in waiting]
         rules = [rule for rule, *_ in found]
         rule = max(rules, key=RULES.index) if rules else "same"
-        known = dict(method=method, dataset=dataset, runs=len(runs), finished=len(runs) - len(waiting), rule=rule)
+        finished = len(runs) - len(waiting)
+        known: dict[str, Any] = dict(method=method, dataset=dataset, runs=len(runs), finished=finished, rule=rule)
         if rule == "unknown":
             lacking = rules.count("unknown")
             basis = f"nothing timed on {device} fits {lacking} of {len(waiting)} runs"
@@ -198,8 +199,8 @@ def summary(costs: Sequence[Cost], devices: int) -> dict[str, Any]:
         "rough": waiting["variant"] + waiting["data set"],
         "unknown": waiting["unknown"],
         "device_hours": sum(each) / 3600,
-        "device_hours_low": sum(cost.low for cost in known) / 3600,
-        "device_hours_high": sum(cost.high for cost in known) / 3600,
+        "device_hours_low": sum(cost.low or 0 for cost in known) / 3600,
+        "device_hours_high": sum(cost.high or 0 for cost in known) / 3600,
         "devices": devices,
         "wall_hours": wall_time(each, devices) / 3600,
         "disk_bytes": sum(cost.disk for cost in known),

@@ -132,7 +132,10 @@ def svg(pairs: Arrows) -> str:
     layout.xspace, layout.yspace, layout.route_edge = GAP, LAYER_GAP, _route
     layout.init_all()
     layout.draw()
-    boxes = [Drawn(*vertex.view.xy, vertex.view.w, vertex.view.h, vertex.data) for vertex in vertices.values()]
+    boxes = []
+    for vertex in vertices.values():
+        x, y = vertex.view.xy
+        boxes.append(Drawn(x, y, vertex.view.w, vertex.view.h, vertex.data))
     lines = [edge.view._pts for edge in edges]  # the only place where grandalf keeps a route
     return _render(boxes, lines, pairs)
 

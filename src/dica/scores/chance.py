@@ -64,7 +64,7 @@ def random_tables(class_sizes: Any, cluster_sizes: Any, draws: int = DRAWS, seed
             f"sizes: {classes.sum()} images in classes, {clusters.sum()} in clusters; they must be the same"
         )
     generator = np.random.default_rng(seed)
-    tables = np.empty((draws, len(clusters), len(classes)), dtype=np.int64)
+    tables: np.ndarray = np.empty((draws, len(clusters), len(classes)), dtype=np.int64)
     for table in tables:
         left = classes.copy()
         for row, size in zip(table, clusters, strict=True):
@@ -165,7 +165,7 @@ def _expected_nmi(classes: np.ndarray, clusters: np.ndarray) -> float:
     if entropy == 0:
         return 1.0
     # the function reads nothing but the margins of a table
-    margins = np.zeros((len(clusters), len(classes)), dtype=np.int64)
+    margins: np.ndarray = np.zeros((len(clusters), len(classes)), dtype=np.int64)
     margins[:, 0] += clusters
     margins[0, :] += classes
     margins[0, 0] -= total

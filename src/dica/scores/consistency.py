@@ -70,15 +70,16 @@ def triples(root: Path) -> list[Triple]:
         if row["metric"] in ("acc", "nmi", "ari") and row["statistic"] in STATISTICS and row["value"]:
             key = tuple(row[name] for name in ("paper", "table", "setting", "method", "dataset", "statistic"))
             cells[key][row["metric"]] = row
-    datasets, found = load_datasets(root), defaultdict(list)
+    datasets = load_datasets(root)
+    found: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for cell in cells.values():
         if "acc" in cell and len(cell) > 1:
             row = cell["acc"]
             texts = tuple(cell[name]["value"] if name in cell else "" for name in ("acc", "nmi", "ari"))
             found[row["dataset"], *texts].append(row)
     return [
-        Triple(name, datasets[name]["num_classes"], _least_n(datasets[name]), *texts, tuple(rows))
-        for (name, *texts), rows in found.items()
+        Triple(name, datasets[name]["num_classes"], _least_n(datasets[name]), acc, nmi, ari, tuple(rows))
+        for (name, acc, nmi, ari), rows in found.items()
     ]
 
 

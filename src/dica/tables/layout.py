@@ -295,8 +295,8 @@ def _own_cell(cell: Any, artefact: Artefact, ranks: dict, footnotes: Footnotes) 
     address = f"{artefact.address} {cell.row}/{cell.column}/{cell.metric}"
     group = f"{runs_page(cell.method)}#{group_id(cell.method, cell.variant, cell.dataset)}"
     if not cell.n:
-        notes = (footnotes.number(cell.reason),) if cell.verdict == "failed" else ()
-        return Shown(cell.verdict, cell.verdict, notes, address=address, reason=cell.reason, group=group)
+        why = (footnotes.number(cell.reason),) if cell.verdict == "failed" else ()
+        return Shown(cell.verdict, cell.verdict, why, address=address, reason=cell.reason, group=group)
     factor = 100 if _scale(artefact, cell.metric) == "percent" else 1
     digits = _digits(artefact, cell.metric)
     text = f"{cell.value * factor:.{digits}f}"
