@@ -47,6 +47,7 @@ from dica.files import (
     IntegrityError,
     UserError,
     atomic_write_bytes,
+    atomic_write_text,
     canonical_json,
     explain_os_error,
     parse_json,
@@ -56,7 +57,7 @@ from dica.losses.common import leading
 from dica.methods.base import FitMethod, Method
 from dica.rng import Rng, derive_seed, generator
 from dica.runs import record
-from dica.runs.files import RECORD
+from dica.runs.files import HISTORY, RECORD
 from dica.runs.finished import is_finished, keep_record, put_back
 from dica.runs.ids import IDENTITY_KEYS, run_id
 from dica.scripting import print_anywhere
@@ -155,6 +156,10 @@ def _train_and_write(
                 attempt["source"] = source["weights_sha256"]
             speed = choose(options.compile, options.cuda_graph, config["determinism"], device, method)
             at, observer = _fit(config, method, images, state, options, speed, attempt)
+            if 0 < options.first_epochs <= at.epoch < config["params"]["epochs"]:
+                if distributed.is_first():
+                    atomic_write_text(out / HISTORY, record.history_csv(at.history))
+                return
             arrays = predict(method, images, lambda p: generator(config["seed"], p, "predict", device=device))
             if not distributed.is_first():
                 return
@@ -222,7 +227,7 @@ def _fit(
     trainer = Trainer(config, method, images, state, SaveEvery(options.save_seconds, options.save_batches), speed)
     trainer.resume()
     trainer.begin(attempt)
-    trainer.run()
+    trainer.run(options.first_epochs)
     return trainer.at, trainer.observer if trainer.observer.looks else None
 
 
@@ -305,6 +310,7 @@ class Options:
     save_seconds: float = 300.0
     save_batches: int = 0
     wait: float = 0.0
+    first_epochs: int = 0
 
 
 def read_config(source: str) -> dict:
@@ -363,6 +369,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--save-seconds", type=float, default=300.0, help="seconds between checkpoints")
     parser.add_argument("--save-batches", type=int, default=0, help="batches between checkpoints (0: by time only)")
     parser.add_argument("--wait", type=float, default=0.0, help="minutes to wait for another process on this run")
+    parser.add_argument("--first-epochs", type=int, default=0, help="train these alone and write their history alone")
     return parser.parse_args(arguments)
 
 

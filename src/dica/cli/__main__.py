@@ -99,7 +99,9 @@ def _show_table(auditor, rows: list[dict]) -> None:
     console.print(table)
 
 
-for command in (audit, evidence.trace, evidence.power, cluster, predict, export, status, compare, estimate, evaluate):
+for command in (audit, evidence.trace, evidence.verify, evidence.power, cluster, predict, export):
+    app.command()(command)
+for command in (status, compare, estimate, evaluate):
     app.command()(command)
 
 deposits = typer.Typer(help="Build or check the deposit: one file with all that an auditor needs.")

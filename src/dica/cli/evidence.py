@@ -1,4 +1,4 @@
-"""Commands of `dica` about evidence: where a file comes from, how many seeds a claim wants.
+"""Commands of `dica` about evidence: where a file comes from, whether a run comes out again, what a claim wants.
 
 `dica.cli.__main__` adds them to the command.
 """
@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +17,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dica.cli.runs import ARCHIVE, AsJson, Profile, console
+from dica.cli.apply import RunName, find_run
+from dica.cli.audit import MARKS
+from dica.cli.own import door_environment
+from dica.cli.runs import ARCHIVE, AsJson, Profile, console, this_device
 from dica.files import UserError, project_root
 
 SHOWN = 12  # runs or parameter files in a text
@@ -71,3 +78,44 @@ def power(
         needed = row["seeds_needed"] or ("–" if row["verdict"] != UNDECIDED else "more than 200, or not known")
         table.add_row(*(escape(row[name]) for name in names[:-1]), needed)
     console.print(table)
+
+
+def verify(
+    run: RunName,
+    epochs: Annotated[int, typer.Option(min=0, help="Train so many epochs again (default: all).")] = 0,
+    only_estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take, and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a run again and compare it with what the run left: the one check that rests on no stored number.
+
+    Exit code: 0 it comes out again, 3 it does not. If interrupted, the same command goes on.
+    """
+    from dica.audit import again
+
+    root = project_root()
+    stored = again.stored_run(find_run(root, run)[0])
+    first = epochs if 0 < epochs < stored.epochs else 0
+    which = f"the first {first} of {stored.epochs} epochs" if first else "the whole run"
+    took, where = stored.seconds(first), stored.record["device"]["name"]
+    if not as_json:
+        console.print(f"{escape(which)}: about {took:.0f} s on {escape(where)}; this is {escape(this_device())}")
+    if only_estimate:
+        if as_json:
+            print(json.dumps({"run": str(stored.folder), "seconds": took, "device": where}, indent=2))
+        return
+    place = stored.results / "state" / f"verify-{stored.config['id']}-{first}"
+    done = subprocess.run([sys.executable, *again.command(stored, root, place, first)], env=door_environment(root))
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    versions = {name: metadata.version(name) for name in again.DECIDE}
+    findings = again.compare(stored, place, {"device": this_device(), **versions}, first)
+    shutil.rmtree(place)
+    wrong = any(finding.ok is False for finding in findings)
+    if as_json:
+        found = [vars(finding) for finding in findings]
+        print(json.dumps({"run": str(stored.folder), "ok": not wrong, "findings": found}, indent=2))
+    else:
+        for finding in findings:
+            console.print(f"{MARKS[finding.ok]}{escape(finding.what)}: {escape(finding.detail)}")
+        console.print("[red]it does not come out again[/]" if wrong else "[green]it comes out again[/]")
+    raise typer.Exit(3 if wrong else 0)

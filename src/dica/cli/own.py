@@ -206,13 +206,17 @@ def run_door(root: Path, arguments: list[str]) -> str:
     UserError
         With its own message where it fails with one.
     """
-    paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, *arguments], env=environment, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, *arguments], env=door_environment(root), text=True, capture_output=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(lines[-1].removeprefix("error: "))
     return done.stdout
+
+
+def door_environment(root: Path) -> dict[str, str]:
+    """Return the environment in which a process takes the package of this checkout."""
+    paths = [str(root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:

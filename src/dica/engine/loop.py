@@ -156,8 +156,8 @@ class Trainer:
             print(f"warning: resumed with other code than before: {'; '.join(changes)}", file=sys.stderr)
         self.at.attempts.append(attempt)
 
-    def run(self) -> None:
-        """Train to the last epoch.
+    def run(self, first: int = 0) -> None:
+        """Train to the last epoch, or through the `first` ones alone if that is above 0.
 
         Raises
         ------
@@ -166,7 +166,7 @@ class Trainer:
         UserError
             If the loss stops being a number; nothing of it reaches a checkpoint or a table.
         """
-        epochs = self.params["epochs"]
+        epochs = min(first or self.params["epochs"], self.params["epochs"])
         with on_signals(self._request_stop, signal.SIGTERM, signal.SIGINT), _progress(self.at.epoch, epochs) as show:
             self.observer.look(self.method, self.at.epoch, self.at.seconds)
             while self.at.epoch < epochs and self._goes_on():
