@@ -14,9 +14,10 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 ARRAYS_LIMIT = 512 * 2**20  # bytes of all arrays of one npz file; zeros are packed a thousand times smaller
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
@@ -210,6 +211,8 @@ def load_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> dict[str, np.nda
     UserError
         If the file is missing, is not such an archive, or would fill more than `limit` bytes.
     """
+    import numpy as np  # this module is read by every command, and most have no arrays
+
     try:
         require_small_arrays(path, limit)
         with np.load(path, allow_pickle=False) as archive:
@@ -224,6 +227,8 @@ def load_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> dict[str, np.nda
 
 def require_small_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> None:
     """Raise a UserError, before memory is taken, if the arrays of an npz file claim more than `limit` bytes or lie."""
+    import numpy as np
+
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if (claimed := sum(member.file_size for member in members)) > limit:
@@ -238,6 +243,8 @@ def require_small_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> None:
 
 def write_npz(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
     """Write compressed arrays with bytes that depend on their content alone (fixed order and dates)."""
+    import numpy as np
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(arrays):

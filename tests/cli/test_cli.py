@@ -90,7 +90,8 @@ def test_usage_and_missing_tables(dica) -> None:
     assert (code, "snakemake --cores all light" in output) == (2, True)
 
 
-def test_a_table_is_shown_in_its_own_scale(dica) -> None:
+def test_a_table_is_shown_in_its_own_scale_and_without_a_plan(dica, monkeypatch) -> None:
+    monkeypatch.setattr("dica.audit.auditor.Auditor", None)
     code, output = dica("show", "drc", "table-1")
     assert (code, "0.727" in output) == (0, True)
     edit_yaml(Path("params/artefacts/drc.yaml"), lambda body: body["artefacts"]["table-1"].update(scale="percent"))

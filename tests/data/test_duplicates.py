@@ -40,7 +40,7 @@ def planted(tmp_path: Path) -> Path:
 
 
 def test_planted_copies_are_found_the_closest_first(planted: Path, tmp_path: Path) -> None:
-    pairs = near_duplicates(planted)
+    pairs = near_duplicates(planted, limit=7)
     assert [(pair.one, pair.other) for pair in pairs] == [(("train", 2), ("train", 8)), (("test", 3), ("train", 5))]
     assert pairs[0].distance < 1 < pairs[1].distance == pytest.approx(6, abs=0.01)
     assert len(near_duplicates(planted, limit=4)) == 1
@@ -94,6 +94,6 @@ def test_bad_requests_are_one_clear_error(planted: Path, tmp_path: Path) -> None
         near_duplicates(planted, limit=200)
     small = write_prepared(tmp_path / "small", {"train": np.zeros((2, 4, 4, 1), np.uint8)})
     with pytest.raises(UserError, match="smaller than the thumbnails"):
-        near_duplicates(small)
+        near_duplicates(small, limit=7)
     with pytest.raises(UserError, match="not prepared"):
-        near_duplicates(tmp_path / "nowhere")
+        near_duplicates(tmp_path / "nowhere", limit=7)

@@ -77,6 +77,7 @@ def test_needs_are_the_rows_that_are_run(root):
     [
         ("dica.plan.artefacts", ["torch", "pandas", "matplotlib", "scipy"]),  # Snakemake imports them at each parse
         ("dica.scores.evaluation", ["torch", "pandas", "sklearn", "scipy.stats"]),  # a process a run
+        ("dica.cli.__main__", ["torch", "numpy", "jsonschema"]),  # a person waits
         ("dica.tables.cells", ["torch", "sklearn", "scipy.stats", "scipy.optimize"]),  # a process a table
     ],
 )

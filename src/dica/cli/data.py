@@ -6,16 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from dica.cli import completion
 from dica.cli.runs import AsJson, console
-from dica.data.duplicates import LIMIT, near_duplicates, write_sheet
 from dica.data.paths import labels_file, prepared_folder
-from dica.data.prepared import load_manifest
 from dica.files import project_root, write_csv
 
+LIMIT = 7.0  # grey levels; on CIFAR-10 nearly all pairs below it show one thing
 COLUMNS = ("split", "position", "other_split", "other_position", "distance", "same_class")
 
 app = typer.Typer(help="Questions about a prepared data set.", no_args_is_help=True)
@@ -34,6 +32,11 @@ def duplicates(
     as_json: AsJson = False,
 ) -> None:
     """List images that are nearly the same, within and across the splits, with a contact sheet."""
+    import numpy as np
+
+    from dica.data.duplicates import near_duplicates, write_sheet
+    from dica.data.prepared import load_manifest
+
     root = project_root()
     folder = root / prepared_folder(dataset)
     pairs = near_duplicates(folder, limit)

@@ -18,7 +18,6 @@ from dica.data.prepared import load_manifest, open_split
 from dica.files import UserError, atomic_write_bytes
 
 SIDE = 8  # pixels of a thumbnail's side
-LIMIT = 7.0  # grey levels; on CIFAR-10 nearly all pairs below it show one thing
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 BLOCK = 250
 SHEET_PAIRS, TILE = 48, 64
@@ -72,7 +71,7 @@ def close_pairs(points: np.ndarray, limit: float) -> list[tuple[int, int, float]
     return found
 
 
-def near_duplicates(folder: Path, limit: float = LIMIT) -> list[Pair]:
+def near_duplicates(folder: Path, limit: float) -> list[Pair]:
     """Return the pairs of nearly equal images of a prepared data set, the closest first, over all its splits.
 
     Parameters

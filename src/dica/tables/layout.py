@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from dica.plan.artefacts import Artefact, Row, planned
+from dica.plan.artefacts import PLAIN, Artefact, Row, planned
 from dica.plan.published import BOUNDS, to_scale
 from dica.scores.chance import adjusted
 from dica.scores.stats import RULE
@@ -18,7 +18,6 @@ from dica.tables.cells import LOWER_IS_BETTER
 from dica.tables.links import runs_page
 from dica.tables.words import METRIC_LABELS, notes
 
-PLAIN = ("time_ratio", "p_value")  # never in percent
 LEVEL_TO_SAY = 0.05  # NMI of random labels from which on a table corrects ours for it
 MARKS = {  # how a verdict is written beside a number: words for people, signs where room is short (LaTeX)
     "agrees": ("agrees", r"$\approx$"),
