@@ -18,8 +18,9 @@ from dica import figures
 from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.plan import planned
 from dica.plan.artefacts import load_artefacts
+from dica.plan.rungs import RUNGS
+from dica.report import evidence, glossary, rulegraph
 from dica.report import pages as report
-from dica.report import rulegraph
 from dica.report import runs as report_runs
 from dica.tables import cells as tables
 from dica.tables import layout, rendering
@@ -290,15 +291,38 @@ def test_a_demo_without_results(root, tmp_path):
     artefacts = load_artefacts(project, ["dica table-1", "dica figure-1"])
     plan = {**factory.make_plan(artefacts, "results/demo"), "profile": "demo"}
     frame = tables.cells(plan, project, "results/demo", artefacts)
-    with pytest.raises(UserError, match=r"figure-1.svg: has not been drawn"):
-        report.render(artefacts, frame, plan, project, "results/demo", "")
-    figures.write_figures(artefacts, plan, project, "results/demo", project / "results/demo/figures")
+    assert figures.write_figures(artefacts, plan, project, "results/demo", project / "results/demo/figures") == []
     texts = report.render(artefacts, frame, plan, project, "results/demo", "")
+    command = "snakemake --cores all --resources gpu=1 --configfile params/demo.yaml -- results/demo/figures/dica"
+    assert f"{command}/figure-1.svg" in texts["dica.html"]
+    assert "no finished run tells how long they take" in texts["dica.html"]
+    assert texts["dica.html"].count("<figure") == 0
     assert "<title>Deep image clustering archive (demo)</title>" in texts["index.html"]
     assert "No run is finished." in texts["index.html"]
     assert "Not computed in this archive yet" in texts["statistics.html"]
     for text in texts.values():
         Page(text)
+
+
+def test_every_word_of_a_curve_is_in_the_glossary(root):
+    said = {name for path in (root / "tests/golden").glob("*.json") for name in _recorded(read_json(path))}
+    assert len(said) > 40
+    assert not {name for name in said if glossary.plain_name(name) not in glossary.LOSS_PARTS}
+
+
+def _recorded(golden):
+    names = {name for variant in golden.values() for epoch in variant["history"] for name in epoch}
+    return names - set(glossary.NO_PARTS)
+
+
+def test_the_landing_page_says_what_was_measured_and_where_the_claims_are(made, site):
+    project, plan, artefacts, frame, _ = made
+    found = evidence.Evidence(artefacts, frame, plan, project, "results")
+    assert sum(found.numbers[f"measured, {words}"] for words in RUNGS.values()) == int((frame["n"] > 0).sum())
+    assert found.numbers["printed in the papers' tables"] == int(
+        ((frame["published"] != "") & (frame["paper"] != "dica")).sum())  # fmt: skip
+    assert found.sentence().replace("'", "&#39;") in site["index.html"].text
+    assert "claims.html" in site["index.html"].links
 
 
 def test_torch_stays_out():

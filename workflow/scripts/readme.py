@@ -12,9 +12,12 @@ from pathlib import Path
 
 from dica.audit.auditor import Auditor
 from dica.files import UserError, atomic_write_text, project_root, read_json
+from dica.plan.planned import artefacts_of, load_plan
 from dica.report import rulegraph
+from dica.report.evidence import Evidence
 from dica.runs.files import RECORD, STAGES, WEIGHTS
 from dica.tables.cells import read_cells
+from dica.tables.claims import overview, read_ledger
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
 UNSAID = ("code", "dvc.lock", "environment", "last writer", WEIGHTS, STAGES)  # they differ between checkouts
@@ -27,6 +30,7 @@ def main() -> int:
     root = project_root()
     parts = {
         "result": result(root),
+        "claims": overview(read_ledger(root / "results/claims.csv")),
         "dag": rulegraph.mermaid(rulegraph.arrows(root)),
         "digits": (root / "results/tables/dica/table-1.md").read_text(),
         "cifar10-jpeg": (root / "results/tables/dica/table-2.md").read_text(),
@@ -48,12 +52,14 @@ def main() -> int:
 
 
 def result(root: Path) -> str:
-    """Return the accuracies on the digits in one sentence."""
-    frame = read_cells(root / "results/tables/cells.csv")
+    """Return what was measured in one sentence, and the accuracies on the digits in another one."""
+    frame, plan = read_cells(root / "results/tables/cells.csv"), load_plan(root / "results/plan.json")
+    evidence = Evidence(artefacts_of(plan, root), frame, plan, root, "results")
     mine = frame[(frame.paper == "dica") & (frame.artefact == "table-1") & (frame.metric == "acc") & (frame.n > 0)]
     ordered = mine.sort_values("value", ascending=False)
     numbers = ", ".join(f"{row.label} {row.value:.3f}" for row in ordered.itertuples())
-    return f"ACC on {ordered.iloc[0].dataset_label.lower()}, mean of {ordered.n.min()} seeds: {numbers}."
+    accuracies = f"ACC on {ordered.iloc[0].dataset_label.lower()}, mean of {ordered.n.min()} seeds: {numbers}."
+    return f"{evidence.sentence()}\n\n{accuracies}"
 
 
 def provenance(root: Path) -> str:

@@ -18,7 +18,8 @@ from dica.validation import load_yaml
 
 DERIVED = (
     "tables/",
-    "claims.",
+    "claims.csv",
+    "claims.md",
     "figures/",
     "report/",
     "metrics/",

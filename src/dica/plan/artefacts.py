@@ -126,9 +126,15 @@ def _load_paper(root: Path, paper: str) -> dict[str, Artefact]:
     if body["paper"] != paper:
         raise UserError(f"{where}: paper: is {body['paper']!r}, must equal the file name {paper!r}")
     found = {name: _artefact(body, name, where) for name in body["artefacts"]}
-    for lower in body.get("lower", []):
-        found |= lowered(found, lower, f"{where}: lower", root)
-    return found
+    lower: dict[str, Artefact] = {}
+    for block in body.get("lower", []):
+        lower |= lowered(found, block, f"{where}: lower", root)
+    return {key: made for name in found for key, made in [(name, found[name]), *_beside(name, lower)]}
+
+
+def _beside(name: str, lower: dict[str, Artefact]) -> list[tuple[str, Artefact]]:
+    """Return what there is of an artefact at lower rungs."""
+    return [(key, made) for key, made in lower.items() if key == f"{name}-{made.rung}"]
 
 
 def _artefact(body: dict, name: str, where: str) -> Artefact:

@@ -276,10 +276,12 @@ def _coverage(artefacts: Sequence[Artefact], frame: pd.DataFrame) -> list[dict[s
 
 
 def _headline_tables(frame: pd.DataFrame) -> list[str]:
-    """Return the addresses of the tables for the overview: those with most of our numbers, the archive's own first."""
-    found = frame[frame["n"] > 0].groupby(["paper", "artefact"]).size()
-    ranked = sorted(found.items(), key=lambda item: (item[0][0] != "dica", -item[1], item[0]))
-    return [f"{paper} {name}" for (paper, name), _ in ranked[:HEADLINES]]
+    """Return the addresses of the tables for the overview: the first ones, the archive's own before all, mostly run."""
+    planned = frame[frame["method"] != ""]
+    shares = (planned["n"] > 0).groupby([planned["paper"], planned["artefact"]], sort=False).mean()
+    mostly = [place for place, share in shares.items() if share > 0]
+    ranked = sorted(mostly, key=lambda place: (place[0] != "dica", shares[place] < 0.5))
+    return [f"{paper} {name}" for paper, name in ranked[:HEADLINES]]
 
 
 def _done(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:

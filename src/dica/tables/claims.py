@@ -203,6 +203,23 @@ def markdown(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join([*lines, "", "\n".join(meaning), "", tests.RULE, "", *tail, ""])
 
 
+def overview(rows: Sequence[dict[str, str]]) -> str:
+    """Return the verdicts by paper, and every decided claim in a line, for README."""
+    tested = [rung for rung in RUNGS if any(row["rung"] == rung and row["verdict"] != tests.NOT_RUN for row in rows)]
+    lines = [
+        f"| Paper | Claims | {' | '.join(f'{rung}: {mark}' for rung in tested for mark in tests.VERDICTS)} |",
+        f"|:--|--:|{'--:|' * len(tested) * len(tests.VERDICTS)}",
+    ]
+    for paper in dict.fromkeys(row["paper"] for row in rows):
+        mine = [row for row in rows if row["paper"] == paper]
+        found = counts(mine)
+        cells = [str(found.get(rung, {}).get(mark, 0)) for rung in tested for mark in tests.VERDICTS]
+        lines.append(f"| {paper} | {len({row['claim'] for row in mine})} | {' | '.join(cells)} |")
+    decided = [row for row in rows if row["verdict"] in (tests.HOLDS, tests.FAILS)]
+    told = [f"- {row['claim']}, {row['rung']}: {_cell(row)}. {row['says']}" for row in decided]
+    return "\n".join([*lines, "", *(told or ["No claim is decided yet."])])
+
+
 def _cell(row: dict[str, str]) -> str:
     if not row["effect"]:
         return row["verdict"]
