@@ -45,7 +45,14 @@ def make_project(root: Path, checkout: Path) -> Path:
     body = yaml.safe_load(path.read_text())
     for spec in body["artefacts"].values():
         spec["rows"] = [row for row in spec["rows"] if row["method"] in ("kmeans", "drc", "imc-swav")]
+        for row in spec["rows"]:
+            row.pop("seeds", None)
     path.write_text(yaml.safe_dump(body, sort_keys=False))
+    for path in (root / "params/artefacts").glob("*.yaml"):  # nor the same artefacts at lower rungs, with more seeds
+        text = path.read_text()
+        if "\nlower:\n" in text:
+            head, tail = text.split("\nlower:\n")
+            path.write_text(f"{head}\nartefacts:\n{tail.partition(chr(10) + 'artefacts:' + chr(10))[2]}")
     for artefact in load_artefacts(root, paper_names(root)):
         for column in artefact.columns:
             path = root / "data" / "labels" / f"{column.dataset}.npz"
