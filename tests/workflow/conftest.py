@@ -22,6 +22,15 @@ PROFILE = {
     "recorded_datasets": ["digits"],
     "overrides": {"drc": {"epochs": 1}, "imc-swav": {"epochs": 1}},
 }
+CLAIMS = {
+    "dica-1": {
+        "says": "DRC beats K-means on the digits.",
+        "place": "nowhere, for a test",
+        "kind": "dominance",
+        "metric": "acc",
+        "at": {"paper": {"artefact": "dica table-1", "rows": ["drc", "kmeans"]}},
+    },
+}
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +61,9 @@ def small(checkout: Project, tmp_path_factory) -> Project:
             artefact["rows"] = [row for row in artefact["rows"] if row["method"] in PROFILE["methods"]]
 
     project.edit("params/artefacts/dica.yaml", one_seed)
+    shutil.rmtree(project.folder / "params/claims")  # they are about rows that are not there
+    (project.folder / "params/claims").mkdir()
+    (project.folder / "params/claims/dica.yaml").write_text(yaml.safe_dump({"paper": "dica", "claims": CLAIMS}))
     (project.folder / "README.md").write_text("# Three short runs\n")  # without the tables of the archive
     project.commit("small profile")
     return project

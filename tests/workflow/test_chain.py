@@ -35,6 +35,7 @@ def test_the_chain_ends_in_tables_figures_and_a_report(finished: Project) -> Non
     for suffix in ("md", "tex", "html", "csv"):
         assert (results / f"tables/dica/table-1.{suffix}").stat().st_size
     assert (results / "figures/dica/figure-2.svg").is_file()
+    assert "| dica-1 | DRC beats K-means on the digits. |" in (results / "claims.md").read_text()
     assert "http" not in (results / "report/index.html").read_text().split("<body")[0]
     row = cells(finished)["kmeans/digits/acc"]
     assert 0.7 < float(row["value"]) < 0.9

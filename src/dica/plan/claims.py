@@ -5,7 +5,7 @@ A claim is about rows of tables or figures at each rung (see `dica.plan.rungs`);
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,13 @@ class Claim:
         return [member for group in self.groups for member in group]
 
 
-def load_claims(root: Path, papers: Sequence[str] | None = None) -> list[Claim]:
+def load_claims(root: Path, papers: Sequence[str] | None = None, shown: Collection[str] | None = None) -> list[Claim]:
     """Return the claims of the papers (default: of all that declare some), at every rung that they have cells at.
+
+    Parameters
+    ----------
+    shown
+        Addresses of artefacts: claims about others are left out (default: none are).
 
     Raises
     ------
@@ -75,10 +80,11 @@ def load_claims(root: Path, papers: Sequence[str] | None = None) -> list[Claim]:
     if papers is not None and (unknown := [paper for paper in papers if paper not in known]):
         raise UserError(f"{FOLDER}: no paper {unknown[0]!r}; {hint(unknown[0], known)}")
     declared = {artefact.address: artefact for artefact in load_artefacts(root, paper_names(root))}
-    return [claim for paper in (known if papers is None else papers) for claim in _of_paper(root, paper, declared)]
+    found = [_of_paper(root, paper, declared, shown) for paper in (known if papers is None else papers)]
+    return [claim for claims in found for claim in claims]
 
 
-def _of_paper(root: Path, paper: str, declared: dict[str, Artefact]) -> list[Claim]:
+def _of_paper(root: Path, paper: str, declared: dict[str, Artefact], shown: Collection[str] | None) -> list[Claim]:
     where = f"{FOLDER}/{paper}.yaml"
     body = load_yaml(root / where)
     validate(body, "claims", where, root)
@@ -102,6 +108,7 @@ def _of_paper(root: Path, paper: str, declared: dict[str, Artefact]) -> list[Cla
                 groups=_groups(spec, cells, f"{place}.at.{rung}", declared),
             )
             for rung, cells in _rungs(spec["at"], declared).items()
+            if shown is None or _addresses(cells) <= set(shown)
         ]
     return claims
 
@@ -123,6 +130,11 @@ def _rungs(at: dict[str, Any], declared: dict[str, Artefact]) -> dict[str, dict[
         elif lower and set(paper["rows"]) <= {row.key for row in lower.rows}:
             found[rung] = {"artefact": lower.address, "rows": paper["rows"]}
     return found
+
+
+def _addresses(cells: dict[str, Any]) -> set[str]:
+    """Return the artefacts that the rows of a claim are of."""
+    return {" ".join(name.split(" ")[:-1]) or cells["artefact"] for name in cells["rows"]}
 
 
 def _groups(

@@ -43,16 +43,11 @@ def ledger(plan: dict[str, Any], root: Path, results: str) -> list[dict[str, str
         own = own_entries(plan, member)
         return [run for entry in groups[own[0]["id"]] if (run := runs[entry["id"]]).metrics is not None] if own else []
 
-    claims = load_claims(root)
-    found = [_Found(claim, done, root) for claim in claims if set(_needed(claim)) <= set(plan["artefacts"])]
+    found = [_Found(claim, done, root) for claim in load_claims(root, shown=plan["artefacts"])]
     for family in _families(found):
         for one, corrected in zip(family, holm([one.p for one in family]), strict=True):
             one.corrected, one.family = corrected, len(family)
     return [one.row() for one in found]
-
-
-def _needed(claim: Claim) -> list[str]:
-    return [member.artefact.address for member in claim.members]
 
 
 def _families(found: Sequence[_Found]) -> list[list[_Found]]:
