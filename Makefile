@@ -11,7 +11,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint archive light deposit readme faults validators bench clean
+.PHONY: help install demo test coverage lint archive light deposit readme faults validators slurm bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,13 @@ validators: $(STAMP) $(VALIDATORS)/installed  ## let the tools of repositories c
 	@echo "validator,version,what,accepted" > docs/validators.csv
 	OMP_NUM_THREADS=1 DICA_VALIDATED=docs/validators.csv python -m pytest -m validators tests
 	PYTHONPATH=src python workflow/scripts/quoted.py
+
+.slurm-plugin/installed: slurm.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .slurm-plugin -r slurm.lock
+	@touch $@
+
+slurm: $(STAMP) .slurm-plugin/installed  ## run the archive on a real SLURM of one machine (needs slurmctld, slurmd, munge)
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.slurm-plugin python -m pytest -m slurm tests/workflow/test_slurm.py
 
 bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page
 	for name in cpu_path plan evaluation; do python benchmarks/$$name.py || exit 1; done

@@ -40,7 +40,7 @@ from dica.engine.loop import Position, SaveEvery, Trainer, on_signals
 from dica.engine.memory import keep_memory
 from dica.engine.observer import Observer
 from dica.engine.outputs import Done, record_of, write_outputs
-from dica.engine.slots import gpu_slot, scheduler_assigned, visible_devices
+from dica.engine.slots import gpu_slot, visible_devices
 from dica.engine.speed import Speed, choose
 from dica.files import (
     INTERRUPTED,
@@ -233,7 +233,7 @@ def _fit(
 
 @contextlib.contextmanager
 def _device(options: Options) -> Iterator[torch.device]:
-    """Yield the device to train on: a free GPU slot, what the scheduler gave, or the CPU."""
+    """Yield the device to train on: a free GPU slot, also of the devices that a scheduler gave, or the CPU."""
     torch.set_num_threads(options.threads)
     devices = [] if options.device == "cpu" else visible_devices()
     if options.device == "cuda" and not devices:
@@ -241,8 +241,6 @@ def _device(options: Options) -> Iterator[torch.device]:
     if not devices:
         keep_memory()
         yield torch.device("cpu")
-    elif scheduler_assigned(devices):
-        yield torch.device("cuda", 0)
     else:
         with gpu_slot(devices, options.gpu_share) as index:
             torch.cuda.set_device(index)

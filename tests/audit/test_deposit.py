@@ -79,6 +79,20 @@ def test_two_builds_are_equal_bytes(project: Path, built: Path, tmp_path: Path) 
     assert (tmp_path / NAME).read_bytes() == built.read_bytes()
 
 
+def test_weights_are_put_in_where_all_of_them_are_here(project: Path, built: Path, tmp_path: Path) -> None:
+    weights = {name for name in members(built) if name.endswith("weights.safetensors")}
+    assert not weights
+    deposit.build(project, "results", tmp_path / NAME, with_weights=True)
+    inside = {name.partition("/")[2]: data for name, data in members(tmp_path / NAME).items()}
+    for record in [json.loads(data) for name, data in inside.items() if name.endswith("/run.json")]:
+        (name,) = [name for name in inside if name.endswith(f"{record['id']}/weights.safetensors")]
+        assert sha256_bytes(inside[name]) == record["files"]["weights.safetensors"]
+    poor = Path(shutil.copytree(project, tmp_path / "poor"))
+    shutil.rmtree(poor / "results/models")
+    with pytest.raises(UserError, match="dvc pull"):
+        deposit.build(poor, "results", tmp_path / NAME, with_weights=True)
+
+
 def test_every_page_that_the_readme_leads_to_is_inside(project: Path, built: Path) -> None:
     inside = {name.partition("/")[2] for name in members(built)}
     links = set(re.findall(r"\]\((?!http|results/)([^)#]+)", (project / "README.md").read_text()))

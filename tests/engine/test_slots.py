@@ -10,10 +10,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dica.engine.slots import gpu_slot, scheduler_assigned, twelfths
+from dica import train
+from dica.engine.slots import _take, gpu_slot, twelfths
 from dica.files import UserError
 
 HOLDER = """
@@ -128,10 +130,14 @@ def test_a_slot_is_free_again_after_an_error(tmp_path: Path) -> None:
         assert index == 0
 
 
-def test_slots_are_left_out_only_for_the_one_device_that_slurm_gave(monkeypatch) -> None:
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert not scheduler_assigned(["a"])
+def test_runs_in_a_job_of_one_gpu_share_it_by_slots_too(tmp_path: Path, monkeypatch) -> None:
+    """`snakemake --cores all` inside an allocation starts as many runs as it has cores; one device takes one."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert scheduler_assigned(["a"])
-    assert not scheduler_assigned(["a", "b"]), "two runs of one allocation would both take the first"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("DICA_SLOTS", str(tmp_path))
+    monkeypatch.setattr(train, "visible_devices", lambda: ["a"])
+    monkeypatch.setattr(train.torch.cuda, "set_device", lambda index: None)
+    with train._device(SimpleNamespace(threads=1, device="auto", gpu_share=1)) as device:
+        assert (device.type, device.index) == ("cuda", 0)
+        assert _take(tmp_path, ["a"], 1) is None, "not even a share of it is left for another run"
+    assert _take(tmp_path, ["a"], 12)

@@ -292,3 +292,11 @@ def test_training_needs_no_workflow_packages() -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     assert not imported_by("import dica.plan.plan") & {"torch", "pandas", "scipy", "sklearn", "matplotlib", "PIL"}
+
+
+def test_the_image_that_a_run_was_trained_in_is_known_by_its_recipe(monkeypatch, root: Path) -> None:
+    monkeypatch.delenv("DICA_IMAGE_RECIPE", raising=False)
+    outside = record.environment()
+    assert "image_recipe_sha256" not in outside
+    monkeypatch.setenv("DICA_IMAGE_RECIPE", str(root / "Dockerfile"))
+    assert record.environment() == {**outside, "image_recipe_sha256": sha256_file(root / "Dockerfile")}

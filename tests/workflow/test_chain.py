@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dica.files import sha256_file
 from project import Project, children_seconds, environment, steps
@@ -251,3 +252,18 @@ def test_the_whole_group_killed_then_one_command_finishes_with_the_same_result(
     for method in ("drc", "imc-swav", "kmeans"):
         ours, theirs = run_folder(project, method), run_folder(finished, method)
         assert sha256_file(ours / "predictions.npz") == sha256_file(theirs / "predictions.npz")
+
+
+def test_weights_travel_by_a_remote_of_dvc_that_is_a_folder(finished: Project, tmp_path) -> None:
+    """Pushed here, pulled into a fresh clone: the audit vouches for them and they sort new images."""
+    project = finished.copy(tmp_path / "project")
+    project.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    project.run("dvc", "add", "results/models")
+    project.commit("weights")
+    project.run("dvc", "push", "results/models.dvc")
+    clone = project.clone(tmp_path / "clone")
+    clone.run("dvc", "pull", "results/models.dvc")
+    assert "ok    weights.safetensors" in clone.dica("audit", *CELL)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "new.png")
+    clone.dica("predict", str(run_folder(clone, "drc")), str(tmp_path / "new.png"), "--out", str(tmp_path / "new.csv"))
+    assert len((tmp_path / "new.csv").read_text().splitlines()) == 2

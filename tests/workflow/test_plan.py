@@ -45,6 +45,11 @@ def test_each_target_can_be_asked_for_alone(checkout: Project, target: str) -> N
         assert planned["train"] > 1
 
 
+@pytest.mark.parametrize("method", ["conda", "apptainer"])
+def test_other_ways_to_the_software_are_refused_in_one_line(checkout: Project, method: str) -> None:
+    assert "--sdm is of no use here" in checkout.snakemake("-n", "--sdm", method, code=1)
+
+
 def test_the_demo_asks_for_nothing_but_digits(checkout: Project) -> None:
     planned = steps(checkout.snakemake("-n", "--configfile", "params/demo.yaml"))
     assert planned["prepare"] == 1

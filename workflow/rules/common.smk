@@ -30,6 +30,13 @@ if workflow.config_settings.config:
     )
 
 
+if workflow.deployment_settings.deployment_method:
+    raise WorkflowError(
+        "--sdm is of no use here: all rules run in the one environment of requirements.lock; make it by `make install`, "
+        "`conda env create -f environment.yml` or the Dockerfile, and start snakemake inside without --sdm"
+    )
+
+
 def told(function, *arguments):
     """Call a function of the package; a mistake of the user is one line."""
     try:

@@ -1,6 +1,10 @@
 # Scores come from stored predictions and labels alone.
 
 
+localrules:
+    evaluate,  # seconds each: on a cluster it is not worth a job a run
+
+
 rule evaluate:
     input:
         # Written last: predictions and config lie beside it.

@@ -27,6 +27,9 @@ rule train:
         gpu_twelfths=gpu_resource("gpu_twelfths"),
         mem_mb=resource("mem_mb"),
         runtime=resource("runtime_min"),
+        # For schedulers: a process for each device, all on one machine.
+        cpus_per_task=lambda wildcards: max(1, resource("gpu")(wildcards)),
+        nodes=1,
     params:
         # The job gets its own config, not a file that the next dry run may rewrite.
         config=lambda wildcards: canonical_json(told(WORK.run, wildcards.id)),
@@ -43,5 +46,9 @@ rule train:
     message:
         "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"
     shell:
+        # The log is a second name of a file in the run's state: Snakemake removes the one when it tries again, and the
+        # other still has what earlier attempts said.
+        "mkdir -p {params.state:q} && touch {params.state:q}/attempts.log"
+        " && ln -f {params.state:q}/attempts.log {log:q} || true; "
         "{params.command} --config - --data {params.data:q} --out {params.out:q} --models {params.models:q}"
         " --state {params.state:q} {params.source} --threads {threads} --wait {resources.runtime} <<< {params.config:q} 2>> {log:q}"

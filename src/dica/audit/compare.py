@@ -30,7 +30,11 @@ MEANING = {
     "hardware": "another device or number of threads: sums are taken in another order",
 }
 NOTHING = "–"
-ENVIRONMENT = {"lock_sha256": "requirements.lock", "installed_sha256": "all installed packages"}
+ENVIRONMENT = {
+    "lock_sha256": "requirements.lock",
+    "installed_sha256": "all installed packages",
+    "image_recipe_sha256": "image",
+}
 Read = Callable[[str], str | None]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from dica.data.paths import labels_record
 from dica.files import canonical_json, read_json, sha256_bytes, sha256_file
 from dica.plan.planned import load_plan
-from dica.runs.files import CONFIG, HISTORY, METRICS, PREDICTIONS, RECORD, TRACE
+from dica.runs.files import CONFIG, HISTORY, METRICS, PREDICTIONS, RECORD, TRACE, WEIGHTS, models_of
 from dica.runs.read import environment_of
 from dica.validation import load_yaml
 
@@ -49,6 +49,7 @@ TYPES = {
     ".json": "application/json",
     ".csv": "text/csv",
     ".npz": "application/zip",
+    ".safetensors": "application/octet-stream",
     ".md": "text/markdown",
     ".html": "text/html",
     ".tex": "application/x-tex",
@@ -129,11 +130,12 @@ class _Crate:
         maintainers = citation.get("authors", [{}])[0].get("name", "The maintainers")
         home = {"url": citation["repository-code"]} if "repository-code" in citation else {}
         self.context(AGENT, **{"@type": "Organization", "name": maintainers, **home})
+        left_out = "Images" if any(name.endswith(f"/{WEIGHTS}") for name in self.inside) else "Weights and images"
         about = {
             "name": citation.get("title", "dica: the deep image clustering archive"),
             "description": (
                 f"Every number of five papers on deep image clustering beside {len(self.runs)} runs of this archive: "
-                "parameters, code, predictions, records, tables and figures. Weights and images are not included."
+                f"parameters, code, predictions, records, tables and figures. {left_out} are not included."
             ),
             "datePublished": self.ended,  # of the newest result: a date of building would change the bytes
             "license": {"@id": LICENCE},
@@ -195,6 +197,7 @@ class _Crate:
         folder, record = run["path"], self.records[run["path"]]
         took = [f"{folder}/{CONFIG}", f"params/{run['method']}.yaml", labels_record(run["dataset"])]
         made = [f"{folder}/{name}" for name in (HISTORY, PREDICTIONS, TRACE, METRICS, RECORD)]
+        made.append((models_of(Path(folder)) / WEIGHTS).as_posix())
         title = f"{run['method']} ({run['variant']}) on {run['dataset']}, seed {run['seed']}"
         self._action(
             f"#run-{run['id']}", title, _circumstances(record), self.trainer(record), took, made,

@@ -35,6 +35,7 @@ from dica.files import (
     sha256_file,
 )
 from dica.plan.planned import load_plan
+from dica.runs.files import RECORD, WEIGHTS, models_of
 
 MANIFEST, CRATE = "manifest-sha256.txt", "ro-crate-metadata.json"
 TREES = ("params", "workflow", "src", "docs", LABELS, "LICENSES")
@@ -59,7 +60,7 @@ MOST_BYTES, MOST_MEMBERS = 1 << 30, 100_000  # of a deposit, unpacked; the archi
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def contents(root: Path, results: str) -> list[str]:
+def contents(root: Path, results: str, with_weights: bool = False) -> list[str]:
     """Return the paths of a deposit relative to the project root, sorted; hidden files and caches stay out.
 
     Raises
@@ -78,8 +79,28 @@ def contents(root: Path, results: str) -> list[str]:
         root / name for name in (*FILES, *(f"{results}/{name}" for name in RESULT_FILES)) if (root / name).is_file()
     ]
     paths += (root / results / "state").glob("*/failed.json")  # tables say why a run failed
+    paths += _weights(root, results) if with_weights else []
     names = {path.relative_to(root).as_posix() for path in paths if not path.is_symlink()}
     return sorted(name for name in names if not _is_litter(name))
+
+
+def _weights(root: Path, results: str) -> list[Path]:
+    """Return the weights of every finished run.
+
+    Raises
+    ------
+    UserError
+        If some are not here, or all together are more than a deposit may hold.
+    """
+    runs = [root / run["path"] for run in load_plan(root / results / "plan.json")["runs"]]
+    files = [models_of(run) / WEIGHTS for run in runs if (run / RECORD).is_file()]
+    if absent := [file.relative_to(root).as_posix() for file in files if not file.is_file()]:
+        raise UserError(
+            f"{absent[0]}: no such file, and {len(absent) - 1} more; `dvc pull` brings weights, if kept there"
+        )
+    if (size := sum(file.stat().st_size for file in files)) > MOST_BYTES // 2:
+        raise UserError(f"--with-weights: they have {size} bytes, at most {MOST_BYTES // 2} are taken")
+    return files
 
 
 def _is_litter(name: str) -> bool:
@@ -87,7 +108,7 @@ def _is_litter(name: str) -> bool:
     return any(part.startswith(".") or part in ("__pycache__",) or part.endswith(".egg-info") for part in parts)
 
 
-def build(root: Path, results: str, out: Path) -> str:
+def build(root: Path, results: str, out: Path, with_weights: bool = False) -> str:
     """Write the deposit and return its SHA-256; equal files give equal bytes, whenever and wherever it is built.
 
     Parameters
@@ -96,12 +117,14 @@ def build(root: Path, results: str, out: Path) -> str:
         Project root and results root relative to it.
     out
         The file to write, ``NAME.tar.gz``; its content is in a folder NAME.
+    with_weights
+        Put the weights of all runs in; else their digests alone are there, in the records of the runs.
     """
     from dica.audit.crate import metadata
 
     if not out.name.endswith(".tar.gz"):
         raise UserError(f"{out}: the name of a deposit ends in .tar.gz")
-    names = contents(root, results)
+    names = contents(root, results, with_weights)
     files = {name: (root / name).read_bytes() for name in names}
     files[CRATE] = metadata(root, results, [*names, MANIFEST]).encode()
     lines = [f"{sha256_bytes(data)}  {name}\n" for name, data in sorted(files.items())]

@@ -41,6 +41,7 @@ def build_deposit(
     file: Annotated[Path, typer.Argument(help="File to write, NAME.tar.gz.")],
     profile: Profile = ARCHIVE,
     key: Annotated[Path | None, typer.Option("--sign", help="Private key of OpenSSH; writes FILE.sig.")] = None,
+    with_weights: Annotated[bool, typer.Option("--with-weights", help="The weights of all runs, too.")] = False,
 ) -> None:
     """Write the deposit; equal files give equal bytes."""
     from dica.audit.deposit import build
@@ -48,7 +49,7 @@ def build_deposit(
     from dica.plan.parameters import load_profile
 
     root = project_root()
-    digest = build(root, load_profile(root / profile, root)["results"], file)
+    digest = build(root, load_profile(root / profile, root)["results"], file, with_weights)
     console.print(f"{digest}  {escape(str(file))}  ({file.stat().st_size / 1e6:.1f} MB)")
     if key:
         console.print(f"signature: {escape(str(sign(file, key)))}")

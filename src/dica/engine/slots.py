@@ -131,11 +131,3 @@ def visible_devices() -> list[str]:
     if not torch.cuda.is_available():
         return []
     return [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-
-
-def scheduler_assigned(devices: Sequence[str]) -> bool:
-    """Return whether a batch system has already given this process a device of its own.
-
-    Of several visible `devices` none is: the runs of one allocation have to share them out by slots.
-    """
-    return len(devices) == 1 and "SLURM_JOB_ID" in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ

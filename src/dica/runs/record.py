@@ -118,9 +118,12 @@ def versions(device_type: str) -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the SHA-256 of the lock file, and that of the versions of all that is installed, one line a package."""
-    lock = CHECKOUT / LOCK
-    found = {"lock_sha256": sha256_file(lock)} if lock.is_file() else {}
+    """Return the SHA-256 of the lock file, and that of the versions of all that is installed, one line a package.
+
+    Inside the image of the Dockerfile the SHA-256 of that recipe, too.
+    """
+    files = {"lock_sha256": CHECKOUT / LOCK, "image_recipe_sha256": Path(os.environ.get("DICA_IMAGE_RECIPE", ""))}
+    found = {key: sha256_file(path) for key, path in files.items() if path.is_file()}
     names = {(part.name.lower(), part.version) for part in metadata.distributions() if part.name}
     lines = "".join(f"{name}=={version}\n" for name, version in sorted(names) if name != "dica")
     return {**found, "installed_sha256": sha256_bytes(lines.encode())}
