@@ -45,3 +45,17 @@ def test_the_whole_of_it_on_few_images(monkeypatch) -> None:
     assert [row["ACC, mean of 10"] for row in found["subsets"]] == ["1.0000"] * 2
     assert float(found["subsets"][0]["random labels"]) > float(found["subsets"][1]["random labels"]) > 0.5
     assert found["neighbours"][0]["nearest of the same class"] == "1.000"
+
+
+def test_copies_are_left_out_by_split_and_position() -> None:
+    classes = {"train": np.array([0, 0, 1, 1]), "test": np.array([1, 0]), "unlabeled": np.zeros(0, int)}
+    stored = {"train_assignment": np.array([1, 1, 0, 1]), "test_assignment": np.array([0, 0])}
+    row = meaning.without_copies("x", stored, classes, {("train", 3), ("test", 1)})
+    assert (row["images"], row["ACC"]) == ("6", "0.6667")
+    assert (row["without near copies"], row["ACC there"]) == ("4", "1.0000"), "the two that were wrong"
+
+
+def test_heads_are_scored_each_by_its_own_map() -> None:
+    assignment = np.array([[1, 1, 0, 0], [0, 1, 0, 0]], np.int16)
+    row = meaning.of_heads("x", {"loss": np.array([2.0, 1.0]), "assignment": assignment}, np.array([0, 0, 1, 1]))
+    assert (row["of the lowest loss"], row["highest"], row["its rank"]) == ("0.7500", "1.0000", 2)

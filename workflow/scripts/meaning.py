@@ -12,12 +12,20 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
+from dica.data.duplicates import near_duplicates
 from dica.data.paths import labels_file, labels_of_prepared
 from dica.data.prepared import open_split
-from dica.files import load_arrays, project_root, write_csv
+from dica.files import load_arrays, project_root, read_json, write_csv
+from dica.runs.files import CONFIG, PREDICTIONS
 from dica.scores import meaning
 
 FOLDER = "docs/numbers"
+
+
+def told(run: Path) -> str:
+    """Return what a run is of."""
+    config = read_json(run / CONFIG)
+    return f"{config['method']}, {config['variant']}, seed {config['seed']}"
 
 
 def main() -> None:
@@ -25,17 +33,29 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="prepared CIFAR-10 (JPEG)")
     parser.add_argument("--starts", type=int, default=30, help="single starts of K-means on its images")
     parser.add_argument("--heads", type=Path, nargs="*", default=[], help="analyses of runs with several heads")
+    parser.add_argument(
+        "--copies", type=Path, nargs="*", default=[], help="runs on those images, scored without copies"
+    )
     given = parser.parse_args()
+    if given.copies and not given.images:
+        parser.error("--copies needs --images, among which copies are looked for")
     root = project_root()
-    tables = {"levels": meaning.levels()}
+    digits = load_digits()
+    starts = meaning.restarts("the digits, pixels", digits.data / 16, digits.target, 200)
+    tables = {"levels": meaning.levels(), "digits": [starts]}
     if given.images:
         classes = load_arrays(labels_of_prepared(given.images))["test"]
         images = np.array(open_split(given.images, "test"))
-        digits = load_digits()
         tables |= meaning.of_images(images, classes, given.starts)
         for row in tables["restarts"]:
             row["what"] = f"CIFAR-10 (JPEG), {len(images):,} test images, {row['what']}"
-        tables["restarts"].append(meaning.restarts("the digits, pixels", digits.data / 16, digits.target, 200))
+    if given.copies:
+        classes = load_arrays(labels_of_prepared(given.images))
+        copies = {pair.other for pair in near_duplicates(given.images)}
+        tables["copies"] = [
+            meaning.without_copies(told(path), load_arrays(path / PREDICTIONS), classes, copies)
+            for path in given.copies
+        ]
     if given.heads:
         classes = load_arrays(root / labels_file("digits"))["train"]
         tables["heads"] = [meaning.of_heads(path.stem, load_arrays(path), classes) for path in given.heads]

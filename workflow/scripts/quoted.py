@@ -1,4 +1,4 @@
-"""Write the tables of docs/{reliability,validators,performance}.md from the csv files that the measurements left.
+"""Write the tables of docs/{reliability,validators,performance,numbers}.md from what the measurements left.
 
 python workflow/scripts/quoted.py [--check]
 """
@@ -14,7 +14,9 @@ from pathlib import Path
 from dica.files import atomic_write_text, project_root
 
 BENCHMARKS = ("cpu_path", "plan", "evaluation", "gpu")
+NUMBERS = ("levels", "digits", "restarts", "heads", "jpeg", "subsets", "neighbours", "copies")
 PAGES = {
+    "docs/numbers.md": {name: f"docs/numbers/{name}.csv" for name in NUMBERS},
     "docs/reliability.md": {"faults": "docs/reliability.csv", "tampering": "docs/tampering.csv"},
     "docs/validators.md": {"validators": "docs/validators.csv"},
     "docs/performance.md": {

@@ -6,7 +6,7 @@ Each function returns the rows of one table of that page; `workflow/scripts/mean
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +174,35 @@ def neighbours(what: str, points: np.ndarray, classes: np.ndarray) -> dict[str, 
         "nearest of the same class": f"{(classes[nearest] == classes).mean():.3f}",
         "nearest of most others": int(times.max()),
         "nearest of none": f"{(times == 0).sum():,}",
+    }
+
+
+def without_copies(
+    what: str, stored: dict[str, np.ndarray], classes: dict[str, np.ndarray], copies: Collection[tuple[str, int]]
+) -> dict[str, Any]:
+    """Return the accuracy of a run on all images and on those that are no near copy of another one.
+
+    Parameters
+    ----------
+    stored, classes
+        Arrays of predictions.npz and of the label file.
+    copies
+        (split, position) of the images to leave out.
+    """
+    splits = sorted(split for split in classes if len(classes[split]))
+    kept = np.concatenate([np.ones(len(classes[split]), bool) for split in splits])
+    starts = dict(zip(splits, np.cumsum([0, *(len(classes[split]) for split in splits)]), strict=False))
+    kept[[starts[split] + row for split, row in copies]] = False
+    true, pred = (
+        np.concatenate(arrays)
+        for arrays in zip(*((classes[split], stored[f"{split}_assignment"]) for split in splits), strict=True)
+    )
+    return {
+        "run": what,
+        "images": f"{len(true):,}",
+        "ACC": f"{accuracy(true, pred):.4f}",
+        "without near copies": f"{int(kept.sum()):,}",
+        "ACC there": f"{accuracy(true[kept], pred[kept]):.4f}",
     }
 
 
