@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dica.files import UserError, plain_cell, read_csv, read_json, safe_cell
+from dica.files import UserError, parse_json, plain_cell, read_csv, read_json, safe_cell
 from dica.tables.cells import CELL_COLUMNS, cells_text, read_cells
 from fuzz import RECORDS
 
@@ -58,3 +58,8 @@ def test_no_text_cell_is_a_formula_and_every_one_comes_back(tmp_path: Path) -> N
     assert [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r")] == ["-0.25"] * len(FORMULAS)
     (tmp_path / "cells.csv").write_bytes(written.encode())
     assert read_cells(tmp_path / "cells.csv")["label"].tolist() == FORMULAS
+
+
+def test_a_name_given_twice_in_json_is_refused() -> None:
+    with pytest.raises(UserError, match=r"metrics: not readable as JSON \('acc' is given twice\)"):
+        parse_json('{"headline": {"acc": 0.1, "acc": 0.9}}', "metrics")

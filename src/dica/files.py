@@ -123,11 +123,21 @@ def parse_json(data: bytes | str, where: str) -> Any:
     """
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
         raise UserError(f"{where}: not readable as JSON (nested too deeply)") from None
     except ValueError as error:  # not JSON, not UTF-8, or an integer of thousands of digits
         raise UserError(f"{where}: not readable as JSON ({error})") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; a name given twice means one thing to one reader and another to the next."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:40]!r} is given twice")
+    return found
 
 
 def _refuse_constant(name: str) -> None:

@@ -124,6 +124,24 @@ def hide(flag: str) -> Callable[[Path], None]:
     return edit
 
 
+def hide_by_filter(root: Path) -> None:
+    """Change a run's record and tell Git a filter that turns it back."""
+    path = run_folder(root) / "run.json"
+    (root / ".git/info").mkdir(exist_ok=True)
+    (root / ".git/info/attributes").write_text("*.json filter=back\n")
+    git(root, "config", "filter.back.clean", "git cat-file blob HEAD:%f")
+    edit_json(path, lambda body: body.update(commit="f" * 40))
+
+
+def hide_by_replacing(root: Path) -> None:
+    """Commit a changed record and let that commit stand for the one before."""
+    before = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True).stdout
+    edit_json(run_folder(root) / "run.json", lambda body: body.update(commit="f" * 40))
+    git(root, "commit", "-qam", "forged")
+    git(root, "update-ref", f"refs/replace/{before.strip()}", "HEAD")
+    git(root, "update-ref", "HEAD", before.strip())
+
+
 def hide_by_time(root: Path) -> None:
     """Change a run's record without a change of its size, and set its time back."""
     path = run_folder(root) / "run.json"
@@ -329,6 +347,8 @@ RUNS = [
     ),
     T("a record hidden by assume-unchanged", "git", GIT, hide("--assume-unchanged")),
     T("a record hidden by skip-worktree", "git", GIT, hide("--skip-worktree")),
+    T("a record hidden by a filter in .git", "git", GIT, hide_by_filter),
+    T("a record hidden by a commit that stands for another", "git", GIT, hide_by_replacing),
     T("a record of the same size and time", "git", GIT, hide_by_time),
     T(
         "the record of the labels",

@@ -83,16 +83,21 @@ class Checkout:
         return (*(f"{self.results}/{name}" for name in parts), LABELS, "params", "dvc.lock", "README.md")
 
     def _hidden(self) -> dict[str, str]:
-        """Path -> changed or deleted of files that Git was told not to look at (assume-unchanged, skip-worktree)."""
+        """Path -> changed or deleted of what Git may take for committed without reading it, or through a filter.
+
+        A file can be marked as unchanged, have the size and the time of the committed one, or be turned back by a
+        filter in `.git`: so every file is hashed as it is.
+        """
         found = {}
-        for entry in (self._git("ls-files", "-v", "-s", "-z", "--", *self.watched) or "").split("\0"):
-            tag, _, rest = entry.partition(" ")
-            if tag and (tag.islower() or tag == "S"):
-                (_, blob, _), path = rest.partition("\t")[0].split(" "), rest.partition("\t")[2]
-                if not (self.root / path).is_file():
-                    found[path] = "deleted"
-                elif (self._git("hash-object", "--", path) or "").strip() != blob:
-                    found[path] = "changed"
+        for entry in (self._git("ls-files", "-s", "-z", "--", *self.watched) or "").split("\0"):
+            facts, _, path = entry.partition("\t")
+            if not facts.startswith("100"):  # links and submodules are left to Git
+                continue
+            blob, place = facts.split(" ")[1], self.root / path
+            if place.is_symlink() or not place.is_file():
+                found[path] = "deleted"
+            elif _blob(place.read_bytes(), len(blob)) != blob:
+                found[path] = "changed"
         return found
 
     def committed(self, path: str) -> str | None:
@@ -134,9 +139,11 @@ class Checkout:
     def _git(self, *arguments: str) -> str | None:
         trust = ("core.trustctime=true", "core.checkStat=default", "core.ignoreStat=false", "core.fsmonitor=false")
         settings = [part for setting in trust for part in ("-c", setting)]  # else a setting can hide a change
-        command = ["git", "--no-optional-locks", "-C", str(self.root), *settings, *arguments]  # nothing is written
+        real = ("--no-optional-locks", "--no-replace-objects")  # nothing is written, no commit stands for another
+        command = ["git", *real, "-C", str(self.root), *settings, *arguments]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook
         try:
-            done = subprocess.run(command, capture_output=True, check=True)
+            done = subprocess.run(command, capture_output=True, check=True, env=environment)
         except (OSError, subprocess.CalledProcessError):
             return None
         return os.fsdecode(done.stdout)
@@ -179,6 +186,11 @@ class Checkout:
             return {out["path"]: out for stage in stages.values() for out in stage.get("outs", [])}
         except (UserError, KeyError, TypeError, AttributeError):
             return {}
+
+
+def _blob(content: bytes, digits: int) -> str:
+    """Return the id of so many hexadecimal digits that Git gives this content; no line end is converted here."""
+    return hashlib.new("sha1" if digits == 40 else "sha256", b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _dvc_hash(folder: Path) -> str:
