@@ -32,9 +32,10 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
-from torch import Tensor, nn
+from torch import Tensor
 
 from dica.data.splits import splits_of
+from dica.engine.heat_maps import heat_maps
 from dica.engine.images import ResidentImages
 from dica.engine.load import RunFolders, load_trained
 from dica.files import IntegrityError, UserError, load_arrays, read_json, sha256_file, write_npz
@@ -58,7 +59,6 @@ CASE_CLASSES, EACH = 5, 6
 QUERIES, NEIGHBOURS = 3, 5  # right and as many wrong ones; each with its nearest
 MAPS = 5  # right and as many wrong ones
 SIDE, MANY, SMALL_SIDE = 64, 100, 32  # of thumbnails, in pixels; smaller where there are many
-SMALLEST_MAP = 4  # positions a side that a heat map needs to be worth showing
 LOGITS = {"drc": "heads.main", "pica": "heads.main"}  # modules whose output is a paper's "assignment feature"
 JSD_IMAGES = 32
 MAPPED = 1500  # images on the map of an outlook
@@ -284,30 +284,6 @@ def gradcam(run: Trained) -> dict[str, np.ndarray]:
     maps = heat_maps(run.method, run.take(rows)).cpu().numpy().astype(np.float16)
     facts = {"label": run.labels[rows], "predicted": run.predicted[rows]}
     return {"index": rows.astype(np.int32), "map": maps, **facts, **_pack(run.take(rows))}
-
-
-def heat_maps(method: Method, images: Tensor) -> Tensor:
-    """Return maps (n, h, w), each from 0 to 1, of the deepest layer of at least `SMALLEST_MAP` positions a side."""
-    seen: list[Tensor] = []
-
-    def watch(module: nn.Module, given: tuple, output: object) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) >= SMALLEST_MAP:
-            seen.append(output)
-
-    handles = [module.register_forward_hook(watch) for module in method.modules() if module is not method]
-    method.requires_grad_(True)
-    try:
-        score = method.predict(images).clamp_min(1e-12).log().max(dim=1).values.sum()
-        if not seen:
-            raise UserError(f"gradcam: {type(method).__name__} has no map of {SMALLEST_MAP}x{SMALLEST_MAP} positions")
-        (gradient,) = torch.autograd.grad(score, seen[-1])
-    finally:
-        for handle in handles:
-            handle.remove()
-        method.requires_grad_(False)
-    weight = gradient.mean(dim=(2, 3), keepdim=True)
-    heat = (weight * seen[-1].detach()).sum(dim=1).relu()
-    return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
 
 
 def jsd(run: Trained) -> dict[str, np.ndarray]:

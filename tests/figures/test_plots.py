@@ -15,6 +15,7 @@ import yaml
 from torch import nn
 
 from dica import analyse, methods, train
+from dica.engine.heat_maps import heat_maps
 from dica.engine.images import ResidentImages
 from dica.figures import clusters, draw, pictures, style, to_bytes
 from dica.files import UserError, load_arrays, read_json, write_json, write_npz
@@ -363,7 +364,7 @@ class LeftOnly(nn.Module):
 def test_heat_maps_show_what_spoke_for_the_cluster() -> None:
     torch.manual_seed(0)
     method, images = LeftOnly(), torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
-    heat = analyse.heat_maps(method, images)
+    heat = heat_maps(method, images)
     seen = method.maps(images.float() / 255).detach()
     probability = method.predict(images).detach()
     chosen = probability.argmax(dim=1)

@@ -23,7 +23,7 @@ BEHAVIOURS = (SAME, REWRITTEN, OTHER, UNKNOWN)
 BOOKKEEPING = (
     *(f"src/dica/{room}/" for room in ("runs", "plan", "scores", "tables", "figures", "report", "audit", "cli", "own")),
     *(f"src/dica/{name}.py" for name in ("__init__", "files", "validation", "scripting", "torchrun", "analyse")),
-    *(f"src/dica/engine/{name}.py" for name in ("__init__", "slots", "launch", "memory", "observer")),
+    *(f"src/dica/engine/{name}.py" for name in ("__init__", "slots", "launch", "memory", "observer", "heat_maps")),
     *(f"src/dica/{room}/__init__.py" for room in ("data", "losses", "views", "networks")),
     *(f"src/dica/{name}.py" for name in ("record", "runid", "runfiles", "slots", "observe")),  # before the rooms
     *(f"src/dica/{name}.py" for name in ("apply", "measure", "estimator")),
