@@ -69,7 +69,6 @@ $(VALIDATORS)/installed: validators.lock
 	@touch $@
 
 validators: $(STAMP) $(VALIDATORS)/installed  ## let the tools of repositories check this archive; writes docs/validators.csv and the page
-	@echo "validator,version,what,accepted" > docs/validators.csv
 	OMP_NUM_THREADS=1 DICA_VALIDATED=docs/validators.csv python -m pytest -m validators tests
 	PYTHONPATH=src python workflow/scripts/quoted.py
 
@@ -78,7 +77,9 @@ validators: $(STAMP) $(VALIDATORS)/installed  ## let the tools of repositories c
 	@touch $@
 
 slurm: $(STAMP) .slurm-plugin/installed  ## run the archive on a real SLURM of one machine (needs slurmctld, slurmd, munge)
-	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/.slurm-plugin python -m pytest -m slurm tests/workflow/test_slurm.py
+	OMP_NUM_THREADS=1 DICA_VALIDATED=$(CURDIR)/docs/validators.csv PYTHONPATH=$(CURDIR)/.slurm-plugin \
+		python -m pytest -m slurm tests/workflow/test_slurm.py
+	PYTHONPATH=src python workflow/scripts/quoted.py
 
 bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page
 	for name in cpu_path plan evaluation; do python benchmarks/$$name.py || exit 1; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,11 @@ def test_validate_pyproject_accepts_the_package(root: Path) -> None:
     said = validators.run("validate-pyproject", "validate-pyproject", "pyproject.toml", cwd=root)
     assert said.startswith("Valid file")
     validators.note("validate-pyproject", "pyproject.toml", True)
+
+
+@pytest.mark.validators
+def test_snakemakes_own_linter_has_nothing_to_say(root: Path) -> None:
+    from project import Project
+
+    Project(root).run("snakemake", "--lint")
+    validators.note("snakemake --lint", "the workflow", True, version("snakemake"))

@@ -5,15 +5,17 @@ Their libraries would drag versions into requirements.lock that nothing here nee
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from dica.files import read_csv, write_csv
+
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = "validators.lock"
+COLUMNS = ("validator", "version", "what", "accepted")
 
 
 def run(package: str, program: str, *arguments: str | Path, cwd: Path | None = None, code: int = 0) -> str:
@@ -35,8 +37,11 @@ def version(package: str) -> str:
 
 
 def note(validator: str, what: str, passed: bool, number: str | None = None) -> None:
-    """Add a line to the table of validators, the csv in DICA_VALIDATED, if that is asked for."""
-    if name := os.environ.get("DICA_VALIDATED"):
-        with open(name, "a", encoding="utf-8", newline="") as file:
-            line = [validator, number or version(validator), what, "yes" if passed else "no"]
-            csv.writer(file, lineterminator="\n").writerow(line)
+    """Put a line into the table of validators, the csv in DICA_VALIDATED, if that is asked for."""
+    if not (name := os.environ.get("DICA_VALIDATED")):
+        return
+    rows = read_csv(name, COLUMNS) if Path(name).is_file() else []
+    rows = [row for row in rows if (row["validator"], row["what"]) != (validator, what)]
+    line = [validator, number or version(validator), what, "yes" if passed else "no"]
+    rows.append(dict(zip(COLUMNS, line, strict=True)))
+    write_csv(sorted(rows, key=lambda row: (row["validator"], row["what"])), COLUMNS, Path(name))

@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import validators
 from dica.files import sha256_file
 from project import Project, children_seconds, environment, steps
 
@@ -254,6 +256,7 @@ def test_the_whole_group_killed_then_one_command_finishes_with_the_same_result(
         assert sha256_file(ours / "predictions.npz") == sha256_file(theirs / "predictions.npz")
 
 
+@pytest.mark.validators
 def test_weights_travel_by_a_remote_of_dvc_that_is_a_folder(finished: Project, tmp_path) -> None:
     """Pushed here, pulled into a fresh clone: the audit vouches for them and they sort new images."""
     project = finished.copy(tmp_path / "project")
@@ -267,3 +270,4 @@ def test_weights_travel_by_a_remote_of_dvc_that_is_a_folder(finished: Project, t
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "new.png")
     clone.dica("predict", str(run_folder(clone, "drc")), str(tmp_path / "new.png"), "--out", str(tmp_path / "new.csv"))
     assert len((tmp_path / "new.csv").read_text().splitlines()) == 2
+    validators.note("DVC", "a remote that is a folder: push, clone, pull, predict", True, metadata.version("dvc"))

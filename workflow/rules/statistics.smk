@@ -46,7 +46,7 @@ rule claims:
         "../../environment.yml"
     params:
         plan=PLAN_FILE,
-        out=RESULTS,
+        out=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python workflow/scripts/claims.py --plan {params.plan:q} --out {params.out:q} 2> {log:q}"
 
