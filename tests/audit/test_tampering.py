@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from committed import CELL, CELL_DECLARED, draw_figures, edit_yaml, make_archive, run_folder
+from committed import CELL, CELL_DECLARED, draw_figures, edit_json, edit_yaml, make_archive, run_folder
 from dica.audit.auditor import Auditor, CellAudit
 from dica.audit.uncelled import Uncelled, remake
 from dica.cli.audit import audit_everything
@@ -73,6 +73,16 @@ def noted() -> Iterator[list[Tampering]]:
 def results_of(root: Path, cell: tuple[str, str, str] | None) -> list[CellAudit]:
     auditor = Auditor(root)
     return [auditor.audit(auditor.find(*cell))] if cell else Uncelled(auditor).audit_all()
+
+
+def test_files_that_no_rule_makes_and_another_plan_are_told(committed: Path, shared_place: Path) -> None:
+    root = Path(shutil.copytree(committed, shared_place / "strays"))
+    edit_json(root / "results/plan.json", lambda body: body["artefacts"].pop())
+    (root / f"{TABLE}.md").with_name("table-99.md").write_text("# Ours is best\n")
+    told = {(f.what, f.detail) for result in results_of(root, None) for f in result.all_findings if f.ok is None}
+    assert ("stray", "tables/dica/table-99.md is made by no rule: nothing vouches for it") in told
+    assert ("plan.json", "is not the plan that params/ give now: other artefacts") in told
+    assert [what for what, _ in told].count("stray") == 1
 
 
 def test_the_archive_that_is_tampered_with_is_sound(committed: Path, shared_place: Path) -> None:

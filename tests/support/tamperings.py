@@ -395,6 +395,12 @@ CELLS = [
         lambda root: replace(root, "results/tables/inputs.csv", "dica table-1,", "dica table-1,0"),
     ),
     T(
+        "a row left out of inputs.csv",
+        "params",
+        GIT,
+        lambda root: replace(root, "results/tables/inputs.csv", "dica table-1,", "dica table-x,"),
+    ),
+    T(
         "parameters in plan.json",
         "plan.json",
         IDS,

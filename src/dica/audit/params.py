@@ -43,6 +43,10 @@ class ParamsChecks:
 
     def _against_tables(self, artefact: Artefact, now: str) -> Finding:
         stored = self.stored.get(artefact.address)
+        if stored is None and artefact.address in self.committed:
+            return Finding(
+                "params", False, f"{self.path} has lost its digest of it; build the tables again: {self.light}"
+            )
         if stored is None:
             return Finding("params", None, f"{self.path} has no digest of it; build the tables again: {self.light}")
         if stored != now:

@@ -55,6 +55,7 @@ class Uncelled:
             "report": ([], self._check_report(), [f"{results}/report/"]),
             "README": ([], self._check_readme(), ["README.md"]),
             "dvc.lock": ([], self._check_lock(), ["dvc.lock"]),
+            "plan and stray files": ([], [*self._check_plan(), *self._strays()], [f"{results}/plan.json"]),
         }
         audits = [
             CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
@@ -260,6 +261,24 @@ class Uncelled:
     def _check_lock(self) -> list[Finding]:
         """Compare what ``dvc.lock`` recorded of results and labels with what is there."""
         return [self.checkout.check_recorded(path) for path in self.checkout.dvc_lock if (self.root / path).exists()]
+
+    def _check_plan(self) -> list[Finding]:
+        """Tell in what plan.json is not the plan that params/ give; what rests on that is checked elsewhere."""
+        given, now = _json_or_none(self.root / self.results / "plan.json"), self.auditor.plan_of_params
+        if not isinstance(given, dict) or given == now:
+            return []
+        keys = [key for key in sorted({*given, *now}) if given.get(key) != now.get(key)]
+        return [Finding("plan.json", None, f"is not the plan that params/ give now: other {', '.join(keys)}")]
+
+    def _strays(self) -> list[Finding]:
+        """Tell which tables and figures no declaration asks for: no rule makes them, so nothing was compared."""
+        declared = {(f"{artefact.kind}s", artefact.paper, artefact.name) for artefact in self.auditor.declared}
+        place, strays = self.root / self.results, []
+        for path in sorted([*place.glob("tables/*/*"), *place.glob("figures/*/*")]):
+            name = path.relative_to(place)
+            if name.parts[1] != "statistics" and (*name.parts[:2], path.stem) not in declared:
+                strays.append(Finding("stray", None, f"{name.as_posix()} is made by no rule: nothing vouches for it"))
+        return strays
 
     def _gone(self) -> list[str]:
         """Return the files that are missing from run folders that are there."""
