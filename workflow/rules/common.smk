@@ -7,10 +7,6 @@ from pathlib import Path
 from snakemake.logging import logger
 
 ROOT = Path(workflow.basedir)
-if set("{}") & set(str(ROOT)):
-    raise WorkflowError(
-        f"{ROOT}: Snakemake takes what stands in braces for a name to fill in; rename or move the folder"
-    )
 # The code of this checkout runs, whichever copy of the package happens to be installed.
 sys.path.insert(0, str(ROOT / "src"))
 # (A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.)
@@ -21,20 +17,8 @@ from dica.engine.slots import TWELFTHS
 from dica.files import UserError, canonical_json
 from dica.plan.parameters import load_method
 from dica.plan.own import own_outputs
-from dica.plan.work import ANY_ID, NONE, Work
+from dica.plan.work import ANY_ID, NONE, Work, require_plain_start
 from dica.tables.links import all_pages
-
-if workflow.config_settings.config:
-    raise WorkflowError(
-        "--config changes nothing here: copy a profile such as params/demo.yaml and give --configfile"
-    )
-
-
-if workflow.deployment_settings.deployment_method:
-    raise WorkflowError(
-        "--sdm is of no use here: all rules run in the one environment of requirements.lock; make it by `make install`, "
-        "`conda env create -f environment.yml` or the Dockerfile, and start snakemake inside without --sdm"
-    )
 
 
 def told(function, *arguments):
@@ -45,6 +29,8 @@ def told(function, *arguments):
         raise WorkflowError(str(error))
 
 
+SOFTWARE = workflow.deployment_settings.deployment_method
+told(require_plain_start, ROOT, workflow.config_settings.config, SOFTWARE)
 # One reader for Snakemake and `dica`: the profile counts as it stands, it is not merged with another one.
 profile_file = [ROOT / "params/archive.yaml", *workflow.overwrite_configfiles][-1]
 WORK = told(Work, ROOT, Path(profile_file), not workflow.is_main_process)

@@ -207,7 +207,7 @@ class Auditor:
 
     def _unlabelled(self, folder: str) -> bool:
         """Whether a run is scored without labels: it has no such metric, and needs none."""
-        found, _ = read_record(self.root / folder / "metrics.json", {"headline": dict})
+        found, _ = read_record(self.root / folder / METRICS, {"headline": dict})
         return found is not None and found["headline"].get("num_classes") == 0
 
     @cached_property

@@ -37,6 +37,30 @@ ANY_ID = "[0-9a-f]{12}"
 NONE = "none"  # a constraint that no wildcard meets
 
 
+def require_plain_start(root: Path, config: object, deployment: object) -> None:
+    """Refuse what Snakemake offers and this workflow has no use for, and a folder that it cannot work in.
+
+    Parameters
+    ----------
+    root
+        The project's folder.
+    config, deployment
+        What ``--config`` and ``--sdm`` were given.
+    """
+    if set("{}") & set(str(root)):
+        raise UserError(
+            f"{root}: Snakemake takes what stands in braces for a name to fill in; rename or move the folder"
+        )
+    if config:
+        raise UserError("--config changes nothing here: copy a profile such as params/demo.yaml and give --configfile")
+    if deployment:
+        raise UserError(
+            "--sdm is of no use here: all rules run in the one environment of requirements.lock; make it by "
+            "`make install`, `conda env create -f environment.yml` or the Dockerfile, and start snakemake inside "
+            "without --sdm"
+        )
+
+
 class Work:
     """A profile's runs, artefacts and data sets, as the rules see them.
 

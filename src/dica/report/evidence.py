@@ -12,7 +12,7 @@ import pandas as pd
 from dica.files import UserError
 from dica.plan.artefacts import Artefact
 from dica.plan.estimate import Estimator, summary
-from dica.plan.planned import has_something
+from dica.plan.planned import has_something, scored_runs
 from dica.plan.rungs import RUNGS
 from dica.scores.claims import FAILS, HOLDS, MEANING, NOT_RUN, RULE, UNDECIDED
 from dica.tables.claims import CSV, counts, read_ledger
@@ -70,11 +70,7 @@ class Evidence:
         """How many tables and figures have something measured, at their highest rung."""
         found = dict.fromkeys(RUNGS, 0)
         for artefact in self.artefacts:
-            rungs = {
-                rung_of(artefact, run["dataset"])
-                for run in self.plan["runs"]
-                if artefact.address in run["needed_by"] and (self.root / run["path"] / "metrics.json").is_file()
-            }
+            rungs = {rung_of(artefact, run["dataset"]) for run in scored_runs(self.plan, self.root, artefact.address)}
             if rungs:
                 found[next(rung for rung in RUNGS if rung in rungs)] += 1
         return found
