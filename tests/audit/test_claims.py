@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from committed import edit_json, make_archive, run_folder
 from dica.audit.auditor import DIFFERS, MATCHES, MISSING, Auditor
 from dica.audit.claims import ClaimsAudit
 from dica.audit.uncelled import Uncelled
+from dica.cli.__main__ import main
+from dica.cli.evidence import power
+from dica.cli.runs import ARCHIVE
 from dica.files import UserError
 from dica.plan.planned import load_plan
 from dica.scores.claims import FAILS, UNDECIDED
@@ -125,3 +129,24 @@ def test_a_ledger_that_is_gone_is_missed(editable: Path) -> None:
         ClaimsAudit(Auditor(editable))
     gone = [found for found in Uncelled(Auditor(editable)).audit_all() if found.address == "claims"]
     assert [found.code for found in gone] == [MISSING]
+
+
+def test_power_says_how_many_seeds_would_decide(archive: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(archive)
+    power(None, ARCHIVE, as_json=True)
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["claim"], found["verdict"], found["seeds"]) == ("dica-1", UNDECIDED, "2")
+    assert int(found["seeds_needed"]) > 2
+    power("dica-2", ARCHIVE, as_json=False)
+    assert "dica-2" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no claim 'dica-3'"):
+        power("dica-3", ARCHIVE)
+
+
+def test_the_command_answers_for_a_claim(archive: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(archive)
+    monkeypatch.setattr("sys.argv", ["dica", "audit", "claim", "dica-1", "--json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (0, None)
+    assert json.loads(capsys.readouterr().out)["address"] == "claim dica-1"

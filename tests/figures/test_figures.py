@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from matplotlib import pyplot as plt
@@ -40,6 +41,16 @@ def test_a_damaged_history_is_named(tmp_path, text):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(UserError, match=r"history\.csv: not a history"):
         figures.read_history(tmp_path / "history.csv")
+
+
+def test_a_figure_of_a_lower_rung_says_so_above_it(example):
+    project, plan, artefacts = example
+    lower = replace(artefacts[0], rung="digits", title="On the digits, not the paper's data: curves")
+    figure, words = figures.draw(lower, plan, project, "results")
+    said = figure.get_suptitle()
+    plt.close(figure)
+    assert said == "On the digits, not the paper's data"
+    assert words.startswith(f"{said}. ")
 
 
 def test_bytes_repeat_and_text_stays_text(example, tmp_path):

@@ -64,5 +64,8 @@ def test_a_bad_block_is_one_line_that_names_file_and_key(copied_params: Path, ch
 def test_panels_lose_the_rows_that_are_left_out(root: Path) -> None:
     (figure,) = (a for a in load_artefacts(root, ["imc-swav"]) if a.name == "figure-4-digits")
     keys = {row.key for row in figure.rows}
+    assert figure.note.endswith(
+        "The crops are of 8 and 6 pixels here; of their labels only the numbers of crops count."
+    )
     assert [panel["title"] for panel in figure.options["panels"]] == ["Prototypes", "Crops"]
     assert all(set(panel["rows"]) <= keys for panel in figure.options["panels"])

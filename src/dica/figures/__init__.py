@@ -118,6 +118,10 @@ def draw(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> 
             plt.close(figure)
             figure = _with_footnote(panel.missing, width, height, lambda body: _fill(panel, artefact.plot, body))
             words = f"{words} {panel.missing}"
+        if artefact.rung:
+            where = artefact.title.partition(":")[0]
+            figure.suptitle(where, fontsize=9, x=0.01, ha="left")
+            words = f"{where}. {words}"
     return figure, words
 
 

@@ -98,7 +98,8 @@ def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> A
         title=f"On {RUNGS[rung] if rung == 'digits' else lower['dataset']}{budget}, not the paper's data: "
         f"{artefact.title}",
         note=f"What {artefact.paper}'s {artefact.name.replace('-', ' ')} compares, measured on other data"
-        f"{' with a smaller budget' if recipes else ''}: no published number can be compared.",
+        f"{' with a smaller budget' if recipes else ''}: no published number can be compared."
+        f"{' ' + lower['note'] if 'note' in lower else ''}",
         seeds=seeds,
         rows=tuple(rows),
         options=_without_rows(artefact.options, skipped),
