@@ -106,4 +106,4 @@ def test_figures_without_any_run_are_not_written_but_can_be_drawn(root, tmp_path
     for artefact in artefacts:
         figure, words = figures.draw(artefact, plan, project, "results")
         plt.close(figure)
-        assert "ot run" in words
+        assert re.search(r"not run|Not run| 0", words), words

@@ -134,11 +134,14 @@ class Work:
     def made_files(self, kind: str, as_it_is: bool) -> list[str]:
         """Return a file of each table or figure that is made; `as_it_is` only of those that have something to show."""
         ending = {"table": "tables/{}/{}.md", "figure": "figures/{}/{}.png"}[kind]
-        shown = [artefact for artefact in self.shown(kind) if not as_it_is or self._has_something(artefact)]
+        shown = [artefact for artefact in self.shown(kind) if not as_it_is or artefact.address in self._something]
         return [f"{self.results}/{ending.format(artefact.paper, artefact.name)}" for artefact in shown]
 
-    def _has_something(self, artefact: Artefact) -> bool:
-        return has_something(artefact, self.plan, self.root, PREDICTIONS)
+    @cached_property
+    def _something(self) -> set[str]:
+        """The addresses of the artefacts that have something to show."""
+        shown = (artefact for artefact in self.artefacts if artefact.regenerated)
+        return {a.address for a in shown if has_something(a, self.plan, self.root, PREDICTIONS)}
 
     def run(self, run_id: str) -> dict:
         """Return a planned run.
@@ -256,7 +259,7 @@ class Work:
     def _targets(self) -> list[Target]:
         """All that is made of the runs, the page last: it shows the others."""
         regenerated = [artefact for kind in ("table", "figure") for artefact in self.shown(kind)]
-        shown = [(a.kind, a.paper, a.name) for a in regenerated if self._has_something(a)]
+        shown = [(a.kind, a.paper, a.name) for a in regenerated if a.address in self._something]
         summaries = [("summary", method) for method in self.methods]
         return [
             ("cells",),
