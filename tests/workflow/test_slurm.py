@@ -20,7 +20,7 @@ from project import Project, environment
 
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
 FAST = ("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2", "--slurm-no-account")
-PATIENCE = 240  # seconds for a job to start and train
+PATIENCE = 600  # seconds for a job to start and train, on a busy machine
 
 
 @pytest.fixture(scope="module")
