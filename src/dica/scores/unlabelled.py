@@ -9,9 +9,9 @@ from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 
 from dica.files import UserError
+from dica.scores.metrics import ari
 
 MEANING = {
     "entropy": (
@@ -40,7 +40,7 @@ MEANING = {
 
 def agreement(partitions: Sequence[np.ndarray]) -> list[float]:
     """Return the ARI between each two partitions of the same images."""
-    return [float(adjusted_rand_score(one, other)) for one, other in combinations(partitions, 2)]
+    return [ari(one, other) for one, other in combinations(partitions, 2)]
 
 
 def aligned(reference: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
