@@ -74,8 +74,10 @@ def jobs(cluster: dict[str, str], *states: str) -> list[str]:
     return subprocess.run(command, env=cluster, capture_output=True, text=True, check=True).stdout.split()
 
 
-def version() -> str:
-    return subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+def version(cluster: dict[str, str]) -> str:
+    return subprocess.run(
+        ["sinfo", "--version"], env=cluster, capture_output=True, text=True, check=True
+    ).stdout.split()[1]
 
 
 def wait_for_training(project: Project, run: Path, text: str = "train ") -> Path:
@@ -97,7 +99,7 @@ def test_a_cancelled_run_is_tried_again_and_both_attempts_keep_their_log(project
     assert (len(record["attempts"]), record["resumed"]) == (2, 1)
     assert log.read_text().count(f"run {record['id']}") >= 2
     assert (project.folder / run / "metrics.json").is_file()
-    validators.note("SLURM", "a cancelled job goes on in its next attempt", True, version())
+    validators.note("SLURM", "a cancelled job goes on in its next attempt", True, version(cluster))
 
 
 def test_a_run_is_not_trained_twice_when_the_head_is_killed(project: Project, cluster) -> None:
@@ -111,4 +113,4 @@ def test_a_run_is_not_trained_twice_when_the_head_is_killed(project: Project, cl
     finished(start(project, cluster, f"{run}/metrics.json"), project)
     assert len(read_json(project.folder / run / "run.json")["attempts"]) == 1
     assert not jobs(cluster, "RUNNING", "PENDING")
-    validators.note("SLURM", "a killed head loses and repeats nothing", True, version())
+    validators.note("SLURM", "a killed head loses and repeats nothing", True, version(cluster))
