@@ -14,33 +14,34 @@ pytestmark = pytest.mark.workflow
 def test_the_full_archive_is_planned_without_data(checkout: Project) -> None:
     started = children_seconds()
     output = checkout.snakemake("-n")
-    assert children_seconds() - started < 15
+    seconds = children_seconds() - started
     plan = json.loads((checkout.folder / "results/plan.json").read_text())
+    assert seconds < 5 + 0.016 * len(plan["runs"]), "a Snakefile written by hand with as many jobs takes 0.01 a run"
     planned = steps(output)
     assert planned["train"] == planned["evaluate"] == len(plan["runs"])
     assert planned["prepare"] == planned["fetch"] == len({run["dataset"] for run in plan["runs"]})
 
 
-@pytest.mark.parametrize("target", ["light", "deposit", "one run", "one table", "one figure"])  # the others: .ci/run
-def test_each_target_can_be_asked_for_alone(checkout: Project, target: str) -> None:
-    checkout.snakemake("-n", "light")
-    run = json.loads((checkout.folder / "results/plan.json").read_text())["runs"][0]
+@pytest.mark.parametrize("target", ["light", "deposit", "one run", "one table", "one figure"])
+def test_each_target_can_be_asked_for_alone(small: Project, target: str) -> None:
+    """The rules are the archive's, the plan is small; CI plans all targets of the archive."""
+    small.snakemake("-n", "light")
+    plan = json.loads((small.folder / "results/plan.json").read_text())
     files = {
-        "one run": f"{run['path']}/metrics.json",
-        "one table": "results/tables/drc/table-1.md",
-        "one figure": "results/figures/dica/figure-1.png",
+        "one run": f"{plan['runs'][0]['path']}/metrics.json",
+        "one table": "results/tables/dica/table-1.md",
+        "one figure": "results/figures/dica/figure-2.png",
     }
-    planned = steps(checkout.snakemake("-n", files.get(target, target)))
+    planned = steps(small.snakemake("-n", files.get(target, target)))
     if target == "one run":
         assert planned["train"] == planned["evaluate"] == 1
     elif target == "one table":
-        plan = json.loads((checkout.folder / "results/plan.json").read_text())
-        assert planned["train"] == sum("drc table-1" in run["needed_by"] for run in plan["runs"])
+        assert planned["train"] == sum("dica table-1" in run["needed_by"] for run in plan["runs"])
     elif target == "deposit":
         assert planned == {"deposit": 1, "total": 1}, "a deposit packs what is there"
     elif target == "light":
         assert not {"fetch", "train", "analyse"} & set(planned)
-        assert planned["table"] >= 2
+        assert planned["cells"] == planned["page"] == 1, "tables without anything to show are not printed"
     else:
         assert planned["train"] > 1
 
