@@ -88,24 +88,4 @@ down() {
   done
 }
 
-"$@"\n' "$SLURM_CONF" >"$D/bin/srun"
-  chmod +x "$D/bin/srun"
-  munged --force --key-file="$D/munge/key" --socket="$D/run/munge.socket" --pid-file="$D/run/munged.pid" \
-    --log-file="$D/log/munged.log" --seed-file="$D/munge/seed"
-  slurmctld -f "$SLURM_CONF"
-  slurmd -f "$SLURM_CONF"
-  for _ in $(seq 120); do
-    if sinfo -h -o %t 2>/dev/null | grep -q idle; then return 0; fi
-    sleep 0.5
-  done
-  tail -n 20 "$D/log/slurmctld.log" "$D/log/slurmd.log"
-  return 1
-}
-
-down() {
-  for name in slurmd slurmctld munged; do
-    if [ -s "$D/run/$name.pid" ]; then kill "$(cat "$D/run/$name.pid")" || true; fi
-  done
-}
-
 "$@"
