@@ -536,7 +536,8 @@ def test_a_run_that_only_a_figure_shows_is_checked_with_all_cells(editable: Path
     assert "figures  dica figure-2: missing: figure-2.svg, figure-2.png" in capsys.readouterr().out
     draw_figures(editable)
     auditor = Auditor(editable)
-    assert [(len(found.runs), found.code) for found in Uncelled(auditor).audit_all()] == [(4, 0), (0, 0)]
+    found = [(found.address, len(found.runs), found.code) for found in Uncelled(auditor).audit_all()]
+    assert found == [("runs of figures alone", 4, 0), ("figures", 0, 0), ("plan and stray files", 0, 0)]
     (run_folder(editable) / "history.csv").write_text("epoch\n")
     assert worst(editable) == 3
     assert "history.csv: changed" in capsys.readouterr().out
