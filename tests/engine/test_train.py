@@ -226,8 +226,8 @@ def test_a_run_stopped_outside_the_loop_has_not_failed(number: int, place: str, 
 def test_weights_that_are_no_numbers_make_no_predictions(tmp_path: Path, capsys, monkeypatch) -> None:
     run = train.Trainer.run
 
-    def run_and_spoil(trainer) -> None:
-        run(trainer)
+    def run_and_spoil(trainer, *options) -> None:
+        run(trainer, *options)
         next(trainer.method.parameters()).data.fill_(torch.nan)
 
     monkeypatch.setattr(train.Trainer, "run", run_and_spoil)

@@ -16,7 +16,7 @@ import yaml
 
 from dica import validation
 from dica.files import UserError, canonical_json
-from dica.plan import artefacts
+from dica.plan import artefacts, claims
 from dica.plan import parameters as config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +149,8 @@ def answer(root: Path, name: str) -> str | None:
         if "/artefacts/" in name:
             for artefact in artefacts.load_artefacts(root, [stem]):
                 artefacts.needs(artefact)
+        elif "/claims/" in name:
+            claims.load_claims(root, [stem])
         elif stem in config.method_names(root):
             for variant in list(config.load_method(stem, root)["variants"])[:2]:
                 canonical_json(config.resolve(stem, variant, "digits", {"overrides": {}}, root))
