@@ -121,7 +121,7 @@ def test_no_runs():
 
 
 def test_every_mark_is_listed():
-    of_runs = {"agrees", "worse", "better", "not comparable", "not run", "failed", "published only"}
+    of_runs = {"agrees", "worse", "better", "not comparable", "not run", "failed", "published only", "no labels"}
     assert of_runs | {"equal", "differs"} == set(stats.VERDICTS)
     assert "95 %" in stats.RULE
 
