@@ -20,6 +20,7 @@ from dica.tables.cells import read_cells
 from dica.tables.claims import overview, read_ledger
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
+DESCRIBED = ("layer", "clusters", "image_size", "train_images", "test_images", "extra_images")  # of data and networks
 UNSAID = ("code", "dvc.lock", "environment", "last writer", WEIGHTS, STAGES)  # they differ between checkouts
 
 
@@ -34,6 +35,7 @@ def main() -> int:
         "dag": rulegraph.mermaid(rulegraph.arrows(root)),
         "digits": (root / "results/tables/dica/table-1.md").read_text(),
         "cifar10-jpeg": (root / "results/tables/dica/table-2.md").read_text(),
+        "rows": rows(root),
         "provenance": provenance(root),
         "audit": audit(root),
     }
@@ -60,6 +62,21 @@ def result(root: Path) -> str:
     numbers = ", ".join(f"{row.label} {row.value:.3f}" for row in ordered.itertuples())
     accuracies = f"ACC on {ordered.iloc[0].dataset_label.lower()}, mean of {ordered.n.min()} seeds: {numbers}."
     return f"{evidence.sentence()}\n\n{accuracies}"
+
+
+def rows(root: Path) -> str:
+    """Return how many numbers of the papers' tables stand in rows that can be run, and whose the others are."""
+    frame = read_cells(root / "results/tables/cells.csv")
+    printed = frame[(frame.paper != "dica") & frame.published.notna() & ~frame.metric.isin(DESCRIBED)]
+    runs = printed.method.notna() & (printed.method != "")
+    computed = printed.metric == "p_value"
+    left = printed[~runs & ~computed].groupby("label").size().sort_values(ascending=False, kind="stable")
+    names = ", ".join(f"{label} {count}" for label, count in left.items())
+    return (
+        f"The papers' tables have {len(printed):,} numbers beside sizes and layers; {runs.sum():,} of them stand in rows "
+        f"that this archive can run, and {(computed & ~runs).sum()} are p values of printed numbers. The others are of "
+        f"methods that are not here: {names}."
+    )
 
 
 def provenance(root: Path) -> str:

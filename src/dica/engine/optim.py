@@ -16,7 +16,8 @@ def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: in
     ----------
     schedule
         ``{kind: constant}``, ``{kind: steps, milestones: [epoch, …], factor: f}`` or
-        ``{kind: cosine, floor: fraction of the base rate}`` or ``{kind: cosine_7_16}``, cos(7/16 pi t) as in FixMatch;
+        ``{kind: cosine, floor: fraction of the base rate}`` or ``{kind: cosine_7_16}``, cos(7/16 pi t) as in FixMatch,
+        or ``{kind: inverse, decay: d, power: p}``, (1 + d step) to the power -p as in JULE;
         each may add ``warmup_steps`` (linear from 0).
     step, epoch
         Counted from 0.
@@ -29,6 +30,8 @@ def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: in
         factor = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     elif schedule["kind"] == "cosine_7_16":
         factor = math.cos(7 / 16 * math.pi * epoch / epochs)
+    elif schedule["kind"] == "inverse":
+        factor = (1 + schedule["decay"] * step) ** -schedule["power"]
     warmup = schedule.get("warmup_steps", 0)
     return base * factor * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
 
@@ -36,7 +39,7 @@ def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: in
 def build_optimizer(
     method: Method, params: dict, device: torch.device, capturable: bool = False
 ) -> torch.optim.Optimizer:
-    """Return the optimiser that ``params.optimizer`` names (adam, sgd, rmsprop), fused on a GPU where torch has it.
+    """Return the optimiser that ``params.optimizer`` names, fused on a GPU where torch has it.
 
     With `capturable` its step can be part of a CUDA graph.
     """
@@ -44,11 +47,10 @@ def build_optimizer(
     groups = method.parameter_groups()
     common = {"lr": params["lr"], "weight_decay": spec.get("weight_decay", 0.0)}
     fused = device.type == "cuda"
-    if spec["name"] == "adam":
+    if spec["name"] in ("adam", "adamw"):  # adamw: weights decay by rate times decay, apart from the gradient
         betas = tuple(spec.get("betas", (0.9, 0.999)))
-        return torch.optim.Adam(
-            groups, betas=betas, eps=spec.get("eps", 1e-8), fused=fused, capturable=capturable, **common
-        )
+        kind = torch.optim.Adam if spec["name"] == "adam" else torch.optim.AdamW
+        return kind(groups, betas=betas, eps=spec.get("eps", 1e-8), fused=fused, capturable=capturable, **common)
     if spec["name"] == "sgd":
         momentum, nesterov = spec.get("momentum", 0.0), spec.get("nesterov", False)
         return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dica.files import UserError
 from dica.losses.common import finite_log, full_precision, plogp
+
+ALIGNED = 1e-6  # keeps the ratio of two frequencies finite (code)
 
 
 @full_precision
@@ -118,6 +121,81 @@ def mixmatch_loss(
     supervised = F.cross_entropy(labelled, labelled_target)
     consistency = (unlabelled.softmax(dim=1) - unlabelled_target).square().mean()
     return supervised + weight * consistency, {"L_s": supervised.detach(), "L_u": consistency.detach()}
+
+
+@full_precision
+def aligned_guess(probability: Tensor, predicted: Tensor, *, temperature: float = 0.5) -> Tensor:
+    """ReMixMatch's guess (n, K): probabilities aligned with equally frequent classes, to the power 1 / T.
+
+    Parameters
+    ----------
+    probability
+        (n, K) of weak views; constants.
+    predicted
+        (K,) the mean probabilities of the last batches.
+
+    Examples
+    --------
+    A class that the network predicts too often is held back:
+
+    >>> aligned_guess(torch.tensor([[0.5, 0.5]]), torch.tensor([0.8, 0.2]), temperature=1.0)
+    tensor([[0.2000, 0.8000]])
+    """
+    if temperature <= 0:
+        raise UserError(f"sharpen: {temperature} is no temperature; give one above 0")
+    ratio = (1 / len(predicted) + ALIGNED) / (predicted + ALIGNED)
+    return torch.softmax(finite_log(probability.detach() * ratio) / temperature, dim=1)
+
+
+@full_precision
+def remixmatch_loss(
+    labelled: Tensor,
+    labelled_target: Tensor,
+    unlabelled: Tensor,
+    unlabelled_target: Tensor,
+    first: Tensor,
+    guess: Tensor,
+    turns: Tensor,
+    angles: Tensor,
+    *,
+    weight: float,
+    first_weight: float,
+    rotation_weight: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """ReMixMatch's loss: cross-entropies of mixed images, of the first strong view and of its rotation.
+
+    Parameters
+    ----------
+    labelled, labelled_target, unlabelled, unlabelled_target
+        As for `mixmatch_loss`.
+    first, guess
+        (n, K) logits of a strong view, not mixed, and the guess that it has to repeat.
+    turns, angles
+        (n, 4) logits of its rotation, and by how many quarter turns it was turned (n,).
+    weight, first_weight, rotation_weight
+        Of the last three cross-entropies.
+
+    Returns
+    -------
+    Scalar loss, and `L_s`, `L_u`, `L_first`, `L_rotation` (detached, unweighted).
+
+    Examples
+    --------
+    >>> logits, target = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    >>> rotation = torch.zeros(1, 4), torch.tensor([0])
+    >>> options = {"weight": 0.0, "first_weight": 0.0, "rotation_weight": 0.0}
+    >>> remixmatch_loss(logits, target, logits, target, logits, target, *rotation, **options)[0]
+    tensor(0.6931)
+    """
+    parts = {
+        "L_s": F.cross_entropy(labelled, labelled_target),
+        "L_u": F.cross_entropy(unlabelled, unlabelled_target),
+        "L_first": F.cross_entropy(first, guess.detach()),
+        "L_rotation": F.cross_entropy(turns, angles),
+    }
+    mixed = parts["L_s"] + weight * parts["L_u"]
+    loss = mixed + first_weight * parts["L_first"] + rotation_weight * parts["L_rotation"]
+    return loss, {name: value.detach() for name, value in parts.items()}
 
 
 def mix(values: Tensor, partners: Tensor, share: Tensor) -> Tensor:

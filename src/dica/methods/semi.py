@@ -100,11 +100,11 @@ class SemiSupervised(FixMatch):
         targets = torch.cat([F.one_hot(classes, guess.shape[1]).to(guess.dtype), guess, guess])
         share, partners = self._shares(len(images), batch.rng("mix"), images)
         images, targets = mix(images, partners, share), mix(targets, partners, share)
-        first, *others = _interleave(list(images.split(size)))
+        first, *others = interleave(list(images.split(size)))
         logits = [self.own(first)]
         with self._statistics(False):
             logits += [self.own(part) for part in others]
-        logits = torch.cat(_interleave(logits))
+        logits = torch.cat(interleave(logits))
         return mixmatch_loss(logits[:size], targets[:size], logits[size:], targets[size:], weight=weight)
 
     def _shares(self, count: int, draw: torch.Generator, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +114,7 @@ class SemiSupervised(FixMatch):
         return torch.maximum(share, 1 - share).to(like), partners.to(like.device)
 
 
-def _interleave(parts: list[Tensor]) -> list[Tensor]:
+def interleave(parts: list[Tensor]) -> list[Tensor]:
     """Exchange pieces between the first batch and each other, so that all hold some of every kind; its own inverse."""
     pieces = [list(part.tensor_split(len(parts))) for part in parts]
     for place in range(1, len(parts)):
