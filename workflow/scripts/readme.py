@@ -67,8 +67,8 @@ def result(root: Path) -> str:
 def rows(root: Path) -> str:
     """Return how many numbers of the papers' tables stand in rows that can be run, and whose the others are."""
     frame = read_cells(root / "results/tables/cells.csv")
-    printed = frame[(frame.paper != "dica") & frame.published.notna() & ~frame.metric.isin(DESCRIBED)]
-    runs = printed.method.notna() & (printed.method != "")
+    printed = frame[(frame.paper != "dica") & (frame.published != "") & ~frame.metric.isin(DESCRIBED)]
+    runs = printed.method != ""
     computed = printed.metric == "p_value"
     left = printed[~runs & ~computed].groupby("label").size().sort_values(ascending=False, kind="stable")
     names = ", ".join(f"{label} {count}" for label, count in left.items())
