@@ -73,9 +73,9 @@ def rows(root: Path) -> str:
     left = printed[~runs & ~computed].groupby("label").size().sort_values(ascending=False, kind="stable")
     names = ", ".join(f"{label} {count}" for label, count in left.items())
     return (
-        f"The papers' tables have {len(printed):,} numbers beside sizes and layers; {runs.sum():,} of them stand in rows "
-        f"that this archive can run, and {(computed & ~runs).sum()} are p values of printed numbers. The others are of "
-        f"methods that are not here: {names}."
+        f"The papers' tables have {len(printed):,} numbers beside sizes and layers; {runs.sum():,} of them stand in "
+        f"rows that this archive can run, and {(computed & ~runs).sum()} are p values of printed numbers. The others "
+        f"are of methods that are not here: {names}."
     )
 
 
