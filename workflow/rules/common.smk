@@ -9,8 +9,6 @@ from snakemake.logging import logger
 ROOT = Path(workflow.basedir)
 # The code of this checkout runs, whichever copy of the package happens to be installed.
 sys.path.insert(0, str(ROOT / "src"))
-# (A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.)
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 
 from dica.engine.launch import command, gpu_request
 from dica.engine.slots import TWELFTHS
@@ -31,6 +29,8 @@ def told(function, *arguments):
 
 SOFTWARE = workflow.deployment_settings.deployment_method
 told(require_plain_start, ROOT, workflow.config_settings.config, SOFTWARE)
+# A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
 # One reader for Snakemake and `dica`: the profile counts as it stands, it is not merged with another one.
 profile_file = [ROOT / "params/archive.yaml", *workflow.overwrite_configfiles][-1]
 WORK = told(Work, ROOT, Path(profile_file), not workflow.is_main_process)
