@@ -7,12 +7,12 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-venv git make openssh-client \
     && rm -rf /var/lib/apt/lists/*
-RUN python3 -m venv /opt/dica
-ENV PATH=/opt/dica/bin:$PATH PYTHONPATH=/archive/src
-COPY requirements.lock /opt/dica/requirements.lock
-RUN pip install --no-cache-dir -r /opt/dica/requirements.lock \
+RUN python3 -m venv /usr/local/dica
+ENV PATH=/usr/local/dica/bin:$PATH PYTHONPATH=/archive/src
+COPY requirements.lock /usr/local/dica/requirements.lock
+RUN pip install --no-cache-dir -r /usr/local/dica/requirements.lock \
     && git config --system --add safe.directory /archive
 # A run's record names what it was trained in; an image cannot know its own digest, so it has that of its recipe.
-COPY Dockerfile /opt/dica/Dockerfile
-ENV DICA_IMAGE_RECIPE=/opt/dica/Dockerfile
+COPY Dockerfile /usr/local/dica/Dockerfile
+ENV DICA_IMAGE_RECIPE=/usr/local/dica/Dockerfile
 WORKDIR /archive

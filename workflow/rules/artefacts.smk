@@ -172,3 +172,4 @@ rule light:
     # Tables and figures of the runs that are there; see `scores` in common.smk.
     input:
         rules.page.output,
+        expand(f"{RESULTS}/metrics/{{method}}.json", method=WORK.methods),

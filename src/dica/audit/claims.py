@@ -67,7 +67,11 @@ class ClaimsAudit:
     def audit_all(self) -> CellAudit:
         """Check every claim and the page of them; the runs behind them are checked with cells and figures."""
         keys = list(dict.fromkeys([*self.stored, *self.rebuilt]))
-        findings = [self._check(key) for key in keys] + self._check_markdown()
+        checked = [self._check(key) for key in keys]
+        tested = [finding for finding in checked if finding.ok is not None]
+        findings = tested + self._check_markdown()
+        if untested := len(checked) - len(tested):
+            findings.append(Finding("claims", None, f"{untested} of {len(checked)} not run; {MARKDOWN} says why"))
         findings += [self._check_params(paper) for paper in dict.fromkeys(self._paper(key) for key in keys)]
         return CellAudit("claims", {}, [], [*findings, self._check_git([])], self.auditor.light)
 
