@@ -32,6 +32,8 @@ def test_killed_and_resumed_equals_undisturbed(method: str, variant: str, tmp_pa
     whole.run()
     draw = random.Random(f"{method} {variant}")
     kills = sorted(draw.sample(range(2, 12), 3))
+    if len(whole.history) == 1:  # training ended by itself, after three batches
+        kills = [2, 3]
     parts = run_with_kills(settings, data, tmp_path / "parts", kills, save_batches=draw.choice([1, 2, 3]))
     assert not kills or kills[0] > 6, "the kills really happened"
     assert history_csv(parts.history) == history_csv(whole.history)

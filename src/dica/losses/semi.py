@@ -209,3 +209,14 @@ def mix(values: Tensor, partners: Tensor, share: Tensor) -> Tensor:
     """
     share = share.view(-1, *[1] * (values.dim() - 1))
     return share * values + (1 - share) * values[partners]
+
+
+def certain(classes: Tensor, like: Tensor) -> Tensor:
+    """Return the probabilities (n, K) of known classes (n,); nothing is asked of the device, as `one_hot` does.
+
+    Examples
+    --------
+    >>> certain(torch.tensor([1]), torch.zeros(5, 3))
+    tensor([[0., 1., 0.]])
+    """
+    return torch.eye(like.shape[1], dtype=like.dtype, device=like.device)[classes]

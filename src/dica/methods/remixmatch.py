@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
-from dica.losses.semi import aligned_guess, mix, remixmatch_loss
+from dica.losses.semi import aligned_guess, certain, mix, remixmatch_loss
 from dica.losses.tcc import enqueue
 from dica.methods.base import Batch, Step, decayed_apart
 from dica.methods.semi import SemiSupervised, interleave
@@ -61,7 +60,7 @@ class ReMixMatch(SemiSupervised):
             turned, angles = rotated(strong[0])
             turns = self.rotation(self.own[0](turned))
         guess = aligned_guess(probability, self.predicted.mean(dim=0), temperature=params["sharpen"])
-        known = F.one_hot(self.labelled.classes[chosen], guess.shape[1]).to(guess.dtype)
+        known = certain(self.labelled.classes[chosen], guess)
         logits, targets = self._mixed([few, weak, *strong], torch.cat([known, *[guess] * (len(strong) + 1)]), batch)
         ramp = self._ramp(batch.epoch)
         loss, parts = remixmatch_loss(

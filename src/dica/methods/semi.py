@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.losses.semi import (
+    certain,
     divergence_loss,
     mix,
     mixmatch_loss,
@@ -97,7 +98,7 @@ class SemiSupervised(FixMatch):
         with torch.no_grad(), self._statistics(False):
             guess = sharpened_mean(torch.stack([self.own(view) for view in views]), temperature=params["sharpen"])
         images = torch.cat([few, *views])
-        targets = torch.cat([F.one_hot(classes, guess.shape[1]).to(guess.dtype), guess, guess])
+        targets = torch.cat([certain(classes, guess), guess, guess])
         share, partners = self._shares(len(images), batch.rng("mix"), images)
         images, targets = mix(images, partners, share), mix(targets, partners, share)
         first, *others = interleave(list(images.split(size)))
