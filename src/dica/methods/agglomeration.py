@@ -124,7 +124,7 @@ def _columns(given: csr_matrix, got: csr_matrix) -> tuple[list[np.ndarray], list
         row = np.zeros(len(every))
         row[np.searchsorted(every, key)] = part.data
         values.append(np.split(row, ends))
-    return np.split(every % rows, ends), *values
+    return np.split(every % rows, ends), values[0], values[1]
 
 
 def _groups(labels: np.ndarray, clusters: int) -> list[np.ndarray]:
