@@ -6,6 +6,7 @@ Exit codes: see `dica.audit.auditor` and `dica.files`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +27,9 @@ from dica.validation import short
 app = typer.Typer(help="Show and audit the numbers of this archive.", no_args_is_help=True, rich_markup_mode="rich")
 
 
-for command in (show, audit, evidence.trace, evidence.verify, evidence.power, cluster, predict, export):
-    app.command()(command)
-for command in (status, compare, estimate, evaluate):
+SEEN = (show, audit, evidence.trace, evidence.verify, evidence.power)
+COMMANDS: tuple[Callable[..., None], ...] = (*SEEN, cluster, predict, export, status, compare, estimate, evaluate)
+for command in COMMANDS:
     app.command()(command)
 
 deposits = typer.Typer(help="Build or check the deposit: one file with all that an auditor needs.")

@@ -28,7 +28,8 @@ class Merging:
     """
 
     def __init__(self, weights: csr_matrix, labels: np.ndarray) -> None:
-        self.labels, count, clusters = labels.astype(np.int64), len(labels), int(labels.max()) + 1
+        self.labels: np.ndarray = labels.astype(np.int64)
+        count, clusters = len(labels), int(labels.max()) + 1
         self.sizes = np.bincount(labels).astype(float)
         membership = csr_matrix((np.ones(count), (np.arange(count), labels)), shape=(count, clusters))
         self.points, self.given, self.got = _columns(weights.T @ membership, weights @ membership)

@@ -33,6 +33,9 @@ ANGLES = 4
 class ReMixMatch(SemiSupervised):
     """Mixed images with aligned guesses, strong views and rotations."""
 
+    predicted: Tensor
+    pointer: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         self.rotation = nn.Linear(self.own[0].out_features, ANGLES)
