@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from project import Project
 
@@ -71,8 +73,13 @@ def small(checkout: Project, tmp_path_factory) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(small: Project, tmp_path_factory) -> Project:
-    """The small project after `dvc repro`, everything committed."""
-    project = small.copy(tmp_path_factory.mktemp("finished") / "project")
-    project.run("dvc", "repro")
-    project.commit("results")
-    return project
+    """The small project after `dvc repro`, everything committed: made once for all workers, each has its copy."""
+    place = tmp_path_factory.getbasetemp()
+    made = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "finished-once"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            project = small.copy(tmp_path_factory.mktemp("made") / "project")
+            project.run("dvc", "repro")
+            project.commit("results")
+            project.folder.rename(made)
+    return Project(made).copy(tmp_path_factory.mktemp("finished") / "project")
