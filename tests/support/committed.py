@@ -125,7 +125,14 @@ def make_archive(project: Path, root: Path) -> Path:
     edit_yaml(project / "params/artefacts/dica.yaml", two_methods)
     edit_yaml(
         project / "params/artefacts/drc.yaml",
-        lambda body: body["artefacts"]["table-1"].update(datasets=["cifar10"], metrics=["acc"]),
+        lambda body: body["artefacts"]["table-1"].update(
+            datasets=["cifar10"],
+            metrics=["acc"],
+            rows=[
+                {"label": "Copied", "key": "copied", "published_method": "dac"},
+                *body["artefacts"]["table-1"]["rows"],
+            ],
+        ),
     )
     edit_yaml(project / "params/archive.yaml", lambda body: body.update(artefacts=["dica table-1", "drc table-1"]))
     profile = load_profile(project / "params/archive.yaml", project)
