@@ -425,7 +425,7 @@ def test_layout_of_a_plan_without_any_result(project):
     counted = {"equal"}  # numbers of images, which need no run
     assert set(frame["verdict"]) - counted == {"not run", "published only"}
     for artefact in artefacts:
-        if artefact.kind == "table":
+        if artefact.kind == "table" and artefact.paper != "imc-swav":  # whose first one describes data
             assert "not run" in rendering.render(artefact, frame, plan)["md"]
 
 
