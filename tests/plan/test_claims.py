@@ -73,8 +73,8 @@ def test_every_row_of_a_claim_has_planned_runs_and_what_is_compared_is_on_the_sa
             "no column 'cifar11'",
         ),
         (
-            {"at": {"paper": {"artefact": "drc table-1", "rows": ["drc", "jule"]}}},
-            "nothing is run for drc table-1 jule",
+            {"at": {"paper": {"artefact": "imc-swav table-2", "rows": ["imc-swav", "adc"]}}},
+            "nothing is run for imc-swav table-2 adc",
         ),
     ],
 )
