@@ -161,8 +161,7 @@ class Uncelled:
             except (UserError, KeyError, ValueError, TypeError, IndexError) as error:
                 return [Finding("statistics", False, f"cannot be made again: {error}")]
             same = {name: (stored / name).read_bytes() == (Path(made) / name).read_bytes() for name in names}
-        wrong = f"differs from what the runs give; build it again: {self.light}"
-        return findings + [Finding(name, ok, "is what the runs give" if ok else wrong) for name, ok in same.items()]
+        return findings + [self._same(name, ok) for name, ok in same.items()]
 
     def _check_figure(self, artefact: Artefact) -> Finding:
         """Draw a figure again and compare it with the one that is stored."""
