@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dica.files import UserError
 from dica.losses.common import finite_log, full_precision, plogp
 
 ALIGNED = 1e-6  # keeps the ratio of two frequencies finite (code)
@@ -141,8 +140,6 @@ def aligned_guess(probability: Tensor, predicted: Tensor, *, temperature: float 
     >>> aligned_guess(torch.tensor([[0.5, 0.5]]), torch.tensor([0.8, 0.2]), temperature=1.0)
     tensor([[0.2000, 0.8000]])
     """
-    if temperature <= 0:
-        raise UserError(f"sharpen: {temperature} is no temperature; give one above 0")
     ratio = (1 / len(predicted) + ALIGNED) / (predicted + ALIGNED)
     return torch.softmax(finite_log(probability.detach() * ratio) / temperature, dim=1)
 
