@@ -187,14 +187,16 @@ class Auditor:
 
         Only that metric's cells cannot be rebuilt.
         """
-        plan = {**self.plan, "runs": scored_runs(self.plan_of_tables, self.root)}
+        scored = scored_runs(self.plan_of_tables, self.root)
+        plan = {**self.plan, "runs": scored}
+        judged = {run["path"] for run in scored if not self._unlabelled(run["path"])}
         wanted = {
             (run["path"], metric)
             for artefact in self.artefacts.values()
             for line, column in product(artefact.rows, artefact.columns)
             for metric in artefact.metrics_of(column)
             for run in planned(plan, artefact, line, column.key, metric)
-            if metric == "time_ratio" or not self._unlabelled(run["path"])
+            if metric == "time_ratio" or run["path"] in judged
         }
         needed = {place: _file_and_key(place[1]) for place in sorted(wanted)}
         read = cache(lambda folder, name, key: read_record(self.root / folder / name, {key: NUMBER})[1])
