@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from dica.audit.auditor import Auditor
 from dica.files import UserError, atomic_write_text, project_root, read_json
 from dica.plan.planned import artefacts_of, load_plan
@@ -29,13 +31,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 3 if README.md is stale")
     args = parser.parse_args()
     root = project_root()
+    frame = read_cells(root / "results/tables/cells.csv")
     parts = {
-        "result": result(root),
+        "result": result(root, frame),
         "claims": overview(read_ledger(root / "results/claims.csv")),
         "dag": rulegraph.mermaid(rulegraph.arrows(root)),
         "digits": (root / "results/tables/dica/table-1.md").read_text(),
         "cifar10-jpeg": (root / "results/tables/dica/table-2.md").read_text(),
-        "rows": rows(root),
+        "rows": rows(frame),
         "provenance": provenance(root),
         "audit": audit(root),
     }
@@ -53,9 +56,9 @@ def main() -> int:
     return 0
 
 
-def result(root: Path) -> str:
+def result(root: Path, frame: pd.DataFrame) -> str:
     """Return what was measured in one sentence, and the accuracies on the digits in another one."""
-    frame, plan = read_cells(root / "results/tables/cells.csv"), load_plan(root / "results/plan.json")
+    plan = load_plan(root / "results/plan.json")
     evidence = Evidence(artefacts_of(plan, root), frame, plan, root, "results")
     mine = frame[(frame.paper == "dica") & (frame.artefact == "table-1") & (frame.metric == "acc") & (frame.n > 0)]
     ordered = mine.sort_values("value", ascending=False)
@@ -64,9 +67,8 @@ def result(root: Path) -> str:
     return f"{evidence.sentence()}\n\n{accuracies}"
 
 
-def rows(root: Path) -> str:
+def rows(frame: pd.DataFrame) -> str:
     """Return how many numbers of the papers' tables stand in rows that can be run, and whose the others are."""
-    frame = read_cells(root / "results/tables/cells.csv")
     printed = frame[(frame.paper != "dica") & (frame.published != "") & ~frame.metric.isin(DESCRIBED)]
     runs = printed.method != ""
     computed = printed.metric == "p_value"
