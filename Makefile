@@ -32,10 +32,10 @@ demo: $(STAMP)  ## train, score, tabulate and audit on the digits (minutes, no G
 	@echo "Audit another cell: .venv/bin/dica audit dica table-1 drc/digits/nmi --profile params/demo.yaml"
 
 test: $(STAMP)  ## run the tests
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: $(STAMP)  ## run the tests and show which lines they do not reach
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --cov=dica --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=dica --cov-report=term-missing:skip-covered
 
 lint: $(STAMP)  ## run the linters of Python and Snakemake code
 	ruff check .

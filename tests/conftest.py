@@ -13,6 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the workflow, whose files take longest: two workers then end together."""
+    items.sort(key=lambda item: "tests/workflow/" not in item.path.as_posix())
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout under test."""

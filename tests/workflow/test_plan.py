@@ -11,11 +11,17 @@ from project import Project, children_seconds, steps
 pytestmark = pytest.mark.workflow
 
 
-def test_the_full_archive_is_planned_without_data(checkout: Project) -> None:
+@pytest.fixture(scope="module")
+def whole(checkout: Project, tmp_path_factory) -> Project:
+    """A copy of the whole archive: planning writes files, and the checkout of all tests stays as it is."""
+    return checkout.copy(tmp_path_factory.mktemp("whole") / "project")
+
+
+def test_the_full_archive_is_planned_without_data(whole: Project) -> None:
     started = children_seconds()
-    output = checkout.snakemake("-n")
+    output = whole.snakemake("-n")
     seconds = children_seconds() - started
-    plan = json.loads((checkout.folder / "results/plan.json").read_text())
+    plan = json.loads((whole.folder / "results/plan.json").read_text())
     assert seconds < 5 + 0.016 * len(plan["runs"]), "a Snakefile written by hand with as many jobs takes 0.01 a run"
     planned = steps(output)
     assert planned["train"] == planned["evaluate"] == len(plan["runs"])
@@ -47,14 +53,14 @@ def test_each_target_can_be_asked_for_alone(small: Project, target: str) -> None
 
 
 @pytest.mark.parametrize("method", ["conda", "apptainer"])
-def test_other_ways_to_the_software_are_refused_in_one_line(checkout: Project, method: str) -> None:
-    assert "--sdm is of no use here" in checkout.snakemake("-n", "--sdm", method, code=1)
+def test_other_ways_to_the_software_are_refused_in_one_line(whole: Project, method: str) -> None:
+    assert "--sdm is of no use here" in whole.snakemake("-n", "--sdm", method, code=1)
 
 
-def test_the_demo_asks_for_nothing_but_digits(checkout: Project) -> None:
-    planned = steps(checkout.snakemake("-n", "--configfile", "params/demo.yaml"))
+def test_the_demo_asks_for_nothing_but_digits(whole: Project) -> None:
+    planned = steps(whole.snakemake("-n", "--configfile", "params/demo.yaml"))
     assert planned["prepare"] == 1
-    plan = json.loads((checkout.folder / "results/demo/plan.json").read_text())
+    plan = json.loads((whole.folder / "results/demo/plan.json").read_text())
     assert {run["dataset"] for run in plan["runs"]} == {"digits"}
     assert planned["train"] == len(plan["runs"])
 
