@@ -35,6 +35,7 @@ from sklearn.metrics import silhouette_samples
 from torch import Tensor
 
 from dica.data.splits import splits_of
+from dica.data.whole import centre_square
 from dica.engine.heat_maps import heat_maps
 from dica.engine.images import ResidentImages
 from dica.engine.load import RunFolders, load_trained
@@ -377,11 +378,11 @@ def _pack(images: Tensor) -> dict[str, np.ndarray]:
     """Return thumbnails of (n, C, H, W) uint8 images as one JPEG sheet of square tiles, with their number and side."""
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     pixels = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
-    side = min(pixels.shape[1], SMALL_SIDE if len(pixels) > MANY else SIDE)
+    side = min(pixels.shape[2], SMALL_SIDE if len(pixels) > MANY else SIDE)
     across = int(np.ceil(np.sqrt(len(pixels))))
     sheet = Image.new("RGB", (across * side, -(-len(pixels) // across) * side))
     for k, image in enumerate(pixels):
-        tile = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
+        tile = Image.fromarray(centre_square(image)).resize((side, side), Image.Resampling.LANCZOS)
         sheet.paste(tile, (k % across * side, k // across * side))
     out = io.BytesIO()
     sheet.save(out, format="JPEG", quality=88, subsampling=0)

@@ -107,8 +107,8 @@ def test_predictions_are_probabilities_of_the_main_head(root):
 def test_imagenet_images_are_stored_larger_than_they_are_fed(root):
     params = resolved(root, "imagenet10")
     params["backbone"] = {"name": "resnet8", "stem": "cifar", "width": 4, "sobel": True, "init": "pica"}
-    model = methods.build("drc", params, DataInfo(3, 256, {"train": 4}))
-    images = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8)
+    model = methods.build("drc", params, DataInfo(3, 384, {"train": 4}, whole=True))
+    images = torch.randint(1, 256, (2, 3, 385, 384), dtype=torch.uint8)
     for name in ("original", "augmented", "test"):
         assert model.pipeline(name)(images, generator(0, name)).shape == (2, 3, 96, 96)
     assert [params[key] for key in ("train_split", "over_split", "eval_split")] == ["train"] * 3

@@ -19,6 +19,7 @@ MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
 EVERY_OP = [
     {"op": "random_resized_crop", "size": 12, "scale": [0.2, 1.0], "flip_p": 0.5},
     {"op": "resize", "size": 14},
+    {"op": "stretch", "size": 14},
     {"op": "random_crop", "size": 12, "padding": 1, "padding_mode": "reflect"},
     {"op": "center_crop", "size": 11},
     {"op": "horizontal_flip", "p": 0.5},

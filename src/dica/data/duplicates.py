@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dica.data.prepared import load_manifest, open_split
+from dica.data.whole import centre_square, is_whole
 from dica.files import UserError, atomic_write_bytes
 
 SIDE = 8  # pixels of a thumbnail's side
@@ -40,6 +41,8 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     UserError
         If the images are smaller than a thumbnail.
     """
+    if is_whole(*images.shape[1:3]):
+        images = images[:, :-1]
     count, height, width, channels = images.shape
     if min(height, width) < SIDE:
         raise UserError(f"images of {width} by {height} pixels are smaller than the thumbnails ({SIDE} by {SIDE})")
@@ -105,7 +108,7 @@ def write_sheet(folder: Path, pairs: list[Pair], out: Path) -> None:
     for number, pair in enumerate(shown):
         left, top = number % columns * (2 * TILE + 16) + 4, number // columns * height + 2
         for offset, (split, row) in enumerate((pair.one, pair.other)):
-            tile = np.asarray(open_split(folder, split)[row])
+            tile = centre_square(np.asarray(open_split(folder, split)[row]))
             image = Image.fromarray(tile if tile.shape[2] == 3 else tile[..., 0])
             sheet.paste(
                 image.resize((TILE, TILE), Image.Resampling.NEAREST).convert("RGB"), (left + offset * TILE, top)

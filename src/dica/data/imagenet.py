@@ -25,6 +25,7 @@ import numpy as np
 from dica.data.archives import Member, tar_members
 from dica.data.decoded import Block, Content, names_in_order
 from dica.data.images import Encoded, Recipe, decode_all
+from dica.data.whole import stored_shape
 from dica.files import UserError
 
 IMAGE = re.compile(r"[\w-]+\.JPEG")
@@ -81,7 +82,7 @@ def read(entry: dict[str, Any], form: str, files: dict[str, Path]) -> Content:
     targets = listing.targets()
     return Content(
         classes=list(entry["wnids"]),
-        shape=(entry["image_size"], entry["image_size"], 3),
+        shape=(*stored_shape(entry["image_size"], entry["prepare"]["mode"]), 3),
         counts={split: len(pairs) for split, pairs in listing.found.items()},
         blocks=_blocks(contents, targets, entry),
         labels=listing.labels(),

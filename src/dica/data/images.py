@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dica.data.whole import MODE, pack, stored_shape
 from dica.files import UserError
 
 FORMATS = (
@@ -55,13 +56,18 @@ class Recipe(NamedTuple):
     mode: str | None = None
     upright: bool = False
 
+    @property
+    def stretches(self) -> bool:
+        """Whether both sides become `size`, whatever the proportions."""
+        return self.mode in ("stretch", MODE)
+
 
 def decode(data: bytes, recipe: Recipe) -> np.ndarray:
     """Return one image as (H, W, 3) uint8.
 
     Grey, palette and CMYK become RGB, an alpha channel is dropped, 16-bit grey keeps its upper byte. With a size, mode
     `crop` makes the shorter side `size` and cuts the centre square, `stretch` resizes both sides to it (bilinear with
-    antialiasing, as Pillow does it).
+    antialiasing, as Pillow does it), `whole` does the same and tells the first sides in one row more, (H + 1, W, 3).
 
     Raises
     ------
@@ -87,7 +93,7 @@ def _work(width: int, height: int, recipe: Recipe) -> int:
     if recipe.size is None:
         return width * height
     longer = max(width, height)
-    resized = recipe.size * (longer if recipe.mode == "stretch" else -(-longer * recipe.size // min(width, height)))
+    resized = recipe.size * (longer if recipe.stretches else -(-longer * recipe.size // min(width, height)))
     return max(width * height, resized)
 
 
@@ -100,13 +106,14 @@ def _pixels(image: Image.Image, recipe: Recipe) -> np.ndarray:
     if image.mode != "RGB":
         image.info.pop("transparency", None)  # alpha is dropped; of a palette's, Pillow would warn for every file
         image = image.convert("RGB")
-    if recipe.size is not None:
-        image = _resized(image, recipe.size, recipe.mode or "crop")
-    return np.asarray(image)
+    if recipe.size is None:
+        return np.asarray(image)
+    pixels = np.asarray(_resized(image, recipe.size, recipe.stretches))
+    return pack(pixels, *image.size) if recipe.mode == MODE else pixels
 
 
-def _resized(image: Image.Image, size: int, mode: str) -> Image.Image:
-    if mode == "stretch":
+def _resized(image: Image.Image, size: int, stretches: bool) -> Image.Image:
+    if stretches:
         return image.resize((size, size), Image.Resampling.BILINEAR)
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
@@ -167,7 +174,7 @@ def decode_all(
     recipe
         See `decode`.
     side
-        Every decoded image must be side x side.
+        Every decoded image must be side x side; in mode `whole`, with one row more.
     where
         Names the data set in messages.
     advice
@@ -186,7 +193,7 @@ def decode_all(
             if isinstance(result, str):
                 bad.append(f"{item.name} ({result})")
                 continue
-            _require_side(item, result, side, where)
+            _require_side(item, result, stored_shape(side, recipe.mode), where)
             good.setdefault(item.split, []).append((item.row, result))
         for split, pairs in good.items():
             yield split, np.array([row for row, _ in pairs]), np.stack([image for _, image in pairs])
@@ -195,9 +202,10 @@ def decode_all(
         raise UserError(f"{where}: {len(bad)} unreadable images; {advice}:\n  {listed}")
 
 
-def _require_side(item: Encoded, image: np.ndarray, side: int, where: str) -> None:
+def _require_side(item: Encoded, image: np.ndarray, wanted: tuple[int, int], where: str) -> None:
     height, width = image.shape[:2]
-    if (height, width) != (side, side):
+    if (height, width) != wanted:
+        side = wanted[1]
         raise UserError(
             f"{where}: image {item.name!r} is {width}x{height}, but `image_size` is {side}; set `prepare.size: {side}` "
             f"for this data set in params/datasets.yaml to resize all images"

@@ -22,6 +22,7 @@ from dica.data.decoded import BYTES, Block, Content, first_per_class
 from dica.data.fetch import fetch_dataset
 from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.data.prepared import MANIFEST, NAMES, check_length, check_names, fingerprint, labels_digest, load_manifest
+from dica.data.whole import stored_shape
 from dica.files import IntegrityError, UserError, load_arrays, sha256_file, sync_folder, write_json, write_npz
 
 BLOCK = 2**22
@@ -135,7 +136,7 @@ def _require_declared(entry: dict[str, Any], content: Content) -> None:
         found = ", ".join(f"{split}: {number}" for split, number in sorted(content.counts.items()))
         wanted = ", ".join(f"{split}: {number}" for split, number in sorted(declared.items()))
         raise UserError(f"{name}: found {{{found}}}, params/datasets.yaml declares under `splits` {{{wanted}}}")
-    expected = (entry["image_size"], entry["image_size"], entry["channels"])
+    expected = (*stored_shape(entry["image_size"], entry["prepare"].get("mode")), entry["channels"])
     if tuple(content.shape) != expected:
         raise UserError(
             f"{name}: images are {tuple(content.shape)}, but `image_size` and `channels` declare {expected}"

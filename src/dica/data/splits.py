@@ -10,11 +10,12 @@ from dica.files import UserError
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Facts about the images that decide a network's shape."""
+    """Facts about the images that decide a network's shape, and whether they are whole pictures (`dica.data.whole`)."""
 
     channels: int
     image_size: int
     counts: dict[str, int]
+    whole: bool = False
 
 
 SPLITS = {

@@ -16,6 +16,7 @@ from dica.data.images import Recipe, decode
 from dica.data.layout import is_image
 from dica.data.paths import RAW
 from dica.data.prepared import load_manifest, open_split
+from dica.data.whole import centre_square
 
 QUALITY = 85
 BLANK = 16  # pixels of a picture that stands for no image
@@ -49,7 +50,7 @@ class Thumbnails:
     def _prepared(self, row: int, side: int) -> Image.Image:
         for array in self.arrays:
             if row < len(array):
-                pixels = np.asarray(array[row])
+                pixels = centre_square(np.asarray(array[row]))
                 if pixels.dtype != np.uint8:  # features of an image that is not here
                     return Image.new("RGB", (min(side, BLANK),) * 2, "#dddddd")
                 image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dica.data import prepared
 from dica.data.splits import DataInfo
+from dica.data.whole import is_whole
 from dica.files import IntegrityError, sha256_file
 
 PLACES = ("auto", "device", "host")
@@ -65,10 +66,11 @@ class ResidentImages:
     def info(self) -> DataInfo:
         """Return what a method needs to know to build its networks."""
         counts = {name: len(images) for name, images in self.splits.items()}
-        return DataInfo(self.manifest["channels"], self.manifest["image_size"], counts)
+        whole = any(is_whole(*images.shape[1:3]) for images in self.splits.values())
+        return DataInfo(self.manifest["channels"], self.manifest["image_size"], counts, whole)
 
     def all_of(self, split: str) -> Tensor:
-        """Return a whole split as (n, C, H, W) uint8, a view; with `place: host` it is in the main memory."""
+        """Return all of a split as (n, C, H, W) uint8, a view; with `place: host` it is in the main memory."""
         return self.splits[split].permute(0, 3, 1, 2)
 
     def take(self, splits: tuple[str, ...], indices: Tensor) -> Tensor:

@@ -113,10 +113,10 @@ class Method(nn.Module):
         """
         steps, statistics = self.params["views"][name], self.params["normalisation"]
         if statistics is None:
-            return build_pipeline(steps)
+            return build_pipeline(steps, whole=self.data.whole)
         named = any(step.get("op") == "normalize" for step in steps)
         steps = steps if named else [*steps, {"op": "normalize"}]
-        return build_pipeline(steps, statistics["mean"], statistics["std"])
+        return build_pipeline(steps, statistics["mean"], statistics["std"], self.data.whole)
 
     def test_view(self, images: Tensor) -> Tensor:
         """Return the un-augmented view of uint8 images (n, C, H, W); the pipeline `test` draws nothing at random."""

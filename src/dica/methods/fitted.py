@@ -22,7 +22,8 @@ from dica.losses.common import leading
 from dica.methods.base import FitMethod
 from dica.methods.inputs import Inputs
 from dica.rng import generator
-from dica.views.pixels import resize
+from dica.views.pixels import stretch
+from dica.views.whole import squares
 
 PART = 500  # images at a time against all others
 
@@ -53,7 +54,7 @@ class FittedMethod(FitMethod):
         rows = torch.randperm(len(pixels), generator=generator(seed, "kept"))[: len(self.kept)].sort().values
         chosen = pixels[rows.to(pixels.device)]
         if chosen.dtype == torch.uint8:
-            chosen = resize(chosen.float(), self.inputs.size).round().clamp(0, 255)
+            chosen = stretch(squares(chosen).float(), self.inputs.size).round().clamp(0, 255)
         self.kept.copy_(chosen)
         self.kept_labels.copy_(self.labels[rows.to(self.labels.device)])
         return [{"epoch": 1, "step": 1, **said}]

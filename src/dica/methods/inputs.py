@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from dica.files import UserError
 from dica.rng import generator
-from dica.views.pixels import resize, rgb_to_grey
+from dica.views.pixels import rgb_to_grey, stretch
+from dica.views.whole import squares
 
 PART = 1000  # images at a time
 LEVELS = 8  # of each channel in a colour histogram
@@ -113,7 +114,7 @@ class Inputs(nn.Module):
         return torch.cat([self.map(self._sized(part)) for part in parts])
 
     def _sized(self, images: Tensor) -> Tensor:
-        return images if images.shape[-1] == self.size else resize(images, self.size)
+        return stretch(squares(images), self.size)
 
     def _scaled(self, points: Tensor) -> Tensor:
         if self.scale == "as-is":

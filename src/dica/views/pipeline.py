@@ -55,17 +55,14 @@ from dica.views.steps import (
     RandomResizedCrop,
     Rescale,
     Resize,
+    Stretch,
 )
-
-# Functions: images and explicit parameters in, images out.
-
-
-# Steps: a frozen record of the settings, called with images and a generator.
-
+from dica.views.whole import check_first, first_steps, unpack
 
 OPS = {
     "random_resized_crop": RandomResizedCrop,
     "resize": Resize,
+    "stretch": Stretch,
     "center_crop": CenterCrop,
     "random_crop": RandomCrop,
     "horizontal_flip": HorizontalFlip,
@@ -84,9 +81,10 @@ OPS = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Steps applied in order; made by `build_pipeline`."""
+    """Steps applied in order, to square images or to whole pictures; made by `build_pipeline`."""
 
     steps: tuple[Any, ...]
+    whole: bool = False
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """Return one view of every image.
@@ -94,7 +92,7 @@ class Pipeline:
         Parameters
         ----------
         images
-            (n, c, h, w) uint8.
+            (n, c, h, w) uint8; of whole pictures with the row that tells their sides (`dica.data.whole`).
         generator
             Made for this view alone; faster on the images' own device.
 
@@ -107,8 +105,14 @@ class Pipeline:
             raise UserError(f"images: need uint8 (n, 1 or 3, h, w), got {images.dtype} of shape {tuple(images.shape)}")
         # bfloat16 products would cost more than the rounding to 8 bits that the images come with
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            images = images.to(torch.get_default_dtype()).div_(255)
-            for step in self.steps:
+            steps = self.steps
+            if self.whole:
+                images, sides = unpack(images)
+                images = images.to(torch.get_default_dtype()).div_(255)
+                images, steps = first_steps(steps, images, sides, generator)
+            else:
+                images = images.to(torch.get_default_dtype()).div_(255)
+            for step in steps:
                 images = step(images, generator)
         return images
 
@@ -125,6 +129,7 @@ def build_pipeline(
     spec: Sequence[Mapping[str, Any]],
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    whole: bool = False,
 ) -> Pipeline:
     """Turn a list of steps into a pipeline.
 
@@ -134,13 +139,18 @@ def build_pipeline(
         Mappings with a key `op` (a key of `OPS`) and the settings of that step.
     mean, std
         What `normalize` uses, one number a channel.
+    whole
+        Whether the images are whole pictures (`dica.data.whole`); the steps then must say what they take of them.
 
     Raises
     ------
     UserError
         For an unknown step or key, a missing key or a value out of range; the message names the allowed ones.
     """
-    return Pipeline(tuple(_build_step(step, mean, std) for step in spec))
+    steps = tuple(_build_step(step, mean, std) for step in spec)
+    if whole:
+        check_first(steps)
+    return Pipeline(steps, whole)
 
 
 def _build_step(step: Mapping[str, Any], mean: Sequence[float] | None, std: Sequence[float] | None) -> Any:

@@ -39,10 +39,18 @@ def resize(images: Tensor, size: int) -> Tensor:
     short = min(height, width)
     if short == size:
         return images
-    new = (size * height // short, size * width // short)
+    return _resized(images, (size * height // short, size * width // short))
+
+
+def stretch(images: Tensor, size: int) -> Tensor:
+    """Resize both sides to `size`, antialiased bilinear."""
+    return images if images.shape[-2:] == (size, size) else _resized(images, (size, size))
+
+
+def _resized(images: Tensor, new: tuple[int, int]) -> Tensor:
     rows, columns = (
         _resize_weights(old, images.new_zeros(1), images.new_full((1,), old), out)
-        for old, out in zip((height, width), new, strict=True)
+        for old, out in zip(images.shape[-2:], new, strict=True)
     )
     return rows[0] @ (images @ columns[0].mT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -20,6 +21,7 @@ from dica.views.pixels import (
     jitter_lerp,
     resize,
     rgb_to_grey,
+    stretch,
     warp,
 )
 
@@ -30,6 +32,10 @@ def _uniform(generator: Generator, images: Tensor, columns: int, rows: int | Non
     """Draw (n or `rows`, columns) numbers in [0, 1) where the generator lives and bring them to the images."""
     drawn = torch.rand(rows or len(images), columns, generator=generator, device=generator.device)
     return drawn.to(images.device, non_blocking=True)
+
+
+def _column(side: int | Tensor) -> int | Tensor:
+    return side[:, None] if isinstance(side, Tensor) else side
 
 
 def _between(u: Tensor, bounds: Sequence[float]) -> Tensor:
@@ -49,28 +55,35 @@ class RandomResizedCrop:
     ratio: Sequence[float] = (3 / 4, 4 / 3)
     flip_p: float = 0.0
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: Generator, sides: Tensor | None = None) -> Tensor:
+        """Return the crops; `sides` (n, 2) are the heights and widths of whole pictures stored as squares."""
         u = _uniform(generator, images, 2 * CROP_ATTEMPTS + 3)
-        boxes = self.boxes(u[:, :-1], *images.shape[-2:])
+        if sides is None:
+            boxes = self.boxes(u[:, :-1], *images.shape[-2:])
+        else:
+            boxes = self.boxes(u[:, :-1], *sides.unbind(1)) * (images.shape[-1] / sides).repeat(1, 2)
         return crop_resize(images, boxes, self.size, u[:, -1] < self.flip_p if self.flip_p else None)
 
-    def boxes(self, u: Tensor, height: int, width: int) -> Tensor:
-        """Turn uniform numbers (n, 22) into boxes (n, 4): top, left, height, width."""
-        area = height * width * _between(u[:, :CROP_ATTEMPTS], self.scale)
+    def boxes(self, u: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
+        """Turn uniform numbers (n, 22) into boxes (n, 4): top, left, height, width; of images of one shape or (n,)."""
+        fallback_h, fallback_w = self._fallback(height, width)
+        area = _column(height) * _column(width) * _between(u[:, :CROP_ATTEMPTS], self.scale)
         log_ratio = [math.log(r) for r in self.ratio]
         ratio = torch.exp(_between(u[:, CROP_ATTEMPTS : 2 * CROP_ATTEMPTS], log_ratio))
         w, h = torch.round(torch.sqrt(area * ratio)), torch.round(torch.sqrt(area / ratio))
-        fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+        fits = (w > 0) & (w <= _column(width)) & (h > 0) & (h <= _column(height))
         first = fits.to(torch.int8).argmax(1, keepdim=True)  # argmax of booleans: the first true
         found = fits.any(1)
-        fallback_h, fallback_w = self._fallback(height, width)
         h = torch.where(found, h.gather(1, first)[:, 0], fallback_h)
         w = torch.where(found, w.gather(1, first)[:, 0], fallback_w)
         top = torch.where(found, torch.floor(u[:, -2] * (height - h + 1)), (height - fallback_h) // 2)
         left = torch.where(found, torch.floor(u[:, -1] * (width - w + 1)), (width - fallback_w) // 2)
         return torch.stack([top, left, h, w], dim=1)
 
-    def _fallback(self, height: int, width: int) -> tuple[int, int]:
+    def _fallback(self, height: Any, width: Any) -> tuple[Any, Any]:
+        if isinstance(height, Tensor):
+            low, high = (torch.round(width / self.ratio[0]), torch.round(height * self.ratio[1]))
+            return torch.minimum(low, height), torch.minimum(high, width)
         if width / height < self.ratio[0]:
             return round(width / self.ratio[0]), width
         if width / height > self.ratio[1]:
@@ -89,6 +102,16 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Resize both sides to `size`: all of an image, in other proportions if it is no square."""
+
+    size: int
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        return stretch(images, self.size)
+
+
+@dataclass(frozen=True)
 class CenterCrop:
     """The central (size, size) window."""
 
@@ -99,6 +122,10 @@ class CenterCrop:
         _need_size("center_crop", self.size, height, width)
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
         return images[..., top : top + self.size, left : left + self.size]
+
+    def corner(self, room: Tensor, generator: Generator) -> Tensor:
+        """Return the top left corners (n, 2) in images that are larger than the window by `room` (n, 2)."""
+        return torch.round(room / 2)
 
 
 @dataclass(frozen=True)
@@ -118,6 +145,10 @@ class RandomCrop:
         room = _constant((height - self.size + 1.0, width - self.size + 1.0), u)
         top, left = (u * room).long().unbind(1)
         return crop(images, top, left, self.size)
+
+    def corner(self, room: Tensor, generator: Generator) -> Tensor:
+        """Return the top left corners (n, 2) in images that are larger than the window by `room` (n, 2)."""
+        return torch.floor(_uniform(generator, room, 2) * (room + 1))
 
 
 @dataclass(frozen=True)
