@@ -127,8 +127,11 @@ def _rungs(at: dict[str, Any], declared: dict[str, Artefact]) -> dict[str, dict[
         lower = declared.get(f"{paper['artefact']}-{rung}")
         if rung in at:
             found[rung] = at[rung]
-        elif lower and set(paper["rows"]) <= {row.key for row in lower.rows}:
+        elif lower and len(paper["rows"]) >= LEAST_ROWS and set(paper["rows"]) <= {row.key for row in lower.rows}:
             found[rung] = {"artefact": lower.address, "rows": paper["rows"]}
+            if "columns" in paper and paper["artefact"] in declared:
+                meant = {c.setting for c in declared[paper["artefact"]].columns if c.key in paper["columns"]}
+                found[rung]["columns"] = [column.key for column in lower.columns if column.setting in meant]
     return found
 
 
