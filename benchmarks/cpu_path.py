@@ -39,11 +39,11 @@ from dica.data.splits import DataInfo
 from dica.engine.memory import keep_memory
 from dica.engine.optim import build_optimizer
 from dica.methods.base import Batch
-from dica.networks.torchvision import torchvision
 from dica.plan import parameters as config
 from dica.rng import generator
 from dica.views import pipeline as augment
 from dica.views import steps
+from vision import torchvision
 
 transforms = importlib.import_module(f"{torchvision.__name__}.transforms")
 

@@ -2,7 +2,7 @@
 
 This file is what surrounds the loop (`dica.engine.loop`): config, device, data, prediction, record and command line.
 
-Needs torch, torchvision, numpy, safetensors and tqdm; neither Snakemake nor DVC. Exit codes: 0 done, 1 failed, 2 wrong
+Needs torch, numpy, safetensors and tqdm; neither Snakemake nor DVC. Exit codes: 0 done, 1 failed, 2 wrong
 input, 3 data are not what they should be, 75 interrupted (run the same command again).
 """
 

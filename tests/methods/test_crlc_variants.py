@@ -19,11 +19,11 @@ from dica.methods.crlc_two_stage import nearest_neighbours
 from dica.methods.pretrained import read_moco
 from dica.networks.backbones import build_backbone
 from dica.networks.heads import mlp
-from dica.networks.torchvision import torchvision
 from dica.plan import parameters as config
 from dica.rng import generator
 from dica.views.steps import Normalize
 from tiny import archive_profile
+from vision import torchvision
 
 N, CLASSES = 60, 10
 IMAGES = torch.randint(0, 256, (N, 1, 8, 8), generator=generator(0, "images"), dtype=torch.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from torch.nn import functional as F
 
 from dica.files import UserError
 from dica.losses.imc_swav import cosines
-from dica.networks.backbones import Sobel, build_backbone, init_weights
+from dica.networks.backbones import BasicBlock, Bottleneck, Sobel, build_backbone, init_weights
 from dica.networks.heads import ClusterHead, ClusterSubHeads, ProjectionHead, Prototypes, mlp
+from vision import torchvision
 
 
 def generator(seed=0):
@@ -153,6 +155,27 @@ def test_prototypes_are_unit_rows_and_scores_are_cosines():
     assert prototypes.linear.weight.grad is not None
 
 
+@pytest.mark.parametrize(("block", "stride"), [(BasicBlock, 1), (BasicBlock, 2), (Bottleneck, 1), (Bottleneck, 2)])
+def test_blocks_are_torchvisions(block, stride):
+    x = torch.randn(2, 8, 6, 6, generator=generator())
+    networks = []
+    for kind in (block, getattr(torchvision.models.resnet, block.__name__)):
+        torch.manual_seed(0)
+        shortcut = torch.nn.Conv2d(8, 8 * block.expansion, 1, stride)
+        networks.append(kind(8, 8, stride, shortcut).train())
+    ours, theirs = (network.state_dict() for network in networks)
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    outputs = [network(x) for network in networks]
+    assert torch.equal(*outputs)
+    gradients = [
+        torch.autograd.grad(out.square().sum(), network.conv1.weight)
+        for out, network in zip(outputs, networks, strict=True)
+    ]
+    assert torch.equal(gradients[0][0], gradients[1][0])
+
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
 RUN_WITHOUT_EXTENSION = """
 import torch
 load = torch.ops.load_library
@@ -161,10 +184,9 @@ def refuse(path):
         raise OSError("no extension")
     load(path)
 torch.ops.load_library = refuse
-from dica.networks.torchvision import torchvision
-from dica.networks.backbones import build_backbone
+from vision import torchvision
 import torchvision.transforms.v2
-print(build_backbone("resnet8", "cifar")(torch.zeros(2, 3, 8, 8)).shape)
+print(torchvision.models.resnet18()(torch.zeros(2, 3, 32, 32)).shape)
 """
 
 RUN_WITH_ANOTHER_ERROR = """
@@ -174,14 +196,14 @@ class Broken:
         if name == "torchvision.models":
             raise RuntimeError("a fault of another kind")
 sys.meta_path.insert(0, Broken())
-import dica.networks.torchvision
+import vision
 """
 
 
 def test_torchvision_is_importable_without_its_compiled_extension():
-    done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_EXTENSION], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", RUN_WITHOUT_EXTENSION], capture_output=True, text=True, cwd=SUPPORT)
     assert done.returncode == 0, done.stderr
-    assert "[2, 256]" in done.stdout
+    assert "[2, 1000]" in done.stdout
 
 
 def test_other_import_errors_of_torchvision_are_not_hidden():
@@ -191,6 +213,8 @@ def test_other_import_errors_of_torchvision_are_not_hidden():
         "[lib.define(f'{n}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor') for n in ('nms', 'qnms')"
         " if not hasattr(torch.ops.torchvision, n)]\n"
     )
-    done = subprocess.run([sys.executable, "-c", prelude + RUN_WITH_ANOTHER_ERROR], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + RUN_WITH_ANOTHER_ERROR], capture_output=True, text=True, cwd=SUPPORT
+    )
     assert done.returncode != 0
     assert "a fault of another kind" in done.stderr

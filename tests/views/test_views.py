@@ -12,10 +12,10 @@ import torch
 from scipy import ndimage
 
 from batches import bytes_, floats, generator, per_image
-from dica.networks.torchvision import torchvision
 from dica.views import pixels, rand_augment, steps
 from dica.views.pipeline import build_pipeline
 from dica.views.steps import ColorJitter, RandomResizedCrop
+from vision import torchvision
 
 functional = torchvision.transforms.functional
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]

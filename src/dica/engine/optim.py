@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import cache
 
 import torch
 
@@ -36,6 +38,17 @@ def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: in
     return base * factor * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
 
 
+@cache
+def uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Return an optimiser without the guards that keep torch's compiler out of it.
+
+    They load the compiler, two seconds of every run, and then tell it to stay away; no optimiser is compiled here.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
 def build_optimizer(
     method: Method, params: dict, device: torch.device, capturable: bool = False
 ) -> torch.optim.Optimizer:
@@ -49,9 +62,10 @@ def build_optimizer(
     fused = device.type == "cuda"
     if spec["name"] in ("adam", "adamw"):  # adamw: weights decay by rate times decay, apart from the gradient
         betas = tuple(spec.get("betas", (0.9, 0.999)))
-        kind = torch.optim.Adam if spec["name"] == "adam" else torch.optim.AdamW
+        kind = uncompiled(torch.optim.Adam if spec["name"] == "adam" else torch.optim.AdamW)
         return kind(groups, betas=betas, eps=spec.get("eps", 1e-8), fused=fused, capturable=capturable, **common)
     if spec["name"] == "sgd":
         momentum, nesterov = spec.get("momentum", 0.0), spec.get("nesterov", False)
-        return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)
-    return torch.optim.RMSprop(groups, alpha=spec.get("alpha", 0.99), foreach=True, capturable=capturable, **common)
+        return uncompiled(torch.optim.SGD)(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)
+    alpha = spec.get("alpha", 0.99)
+    return uncompiled(torch.optim.RMSprop)(groups, alpha=alpha, foreach=True, capturable=capturable, **common)

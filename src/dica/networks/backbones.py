@@ -1,6 +1,7 @@
 """Residual networks with the stems of the papers, for images of 8 to 224 pixels.
 
-The blocks are torchvision's. What differs between the papers is the stem:
+The blocks compute what torchvision's do, with the same names of weights. torchvision itself is not imported, because it
+loads torch's compiler, which takes longer than torch does. What differs between the papers is the stem:
 
 ========  ==============================================  =================================
 stem      first convolution and pooling                   used by
@@ -22,10 +23,54 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.files import UserError
-from dica.networks.torchvision import torchvision
 
-BasicBlock = torchvision.models.resnet.BasicBlock
-Bottleneck = torchvision.models.resnet.Bottleneck
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, added to the input or to its shortcut."""
+
+    expansion = 1
+
+    def __init__(self, channels: int, planes: int, stride: int = 1, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, channels, h, w) to (n, planes, h / stride, w / stride)."""
+        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        residual += x if self.downsample is None else self.downsample(x)
+        return self.relu(residual)
+
+
+class Bottleneck(nn.Module):
+    """Convolutions 1x1, 3x3 and 1x1, added to the input or to its shortcut; the 3x3 one has the stride (ResNet 1.5)."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, planes: int, stride: int = 1, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        out = planes * self.expansion
+        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, channels, h, w) to (n, 4 planes, h / stride, w / stride)."""
+        residual = self.relu(self.bn1(self.conv1(x)))
+        residual = self.relu(self.bn2(self.conv2(residual)))
+        residual = self.bn3(self.conv3(residual))
+        residual += x if self.downsample is None else self.downsample(x)
+        return self.relu(residual)
+
 
 # name: block, blocks per stage. resnet8 and resnet10 are for images that a few convolutions see whole.
 BACKBONES = {

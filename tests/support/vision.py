@@ -1,8 +1,10 @@
 """The one place that imports torchvision: works with its CUDA wheel beside a CUDA build or a CPU build of torch.
 
+Only tests and benchmarks import it; the package has no need of it.
+
 torchvision's wheel is compiled against the CUDA build of torch. Beside a CPU build its extension cannot be
 loaded, the operators `nms` and `qnms` stay unknown, and `import torchvision` fails while it registers fakes for
-them. Nothing here uses the two operators; declaring their schemas is enough for models and transforms.
+them. Nothing uses the two operators; declaring their schemas is enough for models and transforms.
 """
 
 from __future__ import annotations
