@@ -16,9 +16,9 @@ from dica.data.prepare import prepare
 from dica.data.whole import centre_square, pack, sides
 from dica.engine.images import ResidentImages
 from dica.files import UserError
-from dica.networks.torchvision import torchvision
 from dica.plan.parameters import load_datasets, load_method, method_names, resolve
 from dica.views.pipeline import build_pipeline
+from vision import torchvision
 
 functional = torchvision.transforms.functional
 SIDE = 64
