@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,9 +31,9 @@ IMAGES = torch.randint(0, 256, (N, 1, 8, 8), generator=generator(0, "images"), d
 LABELS = torch.randperm(N, generator=generator(0, "labels")) % CLASSES
 
 
-def params_of(root: Path, name: str, variant: str = "full", **overrides) -> dict:
+def params_of(root: Path, name: str, variant: str = "full", dataset: str = "digits", **overrides) -> dict:
     profile = {**archive_profile(), "overrides": {name: overrides}}
-    return config.resolve(name, variant, "digits", profile, root)
+    return config.resolve(name, variant, dataset, profile, root)
 
 
 def make(root: Path, name: str, variant: str = "full", seed: int = 0, **overrides):
@@ -120,7 +121,7 @@ def moco(tmp_path_factory) -> dict:
 
 
 def test_given_weights_give_torchvisions_features_and_kmeans_on_them(root: Path, moco: dict) -> None:
-    params = params_of(root, "pretrained", weights=moco, num_clusters=2, top5=False, restarts=1)
+    params = params_of(root, "pretrained", dataset="imagenet50", weights=moco, num_clusters=2, top5=False, restarts=1)
     params["views"], params["normalisation"] = {"test": []}, None
     del params["minibatch"]
     torch.manual_seed(0)
@@ -163,10 +164,27 @@ def test_missing_or_wrong_weights_are_named(moco: dict, tmp_path: Path) -> None:
 
 def test_weights_of_another_network_are_refused(root: Path, tmp_path: Path) -> None:
     wrong = checkpoint(tmp_path / "wrong", **{"module.encoder_q.fc.2.weight": torch.zeros(64, 2048)})
-    params = params_of(root, "pretrained", weights=wrong)
+    params = params_of(root, "pretrained", dataset="imagenet50", weights=wrong)
     method = methods.build("pretrained", params, DataInfo(3, 32, {"train": 6}))
     with pytest.raises(UserError, match=r"wrong: not the weights of this rl_head: size mismatch for layers.2"):
         method.fit({"train": IMAGES[:6].repeat(1, 3, 4, 4)}, seed=0)
+
+
+def test_the_digits_weights_are_those_declared_and_written_as_others_write_theirs(root: Path, monkeypatch) -> None:
+    monkeypatch.chdir(root)
+    params = params_of(root, "pretrained", num_clusters=4, restarts=1)
+    method = methods.build("pretrained", params, DataInfo(1, 8, {"train": N}))
+    method.fit({"train": IMAGES}, seed=0)
+    state = {**method.state_dict(), "clusters.centroids": torch.zeros(1)}
+    spec = importlib.util.spec_from_file_location("checkpoint", root / "workflow/scripts/checkpoint.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    written = torch.load(params["weights"]["file"], weights_only=True)["state_dict"]
+    named = script.moco_names(state)
+    assert named.keys() == written.keys()
+    assert all(torch.equal(named[name], written[name]) for name in named)
+    with pytest.raises(UserError, match="have no backbone with an RL-head"):
+        script.moco_names({"backbone.stem.0.weight": torch.zeros(1)})
 
 
 # Two stages.
