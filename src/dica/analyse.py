@@ -366,12 +366,8 @@ def heads(run: Trained) -> dict[str, np.ndarray]:
     losses = choice.losses if choice is not None else getattr(run.method, "head_losses", None)
     if losses is None:
         raise UserError(f"heads: {run.config['method']} has no several heads to choose among")
-    known, rows, found = losses.clone(), np.arange(len(run.stored[0])), []
-    for chosen in range(len(losses)):
-        losses.fill_(torch.inf)[chosen] = 0
-        found.append(run.ask(run.method.predict, rows).argmax(axis=1))
-    losses.copy_(known)
-    return {"loss": known.cpu().numpy(), "assignment": np.array(found, np.int16)}
+    found = run.ask(lambda images: run.method.predict_heads(images).T, np.arange(len(run.stored[0])))
+    return {"loss": losses.cpu().numpy(), "assignment": found.T.astype(np.int16)}
 
 
 def _pack(images: Tensor) -> dict[str, np.ndarray]:

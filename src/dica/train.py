@@ -71,7 +71,7 @@ def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.nd
     """Return assignment and confidence of every image of the labelled splits, in the prepared order.
 
     With `top5` among the parameters also the five most probable clusters, the first one first; of a method that is not
-    to be scored on every image, which ones (see `Method.judged`).
+    to be scored on every image, which ones (see `Method.judged`); of one with several cluster heads, what each gives.
 
     Raises
     ------
@@ -99,6 +99,9 @@ def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.nd
             # the assignment comes first, also where scores and probabilities are equal or disagree by rounding
             best = leading(scores.scatter(1, assignment[:, None], torch.inf), 5)
             arrays[f"{name}_top5"] = best.cpu().numpy().astype(np.int16)
+        each = [method.predict_heads(part.to(images.device)) for part in parts]
+        if name not in known and (heads := [one for one in each if one is not None]):
+            arrays[f"{name}_heads"] = torch.cat(heads, dim=1).cpu().numpy().astype(np.int16)
     arrays |= {f"{name}_judged": mask.cpu().numpy() for name, mask in method.judged().items()}
     return arrays
 

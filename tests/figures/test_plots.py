@@ -343,6 +343,9 @@ def test_each_head_is_asked_as_the_chosen_one_is(name: str, tmp_path: Path) -> N
     np.testing.assert_array_equal(found["loss"], before)
     np.testing.assert_array_equal(found["assignment"][int(before.argmin())], method.predict(images).argmax(dim=1))
     assert len(np.unique(found["assignment"], axis=0)) > 1
+    arrays = train.predict(method, pixels, lambda purpose: torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(arrays["train_heads"], found["assignment"])
+    np.testing.assert_array_equal(arrays["train_heads"][int(before.argmin())], arrays["train_assignment"])
     run.method = nn.Identity()
     with pytest.raises(UserError, match=f"heads: {name} has no several heads"):
         analyse.heads(run)

@@ -222,6 +222,10 @@ class Method(nn.Module):
         """Return cluster probabilities (n, K) of un-augmented uint8 images (n, C, H, W)."""
         raise NotImplementedError
 
+    def predict_heads(self, images: Tensor) -> Tensor | None:
+        """Return the cluster that each of several cluster heads gives, (H, n); None of a method with one head."""
+        return None
+
     def scores(self, images: Tensor) -> Tensor:
         """Return what ranks the clusters of each image (n, K), larger for more probable: where probabilities are 0."""
         return self.predict(images)

@@ -154,6 +154,10 @@ class CRLC(Method):
         head = self.c_head.heads[int(self.head_losses.argmin())]
         return torch.softmax(head(self.backbone(self.test_view(images))), dim=1)
 
+    def predict_heads(self, images: Tensor) -> Tensor:
+        """Return the cluster that each sub-head gives, (H, n)."""
+        return torch.softmax(self.c_head(self.backbone(self.test_view(images))), dim=2).argmax(dim=2)
+
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return the backbone's features (n, 512), or z of the RL-head (`projection`) of unit length (n, 128)."""
         features = super().features(images, "backbone")

@@ -80,5 +80,9 @@ class IIC(TwoHeadMethod):
         head = self.heads["main"].heads[self.choice.best()]
         return torch.softmax(head(self.backbone(self.test_view(images))), dim=1)
 
+    def predict_heads(self, images: Tensor) -> Tensor:
+        """Return the cluster that each sub-head gives, (H, n)."""
+        return torch.softmax(self.heads["main"](self.backbone(self.test_view(images))), dim=2).argmax(dim=2)
+
 
 METHOD = IIC

@@ -21,6 +21,7 @@ from dica.plan.planned import Run
 from dica.runs.files import HISTORY, METRICS, PREDICTIONS, RECORD, TRACE
 from dica.runs.record import collapse_note
 from dica.scores import evaluation, metrics
+from dica.scores.oracle import followed
 from dica.tables import layout
 from dica.tables.links import runs_page
 
@@ -251,15 +252,9 @@ class Truth:
 def trace_accuracy(path: Path, truth: Truth, by_identity: bool) -> tuple[list[float], list[float]]:
     """Return the epochs of a trace and the accuracy of the images it follows (both splits together)."""
     trace = load_arrays(path)
-    splits = [split for split in evaluation.SPLITS if f"{split}_assignment" in trace and split in truth.labels]
-    if not splits:
+    true, assigned = followed(trace, truth.labels)
+    if not len(true):
         return [], []
-    true = np.concatenate([truth.labels[split][trace[f"{split}_index"]] for split in splits]).astype(np.int64)
-    assigned = np.concatenate([trace[f"{split}_assignment"] for split in splits], axis=1).astype(np.int64)
-    known = true >= 0
-    if not known.any():
-        return [], []
-    true, assigned = true[known], assigned[:, known]
     scores = [float((row == true).mean()) if by_identity else metrics.accuracy(true, row) for row in assigned]
     return [float(epoch) for epoch in trace["epoch"]], scores
 

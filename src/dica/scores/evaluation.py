@@ -10,6 +10,7 @@ import numpy as np
 
 from dica.files import UserError, load_arrays, read_json, sha256_file, write_json
 from dica.runs.files import CONFIG
+from dica.scores import oracle
 from dica.scores.metrics import evaluate, unlabelled
 
 SPLITS = ("train", "test")
@@ -89,7 +90,25 @@ def recompute(predictions: Path | str, labels: Path | str, eval_split: str, supe
         splits = {split: score(part) for split, part in parts.items() if part is not None and (part[0] != -1).any()}
     except UserError as error:
         raise UserError(f"{predictions} with {labels}: {error}") from None
-    return {"evaluated_on": eval_split, "headline": headline, "splits": splits}
+    result = {"evaluated_on": eval_split, "headline": headline, "splits": splits}
+    if all(f"{split}_heads" in stored for split in needed):
+        true = np.concatenate([part[0] for part in chosen])
+        heads = [_heads(split, stored, predictions) for split in needed]
+        if len({len(each) for each in heads}) > 1:
+            raise UserError(f"{predictions}: the splits have unlike numbers of heads")
+        result["heads"] = oracle.of_heads(true, np.concatenate(heads, axis=1), num_clusters, num_classes)
+    return result
+
+
+def _heads(split: str, stored: dict[str, np.ndarray], predictions: Path | str) -> np.ndarray:
+    """Return the cluster that each cluster head gave to the images of a split, (H, n)."""
+    heads, clusters = stored[f"{split}_heads"], int(stored["num_clusters"].item())
+    images = len(stored[f"{split}_assignment"])
+    if heads.ndim != 2 or heads.dtype.kind not in "iu" or not len(heads) or heads.shape[1] != images:
+        raise UserError(f"{predictions}: {split}_heads is {heads.dtype} {heads.shape}; needs integers (H, {images})")
+    if heads.min(initial=0) < 0 or heads.max(initial=0) >= clusters:
+        raise UserError(f"{predictions}: {split}_heads names clusters beyond the {clusters} of the run")
+    return heads.astype(np.int64)
 
 
 def _without_labels(
@@ -150,8 +169,8 @@ def evaluate_files(
     ----------
     predictions
         npz with `<split>_assignment` (n,) for train and/or test, the scalar `num_clusters` and, where the
-        run stores it, `<split>_top5` (n, 5) and `<split>_judged` (n,), which images to score. The id is read
-        from the config.json beside it, if there is one.
+        run stores it, `<split>_top5` (n, 5), `<split>_judged` (n,), which images to score, and `<split>_heads`
+        (H, n), what each of several cluster heads gave. The id is read from the config.json beside it, if there is one.
     labels
         npz with `train` and `test` class indices in the same order; -1 marks a sample without label.
     out

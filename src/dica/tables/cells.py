@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from dica.data.paths import labels_file
-from dica.files import UserError, atomic_write_text, plain_cell, read_csv, safe_cell
+from dica.files import UserError, atomic_write_text, load_arrays, plain_cell, read_csv, safe_cell
 from dica.plan import published as printed
 from dica.plan.artefacts import (
     PRINTED_NAMES,
@@ -27,7 +27,9 @@ from dica.plan.artefacts import (
 )
 from dica.plan.planned import Run, load_runs
 from dica.runs.behaviour import unlike_seeds
+from dica.runs.files import TRACE
 from dica.runs.record import collapse_note
+from dica.scores import oracle
 from dica.scores.chance import Level, of_run
 from dica.scores.stats import mean, spread, t_interval, verdict
 from dica.tables import facts
@@ -268,10 +270,29 @@ def _verdict(
     reason = [result.reason, *(f"seed {seed} {note}" for seed, note in notes if note), _unlike_code(runs, root)]
     if number and (chosen := theirs.get("selection")):
         reason.append(f"the paper's number may be chosen with labels: {chosen} (authors' code)")
+        reason += _so_chosen(metric, runs, root)
     reason += [f"no better than random labels ({level.mean:.3f})"] if level and not _above(values, level) else []
     if len(values) < len(runs):
         reason += [f"{len(values)} of {len(runs)} seeds", *failures]
     return result.mark, "; ".join(part for part in reason if part)
+
+
+def _so_chosen(metric: str, runs: list[Run], root: Path) -> list[str]:
+    """Return what choosing with labels would make of our numbers, in words: no verdict uses it."""
+    name, found = headline_name(metric), []
+    done = [run for run in runs if run.metrics and not run.unlabelled]
+    if name not in oracle.SCORES:
+        return []
+    traces = [(root / run.path / TRACE, root / labels_file(run.plan["dataset"])) for run in done]
+    if done and all(trace.is_file() and labels.is_file() for trace, labels in traces):
+        best = [oracle.best_epoch(load_arrays(trace), load_arrays(labels), name) for trace, labels in traces]
+        known = [score for score in best if score is not None]
+        found += [f"{mean(known):.3f} at the best epoch"] if len(known) == len(done) else []
+    heads = [run.metrics["heads"] for run in done if run.metrics and "heads" in run.metrics]
+    if heads and len(heads) == len(done) and name in oracle.KEPT:
+        by_label, all_heads = (mean([each[kind][name] for each in heads]) for kind in ("oracle", "mean"))
+        found.append(f"{by_label:.3f} with the best of {heads[0]['count']} heads, whose mean is {all_heads:.3f}")
+    return [f"ours would be {', '.join(found)}; no verdict uses that"] if found else []
 
 
 def _unlike_code(runs: list[Run], root: Path) -> str:
