@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,40 @@ def test_imports_point_to_earlier_rooms_and_never_to_a_door(root: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def modules_at_import(path: Path, package: Path) -> Iterator[str]:
+    """Yield the modules of the package that importing a file imports: not what its functions import later."""
+
+    def parts_of(node: ast.AST) -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            yield child
+            yield from parts_of(child)
+
+    for node in parts_of(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("dica"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dica":
+            inside = package.joinpath(*node.module.split(".")[1:])
+            named = [alias.name for alias in node.names if (inside / f"{alias.name}.py").is_file()]
+            yield from (f"{node.module}.{name}" for name in named)
+            if len(named) < len(node.names):
+                yield node.module
+
+
+def test_no_module_imports_itself_by_way_of_others(root: Path) -> None:
+    package = root / "src/dica"
+    graph = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        graph[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = set(modules_at_import(path, package))
+    assert len(graph) > 150
+    assert not [name for targets in graph.values() for name in targets if name not in graph]
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
 def test_the_light_half_never_imports_torch(root: Path) -> None:
     """One process imports all of it, room after room, and says what brought torch in."""
     package = root / "src/dica"
@@ -78,6 +113,7 @@ def test_few_modules_lie_outside_rooms_and_none_is_long(root: Path) -> None:
     package = root / "src/dica"
     assert len([path for path in package.glob("*.py") if path.name != "__init__.py"]) <= 8
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in package.rglob("*.py")}
+    lengths |= {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (root / "tests").rglob("*.py")}
     assert [f"{path}: {length}" for path, length in lengths.items() if length > 450] == []
     common = root / "workflow/rules/common.smk"  # what is longer belongs in `dica.plan.work`
     assert len(common.read_text(encoding="utf-8").splitlines()) < 120

@@ -23,8 +23,9 @@ import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,7 +142,7 @@ def embedding(run: Trained) -> dict[str, np.ndarray]:
     rows = _subset(len(run.labels), IMAGES)
     outputs = {"probability": run.ask(run.method.predict, rows)}
     for layer in run.method.layers:
-        outputs[layer] = run.ask(lambda images, layer=layer: run.method.features(images, layer), rows)
+        outputs[layer] = run.ask(partial(run.method.features, layer=layer), rows)
     if name := LOGITS.get(run.config["method"]):
         outputs["assignment"] = run.ask(lambda images: _output_of(run.method, name, images), rows)
     arrays = {f"xy_{layer}": _tsne(values) for layer, values in outputs.items()}
@@ -235,8 +236,9 @@ def cases(run: Trained) -> dict[str, np.ndarray]:
     order = np.argsort(-run.stored[1].astype(np.float64), kind="stable")
     true, guess = run.labels[order], run.predicted[order]
     classes = np.arange(min(CASE_CLASSES, int(run.labels.max()) + 1))
-    tile = np.full((len(classes), 3, EACH), -1, dtype=np.int16)
-    index, other, rows = tile.astype(np.int32), tile.copy(), []
+    tile: np.ndarray = np.full((len(classes), 3, EACH), -1, dtype=np.int16)
+    index: np.ndarray = tile.astype(np.int32)
+    other, rows = tile.copy(), list[int]()
     for k in classes:
         own, given = true == k, guess == k
         for number, chosen in enumerate((own & given, own & ~given, ~own & given)):
@@ -324,7 +326,7 @@ def outlook(run: Trained) -> dict[str, np.ndarray]:
     probability = run.ask(run.method.predict, np.arange(total))
     second, second_confidence = second_choice(probability, run.stored[0])
     compared = _subset(total, COMPARED)
-    features = run.ask(run.method.features, compared).astype(np.float64)
+    features: np.ndarray = run.ask(run.method.features, compared).astype(np.float64)
     mapped = _subset(len(compared), MAPPED)
     return {
         "second": second,
@@ -349,7 +351,7 @@ def counts(run: Trained) -> dict[str, np.ndarray]:
     `k` (m,), `assignment` (m, images), mean `silhouette` (m,).
     """
     rows = _subset(len(run.stored[0]), COMPARED)
-    features = run.ask(run.method.features, rows).astype(np.float64)
+    features: np.ndarray = run.ask(run.method.features, rows).astype(np.float64)
     numbers = np.arange(2, int(run.config["params"]["num_clusters"]) + 1)
     seed = derive_seed(run.config["seed"], "counts")
     found = [fit_kmeans(features, int(k), seed, RESTARTS).labels_ for k in numbers]
@@ -366,7 +368,8 @@ def heads(run: Trained) -> dict[str, np.ndarray]:
     losses = choice.losses if choice is not None else getattr(run.method, "head_losses", None)
     if losses is None:
         raise UserError(f"heads: {run.config['method']} has no several heads to choose among")
-    found = run.ask(lambda images: run.method.predict_heads(images).T, np.arange(len(run.stored[0])))
+    given: Any = run.method.predict_heads
+    found = run.ask(lambda images: given(images).T, np.arange(len(run.stored[0])))
     return {"loss": losses.cpu().numpy(), "assignment": found.T.astype(np.int16)}
 
 

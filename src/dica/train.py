@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 # cuBLAS reads this when CUDA starts; setting it later would be too late for `strict`.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -82,7 +83,7 @@ def predict(method: Method, images: ResidentImages, rng: Rng) -> dict[str, np.nd
     method.before_predict({name: images.all_of(name) for name in images.splits}, rng)
     method.eval()
     known = method.known()
-    arrays: dict[str, np.ndarray] = {"num_clusters": np.int32(method.params["num_clusters"])}
+    arrays: dict[str, np.ndarray] = {"num_clusters": np.array(method.params["num_clusters"], np.int32)}
     for name in splits:
         parts = images.all_of(name).split(PREDICTION_BATCH)  # moved one by one: they may be in the main memory
         if name in known:
@@ -189,14 +190,15 @@ def give_source(config: dict, method: Method, inputs: Inputs, images: ResidentIm
         If the parameters name a source and no folder is given, or the other way round; see also `load_trained`.
     """
     wanted = config["params"].get("source")
-    if wanted and not inputs.source:
+    below = inputs.source
+    if wanted and not below:
         name = f"{wanted['method']} ({wanted['variant']}), run {wanted['id']}"
         raise UserError(f"{title(config)} builds on {name}: give its folder with --source (weights: --source-models)")
-    if inputs.source and not wanted:
+    if below and not wanted:
         raise UserError(f"--source: {title(config)} builds on no other run")
-    if not wanted:
+    if not below:
         return {}
-    source, facts = load_trained(inputs.source, wanted["id"], images.info, images.device)
+    source, facts = load_trained(below, wanted["id"], images.info, images.device)
     method.adopt(source, {name: images.all_of(name) for name in images.splits})
     method.to(images.device)
     return facts
@@ -341,7 +343,7 @@ def read_config(source: str) -> dict:
     return json.loads(canonical_json({"id": found, "variant": config.get("variant", "full"), **kept}))
 
 
-def _stdin_json() -> object:
+def _stdin_json() -> Any:
     try:
         return parse_json(sys.stdin.read(), "standard input")
     except UnicodeDecodeError as error:

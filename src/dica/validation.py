@@ -26,7 +26,7 @@ MESSAGE_LIMIT = 600  # characters of an error message
 SCHEMA_KEYS = {"$schema", "title", "takes", "views", "optional", "properties", "not"}  # of a method's short schema
 
 
-_Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML was built with it: eight times as fast
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml if it is there: eight times as fast
 
 # Words and numbers that YAML 1.1 does not read as a person does, so that another program may read them otherwise.
 TRAPS = {
@@ -95,7 +95,7 @@ def _require_plain(text: str, ours: bool) -> None:
         if getattr(event, "tag", None):
             raise _refusal(f"{event.tag[:50]}: could not determine a constructor for tags; none is needed", event)
         if isinstance(event, yaml.ScalarEvent) and not event.style and (trap := TRAP.fullmatch(event.value)):
-            why = list(TRAPS)[int(trap.lastgroup[1:])]
+            why = list(TRAPS)[int(str(trap.lastgroup)[1:])]
             raise _refusal(f"{event.value[:50]}: {why}; put it in quotes if text is meant", event)
 
 

@@ -21,7 +21,7 @@ from dica.files import UserError
 from dica.plan.planned import load_plan
 from dica.scores.claims import FAILS, UNDECIDED
 from dica.tables.claims import CSV, MARKDOWN, ledger, markdown, overview, read_ledger, write_ledger
-from tamperings import git
+from edits import git
 
 CLAIMS = {
     "dica-1": {

@@ -23,7 +23,8 @@ from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import methods_of, write_recorded
 from dica.tables.cells import summarise
-from tamperings import BESIDE, EVERY, PARAMS, TABLE, Tampering, edit_published, git, light, remove_run
+from edits import edit_published, git, light, remove_run
+from tamperings import BESIDE, EVERY, PARAMS, TABLE, Tampering
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from dica.audit.uncelled import remake
 from dica.cli import __main__ as cli
 from dica.plan import planned
 from dica.tables.drawn import read_words
-from tamperings import git, light, remove_run
+from edits import git, light, remove_run
 
 FIGURE = "results/figures/dica/figure-2.svg"
 

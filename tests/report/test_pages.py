@@ -7,15 +7,13 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-import browser
 import factory
 from dica import figures
-from dica.files import UserError, load_arrays, read_json, write_json, write_npz
+from dica.files import UserError, read_json, write_json, write_npz
 from dica.plan import planned
 from dica.plan.artefacts import load_artefacts
 from dica.plan.rungs import RUNGS
@@ -23,14 +21,8 @@ from dica.report import evidence, glossary, rulegraph
 from dica.report import pages as report
 from dica.report import runs as report_runs
 from dica.tables import cells as tables
-from dica.tables import layout, rendering
+from dica.tables import layout
 from dica.tables import links as pages
-
-ARROWS = [
-    *(("fetch", "prepare"), ("prepare", "train"), ("train", "train"), ("train", "page")),
-    *(("prepare", "page"), ("page", "all")),
-]
-OBSERVED = 50
 
 
 class Page(html.parser.HTMLParser):
@@ -66,42 +58,6 @@ class Page(html.parser.HTMLParser):
 
     def named(self, tag: str) -> list[dict]:
         return [attributes for name, attributes in self.tags if name == tag]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, root):
-    """A project whose runs are synthetic, with everything that the report shows."""
-    project, plan, artefacts = factory.example_project(tmp_path_factory.mktemp("report"), root)
-    artefacts = [a for a in artefacts if a.kind == "table" or a.paper == "dica" or not a.regenerated]
-    plan["runs"][0]["variants"] = [plan["runs"][0]["variant"], "another-name"]
-    traced = factory.select(plan, "drc", "digits")[0]
-    labels = load_arrays(project / "data/labels/digits.npz")["train"]
-    index = np.arange(OBSERVED)
-    wrong = (labels[index] + (index % 2)) % factory.CLASSES  # half of the images are right at first, all at the end
-    assigned = np.stack([wrong, labels[index]])
-    trace = {"epoch": np.array([0, 12]), "train_index": index, "train_assignment": assigned}
-    trace |= {"train_confidence": np.ones(assigned.shape, np.float16), "seconds": np.array([0.0, 1.0])}
-    write_npz(project / traced["path"] / "trace.npz", trace)
-    scored = read_json(project / traced["path"] / "metrics.json")
-    scored["headline"]["largest_cluster_share"] = 1.0
-    write_json(project / traced["path"] / "metrics.json", scored)
-    artefacts.append(replace(artefacts[0], paper="drc", name="figure-9", kind="figure", reason="schematic <drawing>"))
-    frame = tables.cells(plan, project, "results", artefacts)
-    shown = [artefact for artefact in artefacts if artefact.regenerated]
-    tables.write_cells(frame, project / "results/tables/cells.csv")
-    rendering.write_tables(shown, frame, plan, project / "results/tables")
-    figures.write_figures(shown, plan, project, "results", project / "results/figures")
-    listings = {
-        "consistency.csv": "kind,verdict,detail\ntriple,impossible,<b>.906\nown,possible,\n",
-        "statistics/pairs.csv": "method_a,p,remark\ndrc,0.03125,\nkmeans,0.123456789,few\n",
-    }
-    for name, text in listings.items():
-        path = project / "results/tables" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    folder = project / "results" / "report"
-    report.write_report(artefacts, frame, plan, project, "results", folder, rulegraph.svg(ARROWS))
-    return project, plan, artefacts, frame, folder
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +236,7 @@ def test_listings_of_statistics_and_consistency(site):
 def test_bytes_repeat_and_stale_pages_go(made, tmp_path):
     project, plan, artefacts, frame, folder = made
     (tmp_path / "runs-gone.html").write_text("of an older plan")
-    report.write_report(artefacts, frame, plan, project, "results", tmp_path, rulegraph.svg(ARROWS))
+    report.write_report(artefacts, frame, plan, project, "results", tmp_path, rulegraph.svg(factory.ARROWS))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in folder.iterdir())
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
@@ -389,11 +345,11 @@ def test_the_rules_are_read_and_drawn():
     chart = "flowchart TB\n\tid0[all]\n\tid1[page]\n\tid1 --> id0\n\tid1 --> id0\n"
     assert rulegraph.parse(chart) == [("page", "all")]
     assert rulegraph.mermaid([("page", "all")]).splitlines()[2] == "    page --> all"
-    svg = rulegraph.svg(ARROWS)
-    assert svg == rulegraph.svg(ARROWS)
-    assert svg.count("<polyline") == len(ARROWS) - 1
+    svg = rulegraph.svg(factory.ARROWS)
+    assert svg == rulegraph.svg(factory.ARROWS)
+    assert svg.count("<polyline") == len(factory.ARROWS) - 1
     heights = {name: float(y) for y, name in re.findall(r'<text x="[-\d.]+" y="([-\d.]+)"[^>]*>(\w+)(?: ↻)?<', svg)}
-    assert all(heights[start] < heights[end] for start, end in ARROWS if start != end)
+    assert all(heights[start] < heights[end] for start, end in factory.ARROWS if start != end)
     assert "train ↻" in svg
     assert "train leads to train" in svg
     with pytest.raises(UserError, match="2 pieces"):
@@ -433,84 +389,3 @@ def test_a_long_record_of_a_method_is_shortened(made):
     records = [found["record"] for group in groups["kmeans"] for found in group["runs"] if found["record"]]
     assert len(records) == 1
     assert re.fullmatch(r"\[0,1,.* … \(\d+ more letters in run\.json\)", dict(records[0])["labelled"])
-
-
-# --- in a browser ----------------------------------------------------------------------------------------------
-
-needs_chromium = pytest.mark.skipif(
-    browser.CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"
-)
-STEPS = """
-  let doc = await open("drc.html");
-  const link = doc.querySelector("#drc-table-1 tr[data-method=drc] td a");
-  found.cell = link.getAttribute("href");
-  doc = await follow(link);
-  const target = doc.querySelector(":target"), page = doc.location.pathname.split("/").pop();
-  const top = Math.round(target.getBoundingClientRect().top);
-  found.arrived = {page, anchor: target.id, runs: target.querySelectorAll(".run").length, top};
-
-  const row = target.querySelectorAll("tbody th a")[1];
-  const run = doc.querySelector(row.getAttribute("href"));
-  found.closed = run.open;
-  row.click();
-  await settled();
-  found.opened = run.open;
-
-  doc = await open("index.html");
-  input(doc.getElementById("query"), "IMC-swav cifar10 best");
-  found.search = [...doc.querySelectorAll("#hits a")].map((hit) => [hit.textContent, hit.getAttribute("href")]);
-  input(doc.getElementById("query"), "<b>nothing");
-  found.nothing = doc.getElementById("found").textContent;
-
-  doc = await open("drc.html");
-  const lines = () => doc.querySelectorAll("#drc-table-1 tbody tr:not([hidden])").length;
-  const form = doc.querySelector("form.filters");
-  found.all = lines();
-  form.run.click();
-  found.with_runs = lines();
-  input(form.method, "kmeans");
-  found.kmeans = lines();
-  form.reset();
-  await settled();
-  input(form.verdict, "failed");
-  found.failed = lines();
-"""
-
-
-@needs_chromium
-def test_a_reader_finds_the_runs(made):
-    _, plan, _, _, folder = made
-    pages = sorted(path.name for path in folder.glob("*.html"))
-    found, errors = browser.browse(folder, pages, STEPS)
-    assert "error" not in found, found["error"]
-    assert errors == []
-    for page in pages:
-        assert found[page]["title"].endswith("Deep image clustering archive")
-        assert found[page]["scripted"]
-    anchor = layout.group_id("drc", "full", "cifar10")
-    assert found["cell"] == f"runs-drc.html#{anchor}"
-    runs = [run for run in factory.select(plan, "drc", "cifar10") if run["variant"] == "full"]
-    assert 0 <= found["arrived"].pop("top") < 100
-    assert found["arrived"] == {"page": "runs-drc.html", "anchor": anchor, "runs": len(runs)}
-    assert (found["closed"], found["opened"]) == (False, True)
-    assert found["search"]
-    assert all("IMC-SwAV (Best)" in text for text, _ in found["search"])
-    assert found["nothing"] == "0 found"
-    assert found["all"] > found["with_runs"] > found["kmeans"] == 2
-    assert 0 < found["failed"] < found["all"]
-
-
-@needs_chromium
-def test_pages_fit_a_phone(made):
-    folder = made[-1]
-    pages = sorted(path.name for path in folder.glob("*.html"))
-    found, _ = browser.browse(folder, pages, width=360)
-    assert {page: found[page]["overflow"] for page in pages} == dict.fromkeys(pages, 0)
-
-
-@needs_chromium
-def test_an_error_on_a_page_would_be_seen(tmp_path):
-    (tmp_path / "bad.html").write_text("<script>throw new Error('seeded')</script>")
-    _, errors = browser.browse(tmp_path, ["bad.html"])
-    assert len(errors) == 1
-    assert "seeded" in errors[0]

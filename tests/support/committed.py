@@ -12,6 +12,8 @@ import numpy as np
 import yaml
 
 import factory
+from dica.audit.auditor import Auditor, CellAudit
+from dica.cli.audit import audit_everything
 from dica.data.prepared import fingerprint, labels_digest
 from dica.figures import write_figures
 from dica.files import sha256_file, write_json, write_npz
@@ -150,3 +152,17 @@ def make_archive(project: Path, root: Path) -> Path:
 def run_folder(root: Path, method: str = "drc", seed: int = 0) -> Path:
     (folder,) = (root / "results/runs" / method / "digits").glob(f"s{seed}-*")
     return folder
+
+
+def audit(root: Path, cell: str = CELL[2], artefact: tuple[str, str] = CELL[:2]) -> CellAudit:
+    auditor = Auditor(root)
+    return auditor.audit(auditor.find(*artefact, cell))
+
+
+def said(result: CellAudit, ok: bool | None = False) -> str:
+    return "\n".join(f"{finding.what}: {finding.detail}" for finding in result.all_findings if finding.ok is ok)
+
+
+def worst(root: Path) -> int:
+    """The code that `dica audit --all` ends with."""
+    return audit_everything(Auditor(root), as_json=False)

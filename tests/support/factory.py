@@ -34,6 +34,10 @@ PARAMS = {
 OTHERS = {"train_split": "all", "eval_split": "all", "epochs": 10, "revision": 1}
 LOSS_PARTS = {"kmeans": [], "drc": ["l_af", "l_ap", "l_cr", "over_loss", "over_l_af"], "imc-swav": ["swap", "cluster"]}
 CLASSES, TRAIN, TEST = 10, 900, 300
+ARROWS = [  # of a graph of rules
+    *(("fetch", "prepare"), ("prepare", "train"), ("train", "train"), ("train", "page")),
+    *(("prepare", "page"), ("page", "all")),
+]
 
 
 def make_project(root: Path, checkout: Path) -> Path:

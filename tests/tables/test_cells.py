@@ -1,4 +1,4 @@
-"""From declarations and run folders to cells and laid-out tables."""
+"""From declarations and run folders to cells."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import json
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 import factory
 from dica.files import IntegrityError, UserError, load_arrays, read_json, write_json, write_npz
-from dica.plan import published
-from dica.plan.artefacts import load_artefacts, method_behind, needs, planned
+from dica.plan.artefacts import load_artefacts, method_behind, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
 from dica.plan.planned import artefacts_of
@@ -32,22 +29,6 @@ from dica.tables.words import protocol_notes
 from factory import select, write_failure, write_run
 
 
-@pytest.fixture(scope="module")
-def example(tmp_path_factory, root):
-    return factory.example_project(tmp_path_factory.mktemp("project"), root)
-
-
-@pytest.fixture(scope="module")
-def frame(example):
-    project, plan, artefacts = example
-    return tables.cells(plan, project, "results", artefacts)
-
-
-@pytest.fixture
-def project(tmp_path, root):
-    return factory.make_project(tmp_path, root)
-
-
 def cell(frame, address):
     """Return the one cell of an audit address."""
     paper, artefact, place = address.split(" ")
@@ -55,102 +36,6 @@ def cell(frame, address):
     chosen = frame[(frame[list(wanted)] == list(wanted.values())).all(axis=1)]
     assert len(chosen) == 1, address
     return chosen.iloc[0]
-
-
-# --- declarations ----------------------------------------------------------------------------------------------
-
-
-def test_needs_are_the_rows_that_are_run(root):
-    (table,) = load_artefacts(root, ["dica table-1"])
-    methods = ("kmeans", "drc", "dccm", "crlc", "tcc", "imc-swav")
-    controls = ("random-labels", "untrained")
-    assert needs(table) == [(m, "full", "digits", s) for m in (*methods, *controls) for s in range(3)]
-    (drc,) = load_artefacts(root, ["drc table-1"])
-    wanted = [need for need in needs(drc) if need[0] in methods]
-    assert len(wanted) == len(set(wanted)) == 2 * 6 * 5 + 6 * 3, "mean and best share their runs"
-    (imc,) = load_artefacts(root, ["imc-swav table-2"])
-    assert ("kmeans", "full", "cifar10", 5) not in needs(imc), "a row's own number of seeds counts"
-
-
-@pytest.mark.parametrize(
-    ("module", "heavy"),
-    [
-        ("dica.plan.artefacts", ["torch", "pandas", "matplotlib", "scipy"]),  # Snakemake imports them at each parse
-        ("dica.scores.evaluation", ["torch", "pandas", "sklearn", "scipy.stats"]),  # a process a run
-        ("dica.cli.__main__", ["torch", "numpy", "jsonschema"]),  # a person waits
-        ("dica.tables.cells", ["torch", "sklearn", "scipy.stats", "scipy.optimize"]),  # a process a table
-    ],
-)
-def test_what_runs_often_imports_nothing_heavy(root, module, heavy):
-    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"kind": "figur"}, "not one of: table, figure"),
-        ({"sedes": 3}, "unknown key 'sedes'"),
-        ({"metrics": ["accuracy"]}, "'accuracy' is not one of: acc, nmi"),
-        ({"seeds": 0}, "0 is less than the minimum"),
-        ({"kind": "figure", "plot": "seeds"}, "a table is expected"),
-        ({"rows": [{"label": "A", "method": "drc"}, {"label": "B", "method": "drc"}]}, "'drc' is there twice"),
-        ({"rows": [{"label": "A"}]}, "table-1.rows.0"),
-    ],
-)
-def test_a_bad_declaration_names_file_and_key(project, change, message):
-    path = project / "params" / "artefacts" / "dica.yaml"
-    body = yaml.safe_load(path.read_text())
-    body["artefacts"]["table-1"].update(change)
-    path.write_text(yaml.safe_dump(body))
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        load_artefacts(project, ["dica"])
-    assert "params/artefacts/dica.yaml" in str(caught.value)
-
-
-def test_unknown_names_list_what_there_is(project):
-    with pytest.raises(UserError, match="no paper 'tcp'; there are: crlc, dccm, dica, drc"):
-        load_artefacts(project, ["tcp"])
-    with pytest.raises(UserError, match="no 'table-9'; there are: table-1"):
-        load_artefacts(project, ["drc table-9"])
-
-
-def test_each_artefact_once(root):
-    loaded = load_artefacts(root, ["dica", "dica table-1"])
-    assert len({artefact.address for artefact in loaded}) == len(loaded)
-
-
-# --- published numbers -----------------------------------------------------------------------------------------
-
-
-def test_scale_keeps_the_printed_digits():
-    assert published.to_scale("0.890", "percent") == "89.0"
-    assert published.to_scale("0.5625", "percent") == "56.25"
-    assert published.to_scale("0.7", "percent") == "70"
-    assert published.to_scale("0.890", "fraction") == "0.890"
-
-
-def test_find_falls_back_from_mean_to_single_only(root):
-    rows = published.load_published(root)
-    assert published.find(rows, "drc", "Table 1", "kmeans", "cifar10", "acc", "mean").statistic == "single"
-    assert published.find(rows, "drc", "Table 1", "kmeans", "cifar10", "acc", "best") is None
-    assert published.find(rows, "drc", "Table 1", "drc", "cifar10", "acc", "best").value == "0.727"
-    with pytest.raises(UserError, match="has no method 'kmean'"):
-        published.find(rows, "drc", "Table 1", "kmean", "cifar10", "acc", "mean")
-
-
-def test_a_damaged_file_of_published_numbers_is_refused(project):
-    path = project / "params" / "published" / "results.csv"
-    path.write_text(path.read_text().replace("0.087", "O.087", 1))
-    published.load_published.cache_clear()
-    with pytest.raises(UserError, match=r"results.csv:2: value"):
-        published.load_published(project)
-    with pytest.raises(UserError, match="no such file"):
-        published.load_published(project, "absent.csv")
-
-
-# --- cells -----------------------------------------------------------------------------------------------------
 
 
 def test_cells_hold_what_the_runs_say(example, frame):
@@ -336,97 +221,6 @@ def test_summary_is_numbers_only(example):
     assert 0.8 < full["acc"]["mean"] < 0.9
     assert list(tables.summarise("drc", plan, project, "results", ["digits"])) == ["digits"]
     assert tables.summarise("unknown", plan, project, "results") == {}
-
-
-# --- layout ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def texts(example, frame):
-    _, plan, artefacts = example
-    return {a.address: rendering.render(a, frame, plan) for a in artefacts if a.kind == "table"}
-
-
-def test_ours_stand_under_the_published_line(texts):
-    lines = texts["dica table-2"]["md"].splitlines()
-    at = next(k for k, line in enumerate(lines) if line.startswith("| DRC"))
-    assert "0.716" in lines[at]
-    assert lines[at + 1].startswith("| ↳ here, mean of 3, 30 of 500 epochs |")
-    assert lines[at + 1].count(" worse") == 3
-
-
-def test_every_markdown_row_has_every_column(texts):
-    for text in texts.values():
-        rows = [line for line in text["md"].splitlines() if line.startswith("|")]
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
-
-
-def test_best_and_second_among_published(texts):
-    text = texts["imc-swav table-2"]["md"]
-    assert "**89.7**" in text
-    assert "<ins>89.1 ± 0.5</ins>" in text
-    assert "**92.8**" not in text, "the supervised probe does not compete"
-    assert "**0.898" in texts["dica table-1"]["md"], "without published numbers ours are ranked"
-
-
-def test_footnotes_are_shared(texts):
-    text = texts["imc-swav table-2"]["md"]
-    assert text.count("only one seed") == 1
-    (number,) = re.findall(r"<sup>(\d)</sup> only one seed", text)
-    assert text.count(f"<sup>{number}</sup>") == 7, "six cells and the note itself"
-
-
-def test_latex_is_balanced_and_plain(texts):
-    for text in texts.values():
-        tex = text["tex"]
-        bare = re.sub(r"\\[{}%&$#_]", "", tex)
-        assert bare.count("{") == bare.count("}")
-        assert bare.count("$") % 2 == 0
-        assert tex.isascii()
-        body = tex.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
-        columns = len(re.search(r"begin\{tabular\}\{l(r+)\}", tex)[1])
-        for line in body:
-            cells = re.sub(r"\\&", "", line).count("&")
-            spans = sum(int(n) - 1 for n in re.findall(r"multicolumn\{(\d+)\}", line))
-            assert cells + spans == columns, line
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_compiles(texts, tmp_path):
-    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
-    body = "\n".join(text["tex"] for text in texts.values())
-    (tmp_path / "t.tex").write_text(head + "\n" + body + "\n\\end{document}\n")
-    subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
-
-
-def test_escapes():
-    assert rendering.tex_escape("a_b & 5% ± <x> λ") == r"a\_b \& 5\% $\pm$ $<$x$>$ ?"
-    assert rendering.markdown_escape("a|b *c* <i>") == r"a\|b \*c\* \<i\>"
-
-
-def test_html_escapes_reasons_and_links_to_runs(texts):
-    html = texts["drc table-1"]["html"]
-    assert "&lt;step 17&gt;" in html
-    assert "<step 17>" not in html
-    assert 'href="runs-drc.html#runs-drc-full-cifar10"' in html
-
-
-def test_demo_commands_name_the_profile(example, frame):
-    _, plan, artefacts = example
-    demo = {**plan, "profile": "demo"}
-    text = rendering.render(artefacts[0], frame, demo)["md"]
-    assert "dica audit dica table-1 kmeans/digits/acc --profile params/demo.yaml" in text
-
-
-def test_layout_of_a_plan_without_any_result(project):
-    artefacts = load_artefacts(project, ["drc", "dica", "imc-swav"])
-    plan = factory.make_plan(artefacts)
-    frame = tables.cells(plan, project, "results", artefacts)
-    counted = {"equal"}  # numbers of images, which need no run
-    assert set(frame["verdict"]) - counted == {"not run", "published only"}
-    for artefact in artefacts:
-        if artefact.kind == "table" and artefact.paper != "imc-swav":  # whose first one describes data
-            assert "not run" in rendering.render(artefact, frame, plan)["md"]
 
 
 # --- scripts ---------------------------------------------------------------------------------------------------

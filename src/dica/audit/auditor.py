@@ -164,7 +164,7 @@ class Auditor:
     def unusable_runs(self) -> dict[str, Finding]:
         """Folders of runs whose metrics cannot be used, with the reason: rows over them cannot be rebuilt."""
         shown = set(chain.from_iterable(row["runs"].split() for row in self.cells))
-        found = {}
+        found: dict[str, Finding] = {}
         for run in self.plan["runs"]:
             path = self.root / run["path"] / METRICS
             if path.is_file():
@@ -270,7 +270,7 @@ class Auditor:
         """Return the folders of the runs that a plan holds for a cell."""
         artefact = self.artefacts.get((row["paper"], row["artefact"]))
         line = _line(artefact, row)
-        if line is None or all(column.key != row["column"] for column in artefact.columns):
+        if artefact is None or line is None or all(column.key != row["column"] for column in artefact.columns):
             return []
         return [run["path"] for run in planned(plan, artefact, line, row["column"], row["metric"])]
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ class Finder:
             return Side(name, [self._run(folder.rstrip("/"), lambda path: self._at_commit(commit, path))])
         for base in (Path.cwd(), self.root):
             if (base / name / RECORD).is_file() or (base / name / CONFIG).is_file():
-                return Side(name, [self._run(name.rstrip("/"), lambda path, base=base: _text(base / path))])
+                return Side(name, [self._run(name.rstrip("/"), partial(_text_below, base))])
         if re.fullmatch(r"[0-9a-f]{3,12}", name):
             return Side(name, [self._by_id(name)])
         if name.count("/") == 4:
@@ -253,6 +254,10 @@ NEEDED = ("method", "params", "dataset", "data_id", "seed")
 def _json(text: str | None, name: str) -> dict[str, Any]:
     value = parse_json(text, name) if text is not None else {}
     return value if isinstance(value, dict) else {}
+
+
+def _text_below(base: Path, path: str) -> str | None:
+    return _text(base / path)
 
 
 def _text(path: Path) -> str | None:

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from dica.files import UserError
 
@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
     name: str
     size: int
-    stream: BinaryIO
+    stream: IO[bytes]
     archive: str
 
     def read(self, limit: int = IMAGE_LIMIT) -> bytes:
@@ -92,7 +92,7 @@ def damage_reported(archive: str) -> Iterator[None]:
         raise UserError(f"{archive}: cannot be read ({error})") from None
 
 
-def tar_members(source: Path | BinaryIO, archive: str, mode: str = "r|*") -> Iterator[Member]:
+def tar_members(source: Path | IO[bytes], archive: str, mode: str = "r|*") -> Iterator[Member]:
     """Yield the regular files of a tar archive in their order.
 
     Parameters
@@ -116,7 +116,8 @@ def tar_members(source: Path | BinaryIO, archive: str, mode: str = "r|*") -> Ite
             refuse_foreign(source)
             source = stack.enter_context(open(source, "rb"))
         reader = _Bounded(_decompressed(source, mode), archive, mode == "r|*")
-        tar = stack.enter_context(tarfile.open(mode="r|" if mode == "r|*" else mode, fileobj=reader))
+        options: dict[str, Any] = {"mode": "r|" if mode == "r|*" else mode, "fileobj": reader}
+        tar = stack.enter_context(tarfile.open(**options))
         for info in tar:
             name = checked_name(info.name, archive)
             if info.size > MEMBER_LIMIT:
@@ -129,7 +130,9 @@ def tar_members(source: Path | BinaryIO, archive: str, mode: str = "r|*") -> Ite
             if name in seen:
                 raise UserError(f"{archive}: member {name!r} is there twice; refused")
             seen.add(name)
-            yield Member(name, info.size, tar.extractfile(info), archive)
+            content = tar.extractfile(info)
+            assert content is not None  # of a plain file
+            yield Member(name, info.size, content, archive)
 
 
 class _Bounded:
@@ -138,7 +141,7 @@ class _Bounded:
     Where the reader goes forward only, this holds for all reads up to the next member; where it seeks, for each one.
     """
 
-    def __init__(self, stream: BinaryIO, archive: str, forward: bool) -> None:
+    def __init__(self, stream: IO[bytes], archive: str, forward: bool) -> None:
         self.stream, self.archive, self.forward = stream, archive, forward
         self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
         self.left = 0
@@ -157,7 +160,7 @@ class _Bounded:
         return data
 
 
-def _decompressed(source: BinaryIO, mode: str) -> BinaryIO:
+def _decompressed(source: IO[bytes], mode: str) -> IO[bytes]:
     """Open what is inside the compression, told by its first bytes; tarfile's own way knows no bounds."""
     if mode != "r|*":
         return source
@@ -170,7 +173,8 @@ def _decompressed(source: BinaryIO, mode: str) -> BinaryIO:
         (b"\x5d\0\0", lzma.open),
     ):
         if start.startswith(magic):
-            return opened(source)
+            unpacked: Any = opened(source)
+            return unpacked
     return source
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,4 +101,5 @@ def _kept(blocks: Iterable[Block], keep: dict[str, np.ndarray]) -> Iterator[Bloc
             continue
         chosen = np.isin(block.rows, keep[block.split])
         if chosen.any():
-            yield Block(block.split, np.searchsorted(keep[block.split], block.rows[chosen]), block.images[chosen])
+            rows: Any = np.searchsorted(keep[block.split], block.rows[chosen])
+            yield Block(block.split, rows, block.images[chosen])

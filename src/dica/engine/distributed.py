@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -46,7 +47,7 @@ def group(timeout_s: float = 1800.0) -> Iterator[None]:
     dist.destroy_process_group()  # not after an error: the others may be waiting in a step
 
 
-def from_first(value: object) -> object:
+def from_first(value: Any) -> Any:
     """Return what the first process has for `value`."""
     if processes() == 1:
         return value

@@ -120,6 +120,7 @@ class ReplayedUpdate:
         if kind.recording is None:
             self._record(kind, batch, rate)
         kind.load(batch)
+        assert kind.recording is not None  # `_record` has made it
         kind.recording.replay()
         return kind.recording.result
 
@@ -173,6 +174,7 @@ class _Kind:
 
     def load(self, batch: Batch) -> None:
         """Bring a batch and its random numbers to where the recorded step finds them."""
+        assert self.batch is not None  # the one that was recorded
         new, old = _tensors(batch), _tensors(self.batch)
         for name, value in new.items():
             old[name].copy_(value)

@@ -44,7 +44,8 @@ def panels(panel: Panel, figure: Canvas) -> str:
     width, height = panel.option("size", [4.4, 3.9])
     resize(figure, width * across, height * down)
     words = []
-    for k, (spec, place) in enumerate(zip(parts, figure.subfigures(down, across, squeeze=False).flat, strict=False)):
+    places: Any = figure.subfigures(down, across, squeeze=False)
+    for k, (spec, place) in enumerate(zip(parts, places.flat, strict=False)):
         name = spec.get("plot")
         if name not in DRAW or name == "panels":
             raise panel.error(f"panels: no plot {name!r}; there are: {', '.join(sorted(DRAW))}")
@@ -109,14 +110,15 @@ def draw(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> 
     if not artefact.regenerated:
         raise UserError(f"{artefact.address}: not regenerated: {artefact.reason}")
     runs = {run.plan["id"]: run for run in load_runs(plan, root, results)}
-    panel = Panel(artefact, plan, runs, root, results, artefact.rows, artefact.options, PLOTS[artefact.plot])
+    plot = str(artefact.plot)
+    panel = Panel(artefact, plan, runs, root, results, artefact.rows, artefact.options, PLOTS[plot])
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(6, 2), layout="constrained")
-        words = _fill(panel, artefact.plot, figure)
-        if panel.missing and panel.missing not in words and artefact.plot not in NAMES_MISSING:
+        words = _fill(panel, plot, figure)
+        if panel.missing and panel.missing not in words and plot not in NAMES_MISSING:
             width, height = figure.get_size_inches()
             plt.close(figure)
-            figure = _with_footnote(panel.missing, width, height, lambda body: _fill(panel, artefact.plot, body))
+            figure = _with_footnote(panel.missing, width, height, lambda body: _fill(panel, plot, body))
             words = f"{words} {panel.missing}"
         if artefact.rung:
             where = artefact.title.partition(":")[0]
@@ -145,7 +147,7 @@ def to_bytes(figure: Figure, kind: str, text: str = "", runs: Sequence[str] = ()
     """Return the file of a figure (`svg` or `png`) with its words and its runs' ids; equal figures give equal bytes."""
     out = io.BytesIO()
     drawn = {"Creator": f"dica with {drawn_with()}", "Relation": NO_SEAL}
-    own = {"svg": {"Date": None, **drawn}, "png": {"Software": "dica"}}[kind]
+    own: dict[str, Any] = {"Date": None, **drawn} if kind == "svg" else {"Software": "dica"}
     metadata = own | ({"Description": text} if text else {})
     metadata |= {"Source": f"runs {' '.join(runs)}"} if runs else {}
     with plt.rc_context(STYLE):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -20,6 +22,7 @@ from dica.figures.style import (
     resize,
     say,
 )
+from dica.files import load_arrays
 from dica.runs.files import PREDICTIONS
 from dica.scores import evaluation, metrics
 
@@ -43,7 +46,7 @@ def tsne(panel: Panel, figure: Canvas) -> str:
     resize(figure, 3.1 * across, 0.7 + 2.9 * down)
     all_axes = grid(figure, down, across)
     for axes, (place, layer) in zip(all_axes.flat, shown, strict=False):
-        found = panel.analysis(place)
+        found = panel.analysed(place)
         if f"xy_{layer}" not in found:
             raise panel.error(f"layers: {place.label} has no layer {layer!r}")
         scatter(axes, found[f"xy_{layer}"], found["label"])
@@ -51,7 +54,7 @@ def tsne(panel: Panel, figure: Canvas) -> str:
     for axes in all_axes.flat[len(shown) :]:
         axes.axis("off")
     _class_legend(panel, figure, panel.done[0])
-    counts = ", ".join(f"{place.label} {len(panel.analysis(place)['label']):,}" for place in panel.done)
+    counts = ", ".join(f"{place.label} {len(panel.analysed(place)['label']):,}" for place in panel.done)
     return f"t-SNE to two dimensions (axes without unit), a point an image, coloured by true class. Images: {counts}."
 
 
@@ -84,20 +87,20 @@ def _class_legend(panel: Panel, figure: Canvas, place: RowOnData) -> None:
 def stages(panel: Panel, figure: Canvas) -> str:
     """t-SNE of the watched images' features before, in the middle and at the end of training."""
     places = panel.done
-    width = max(len(panel.analysis(place)["epoch"]) for place in places)
+    width = max(len(panel.analysed(place)["epoch"]) for place in places)
     resize(figure, 3.0 * width, 0.7 + 2.9 * len(places))
     all_axes = grid(figure, len(places), width)
     for row, place in zip(all_axes, places, strict=True):
-        found = panel.analysis(place)
+        found = panel.analysed(place)
         for axes, epoch, points in zip(row, found["epoch"], found["xy"], strict=False):
             scatter(axes, points, found["label"])
             axes.set_title(f"{place.label}: {_epochs(epoch)}", loc="left")
     _class_legend(panel, figure, places[0])
-    listed = "; ".join(f"{p.label} after {_spoken_epochs(panel.analysis(p)['epoch'])} epochs" for p in places)
+    listed = "; ".join(f"{p.label} after {_spoken_epochs(panel.analysed(p)['epoch'])} epochs" for p in places)
     return f"t-SNE of features, a point an image, coloured by true class: {listed}."
 
 
-def _epochs(count: int) -> str:
+def _epochs(count: Any) -> str:
     return "before training" if count == 0 else f"epoch {count}"
 
 
@@ -108,7 +111,7 @@ def _spoken_epochs(epochs: np.ndarray) -> str:
 def bcubed(panel: Panel, figure: Canvas) -> str:
     """BCubed precision against recall of the graph of linked pairs, by threshold; a curve an epoch, a dot at .95."""
     place = panel.done[0]
-    found = panel.analysis(place)
+    found = panel.analysed(place)
     resize(figure, 4.8, 4.3)
     axes = figure.subplots()
     thresholds = found["threshold"]
@@ -132,7 +135,7 @@ def variance(panel: Panel, figure: Canvas) -> str:
     axes = figure.subplots()
     spoken = []
     for k, name in enumerate(("intra", "inter")):
-        values = [float(panel.analysis(place)[name][-1]) for place in places]
+        values = [float(panel.analysed(place)[name][-1]) for place in places]
         positions = [position + 0.38 * (k - 0.5) for position in range(len(places))]
         drawn = axes.bar(positions, values, width=0.34, color=colour(k), label=f"{name}-class")
         axes.bar_label(drawn, fmt="%.3f", fontsize=8)
@@ -148,10 +151,10 @@ def variance(panel: Panel, figure: Canvas) -> str:
 
 def largest(panel: Panel, figure: Canvas) -> str:
     """Histogram of the largest probability of the watched images, before training and at the end, in nine bins."""
-    place = next((p for p in panel.places if p.runs and panel.looks(p.runs[0])), None)
-    if place is None:
+    found = next(((p, seen) for p in panel.places if p.runs and (seen := panel.looks(p.runs[0]))), None)
+    if found is None:
         return _unwatched(figure)
-    looks = panel.looks(place.runs[0])
+    place, looks = found
     resize(figure, 4.8, 3.7)
     axes = figure.subplots()
     bins, spoken = np.linspace(0.1, 1.0, 10), []
@@ -174,10 +177,11 @@ def _unwatched(figure: Canvas) -> str:
 
 def assignments(panel: Panel, figure: Canvas) -> str:
     """How many of the watched images each cluster holds, at several epochs. Option `looks`: how many (6)."""
-    place = next((p for p in panel.places if p.runs and panel.looks(p.runs[0])), None)
-    if place is None:
+    found = next(((p, seen) for p in panel.places if p.runs and (seen := panel.looks(p.runs[0]))), None)
+    if found is None:
         return _unwatched(figure)
-    looks, clusters = panel.looks(place.runs[0]), int(place.runs[0].plan["params"]["num_clusters"])
+    place, looks = found
+    clusters = int(place.runs[0].plan["params"]["num_clusters"])
     chosen = np.unique(np.linspace(0, len(looks.epoch) - 1, panel.option("looks", 6)).round().astype(int))
     across = min(len(chosen), 3)
     down = -(-len(chosen) // across)
@@ -208,7 +212,7 @@ def confusion(panel: Panel, figure: Canvas) -> str:
     """
     place = next(place for place in panel.places if place.runs)
     run = place.runs[0]
-    arrays, on = panel.file(PREDICTIONS, run), run.metrics["evaluated_on"]
+    arrays, on = load_arrays(panel.root / run.path / PREDICTIONS), run.scored["evaluated_on"]
     names = panel.classes(place.column.dataset)
     scored = evaluation.scored_partition(arrays, panel.labels(place.column.dataset), on)
     supervised = bool(run.plan["params"].get("supervised"))
@@ -247,7 +251,7 @@ def confusion(panel: Panel, figure: Canvas) -> str:
 def jsd(panel: Panel, figure: Canvas) -> str:
     """Jensen-Shannon divergence of every pair of images, between two views, as a matrix."""
     place = panel.done[0]
-    matrix = panel.analysis(place)["jsd"].astype(np.float64)
+    matrix: np.ndarray = panel.analysed(place)["jsd"].astype(np.float64)
     same = float(np.diag(matrix).mean())
     other = float(matrix[~np.eye(len(matrix), dtype=bool)].mean())
     resize(figure, 5.2, 4.4)
@@ -256,7 +260,8 @@ def jsd(panel: Panel, figure: Canvas) -> str:
     axes.set(xlabel="image, second view", ylabel="image, first view")
     axes.set_title(f"mean {same:.2f} on the diagonal, {other:.2f} off it", loc="left")
     axes.grid(False)
-    integer_axis(axes), integer_axis(axes, "y")
+    integer_axis(axes)
+    integer_axis(axes, "y")
     figure.colorbar(picture, ax=axes, label="Jensen–Shannon divergence (nat)", shrink=0.85)
     return (
         f"{place.label}: divergence of prototype distributions between two views of {len(matrix)} images; mean "
@@ -289,7 +294,8 @@ def surfaces(panel: Panel, figure: Canvas) -> str:
     names = panel.option("critics", list(CRITICS))
     resize(figure, 3.4 * len(names), 3.6)
     side = np.linspace(0.01, 0.99, 50)
-    p, q = np.meshgrid(side, side)
+    p: np.ndarray = np.tile(side, (50, 1))
+    q = p.T
     for k, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), k + 1, projection="3d")
         axes.plot_surface(p, q, critic(name, p, q), cmap="viridis", linewidth=0, antialiased=False, rasterized=True)

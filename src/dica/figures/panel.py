@@ -130,13 +130,23 @@ class Panel:
     def analysis(self, place: RowOnData) -> dict[str, np.ndarray] | None:
         """Return the analysis of the first seed, or None if it is not made or is of other weights than the run's."""
         run = place.runs[0]
-        found = self._arrays(self.root / analysis_path(self.results, self.kind, run.path))
+        found = self._arrays(self.root / analysis_path(self.results, self.kind, run.path)) if self.kind else None
         record = read_json(self.root / run.path / RECORD)
         return found if found is not None and str(found["of"]) == record["files"][PREDICTIONS] else None
 
+    def analysed(self, place: RowOnData) -> dict[str, np.ndarray]:
+        """Return the analysis of a place that `done` names."""
+        found = self.analysis(place)
+        if found is None:
+            raise UserError(f"{place.runs[0].path}: its analysis {self.kind} is not made; run `snakemake light`")
+        return found
+
     def labels(self, dataset: str) -> dict[str, np.ndarray]:
         """Return the true classes of the labelled splits."""
-        return self._arrays(self.root / labels_file(dataset))
+        found = self._arrays(self.root / labels_file(dataset))
+        if found is None:
+            raise UserError(f"{labels_file(dataset)}: is not there; run `python -m dica.data prepare {dataset}`")
+        return found
 
     def classes(self, dataset: str) -> list[str]:
         """Return the names of the classes; their numbers where the data set names none."""
@@ -149,10 +159,10 @@ class Panel:
         if found is None:
             return None
         splits = [name.removesuffix("_index") for name in found if name.endswith("_index")]
-        labels = self.labels(run.plan["dataset"])
+        trace, labels = found, self.labels(run.plan["dataset"])
 
         def joined(what: str) -> np.ndarray:
-            return np.concatenate([found[f"{split}_{what}"] for split in splits], axis=1)
+            return np.concatenate([trace[f"{split}_{what}"] for split in splits], axis=1)
 
         true = np.concatenate([labels[split][found[f"{split}_index"]] for split in splits])
         supervised = bool(run.plan["params"].get("supervised", False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import matplotlib.image
@@ -69,7 +70,7 @@ def cases(panel: Panel, figure: Canvas) -> str:
     Options: `classes` (how many, 4), `kinds` (of success, false negative, false positive), `each` (images a kind, 4).
     """
     place = panel.done[0]
-    found, names = panel.analysis(place), panel.classes(place.column.dataset)
+    found, names = panel.analysed(place), panel.classes(place.column.dataset)
     kinds, pictures = panel.option("kinds", list(CASES)), unpack(found)
     classes = found["class"][: panel.option("classes", 4)]
     each = min(panel.option("each", 4), found["index"].shape[2])
@@ -100,7 +101,7 @@ def cases(panel: Panel, figure: Canvas) -> str:
 def neighbours(panel: Panel, figure: Canvas) -> str:
     """Confident right and wrong images, each with its nearest neighbours in feature space."""
     place = panel.done[0]
-    found, names = panel.analysis(place), panel.classes(place.column.dataset)
+    found, names = panel.analysed(place), panel.classes(place.column.dataset)
     queries, count = found["index"].shape
     pictures = unpack(found)
     right = found["predicted"][:, 0] == found["label"][:, 0]
@@ -122,7 +123,7 @@ def neighbours(panel: Panel, figure: Canvas) -> str:
 def gradcam(panel: Panel, figure: Canvas) -> str:
     """Images beside the places that spoke for their cluster (Grad-CAM), right ones above, wrong ones below."""
     place = panel.done[0]
-    found, names = panel.analysis(place), panel.classes(place.column.dataset)
+    found, names = panel.analysed(place), panel.classes(place.column.dataset)
     pictures, right = unpack(found), found["label"] == found["predicted"]
     tiles, titles, frames = {}, {}, {}
     for row, group in enumerate(group for group in (np.flatnonzero(right), np.flatnonzero(~right)) if len(group)):
@@ -152,7 +153,7 @@ def _heated(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def labelled(panel: Panel, figure: Canvas) -> str:
     """The labelled images that a semi-supervised run was given, a row a class."""
     place = panel.done[0]
-    found, names = panel.analysis(place), panel.classes(place.column.dataset)
+    found, names = panel.analysed(place), panel.classes(place.column.dataset)
     tiles, label = unpack(found), found["label"]
     each = int(np.bincount(label).max())
     groups = 1 if len(names) <= 20 else 5  # many classes: several side by side
@@ -202,7 +203,7 @@ def indices(panel: Panel, figure: Canvas) -> str:
     blank(axes)
     for group in range(groups):
         text = "\n".join(lines[group * height : (group + 1) * height])
-        style = {"fontsize": 7.5, "family": "DejaVu Sans Mono", "linespacing": 1.4}
+        style: dict[str, Any] = {"fontsize": 7.5, "family": "DejaVu Sans Mono", "linespacing": 1.4}
         axes.text(group / groups, 1, text, va="top", transform=axes.transAxes, **style)
     return (
         f"{place.label}, seed {place.runs[0].plan['seed']}, positions in the training split, from 0: "

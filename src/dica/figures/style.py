@@ -11,7 +11,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
@@ -52,8 +51,8 @@ def resize(figure: Canvas, width: float, height: float) -> None:
         figure.set_size_inches(width, height)
 
 
-def grid(figure: Canvas, rows: int, columns: int, **options: Any) -> np.ndarray:
-    """Return axes (rows, columns)."""
+def grid(figure: Canvas, rows: int, columns: int, **options: Any) -> Any:
+    """Return axes, an array (rows, columns)."""
     return figure.subplots(rows, columns, squeeze=False, **options)
 
 

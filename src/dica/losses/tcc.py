@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -125,7 +125,8 @@ def cluster_contrast(
         False takes the other rows of `r_hat` as negatives.
     """
     num_clusters = r.shape[0]
-    negatives = queue.detach() if use_queue_p else r_hat.detach()
+    given: Any = queue if use_queue_p else r_hat
+    negatives = given.detach()
     slots = torch.arange(negatives.shape[0], device=r.device) % num_clusters
     own = slots == torch.arange(num_clusters, device=r.device).unsqueeze(1)
     scores = (r @ negatives.mT / temperature).masked_fill(own, -math.inf)
@@ -307,7 +308,7 @@ def tcc_loss(
     Scalar loss, and detached `L1`, `L2`, `nll`, `KL`, `r` (K, d), `r_hat` (K, d: next rows of P),
     `enqueue_Q` (B, d: next rows of Q, the mean over the samples brought back to unit length).
     """
-    gumbel = {"gumbel_temperature": gumbel_temperature, "normalise_logits": normalise_logits}
+    gumbel: dict[str, Any] = {"gumbel_temperature": gumbel_temperature, "normalise_logits": normalise_logits}
     e_hat = _embeddings(twin, **gumbel)
     l2, parts = instance_loss(own, e_hat, queue_q, temperature=temperature, entropy=entropy, **gumbel)
 

@@ -26,6 +26,11 @@ class Phase:
     beside: tuple[str, ...] = ()  # splits of a second batch that every step also gets, as `extra["beside"]`
 
 
+def _no_others(positions: Tensor) -> Tensor:
+    """Stand in for `Batch.take` where a batch was made by hand."""
+    raise UserError("this batch has no way to other images: give it `take`")
+
+
 @dataclass(frozen=True)
 class Batch:
     """One mini-batch as the loop hands it to a method.
@@ -46,7 +51,7 @@ class Batch:
     phase: str
     rng: Rng
     extra: dict[str, Tensor] = field(default_factory=dict)
-    take: Callable[[Tensor], Tensor] | None = None
+    take: Callable[[Tensor], Tensor] = _no_others
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ class CRLC(Method):
 
     layers = ("backbone", "projection")
 
+    prob_bank: Tensor
+    feature_bank: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         network = params["backbone"]
@@ -102,6 +105,7 @@ class CRLC(Method):
         if self.rl_head is not None:
             z = self.rl_head(features)
         if "beside" in batch.extra:
+            assert self.rl_head is not None  # else there is no second batch, see `_feature_splits`
             wide = self.rl_head(self._embed(batch.extra["beside"], batch.rng("beside")))
         logits = self.c_head(features)
         return {"z1": z[0], "z2": z[1], "logits1": logits[:, 0], "logits2": logits[:, 1], "wide": wide}

@@ -35,6 +35,8 @@ PART = 1000  # images at a time: through the network, and against all others
 class TwoStageCRLC(CRLC):
     """Contrast of the cluster probabilities of neighbours, on a pretrained backbone."""
 
+    neighbours: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         rows, count = sum(data.counts[name] for name in self._splits()), params["neighbours"]

@@ -30,7 +30,7 @@ Deviations and readings, each a key of params/dccm.yaml:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -247,7 +247,8 @@ class DCCM(OuterBatchMethod):
     def loss(self, batch: Batch) -> Step:
         """Eq. 15 on an inner batch; `batch.extra` has its targets."""
         params, given = self.params, Targets(**batch.extra)
-        on_originals, transformed, mutual = params["train_views"] == "both", None, {}
+        on_originals, mutual = params["train_views"] == "both", {}
+        transformed: Any = None  # what the network gives, of other terms than M1
         # How much supervises: the share of linked pairs and of confident images.
         shares = {"linked": given.W.float().mean(), "confident": given.V.float().mean()}
         if params["terms"] != "M1":

@@ -103,7 +103,6 @@ class JULE(Method):
 
     def loss(self, batch: Batch) -> Step:
         """Triplets among the images of the batch and one more of each one's cluster."""
-        assert batch.take is not None, "the loop gives every batch a way to other images"
         params, rng = self.params, batch.rng("triplets")
         draw = torch.rand(len(batch.indices), generator=rng, device=rng.device)
         rows = torch.cat([batch.indices, self.mates(batch.indices, draw)])

@@ -50,7 +50,6 @@ class ReMixMatch(SemiSupervised):
 
     def loss(self, batch: Batch) -> Step:
         """Cross-entropies of mixed images, of the first strong view and of its rotation."""
-        assert batch.take is not None, "the loop gives every batch a way to other images"
         params, size = self.params, len(batch.images)
         chosen = self.labelled.draw(size, batch.rng("labelled images"))
         few = self.strong(batch.take(self.labelled.positions[chosen]), batch.rng("labelled"))

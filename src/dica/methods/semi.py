@@ -45,7 +45,6 @@ class SemiSupervised(FixMatch):
 
     def loss(self, batch: Batch) -> Step:
         """Return the loss of labelled images and the weighted term of an unlabelled batch."""
-        assert batch.take is not None, "the loop gives every batch a way to other images"
         params = self.params
         mixed = params["kind"] == "mixmatch"
         count = len(batch.images) if mixed else params["labelled_batch"]

@@ -70,6 +70,11 @@ class Network(nn.Module):
 class TCC(Method):
     """Contrast of clusters and of instances with a momentum twin and two queues."""
 
+    queue_p: Tensor
+    queue_q: Tensor
+    pointer_p: Tensor
+    pointer_q: Tensor
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         self.own = Network(params, data)

@@ -294,7 +294,7 @@ def load_state(module: nn.Module, state: dict[str, Tensor], refusal: str) -> Non
 
 
 def _stem(kind: str, in_channels: int, width: int, image_size: int | None) -> list[nn.Module]:
-    if kind == "imc" and image_size is None:
+    if image_size is None and kind == "imc":
         raise UserError("stem: imc needs image_size, the size of the data set's images")
     kernel, stride, padding = (7, 2, 3) if kind == "std" else (3, 1, 1)
     layers: list[nn.Module] = [
@@ -306,7 +306,7 @@ def _stem(kind: str, in_channels: int, width: int, image_size: int | None) -> li
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
     elif kind == "pica":
         layers.append(nn.MaxPool2d(2, stride=2, padding=1))
-    elif kind == "imc" and image_size > 32:
+    elif kind == "imc" and image_size is not None and image_size > 32:
         layers.append(nn.MaxPool2d(2, stride=2))
     return layers
 

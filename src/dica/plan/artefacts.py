@@ -278,7 +278,9 @@ def planned(
 
 def analyses(plan: dict[str, Any], artefact: Artefact) -> list[tuple[str, dict[str, Any]]]:
     """Return what a figure needs beside its runs: kinds of analysis, each with the run (a first seed) to analyse."""
-    parts = [{"plot": artefact.plot}] if artefact.plot != "panels" else artefact.options.get("panels", [])
+    parts: list[dict[str, Any]] = [{"plot": artefact.plot}]
+    if artefact.plot == "panels":
+        parts = artefact.options.get("panels", [])
     wanted = {}
     for part in parts:
         kind = PLOTS.get(part.get("plot", ""))

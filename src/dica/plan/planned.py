@@ -86,6 +86,19 @@ class Run:
         return self.metrics is not None and self.metrics["headline"].get("num_classes") == 0
 
     @property
+    def scored(self) -> dict[str, Any]:
+        """Its metrics; to be asked of finished runs alone.
+
+        Raises
+        ------
+        UserError
+            If it has none.
+        """
+        if self.metrics is None:
+            raise UserError(f"{self.path}/{METRICS}: is not there; the run is not finished or not scored")
+        return self.metrics
+
+    @property
     def path(self) -> str:
         """Folder relative to the project root."""
         return self.plan["path"]
@@ -98,7 +111,7 @@ class Run:
         UserError
             If the run was not scored with this metric (top-5 accuracy needs `top5: true`).
         """
-        headline = self.metrics["headline"]
+        headline = self.scored["headline"]
         if headline_name(metric) not in headline:
             raise UserError(f"{self.path}/{METRICS}: has no {headline_name(metric)!r}, which a table shows")
         return float(headline[headline_name(metric)])

@@ -106,8 +106,8 @@ def _run(run: Run, plan: dict[str, Any], root: Path, truth: Truth | None, finish
         "seed": run.plan["seed"],
         "path": run.path,
         "metrics": run.metrics,
-        "headline": run.metrics["headline"],
-        "collapsed": collapse_note(run.metrics["headline"]),
+        "headline": run.scored["headline"],
+        "collapsed": collapse_note(run.scored["headline"]),
         "device": device_of(record),
         "seconds": record.get("seconds"),
         "time": duration(record.get("seconds")),
@@ -117,7 +117,7 @@ def _run(run: Run, plan: dict[str, Any], root: Path, truth: Truth | None, finish
         "source_link": f"{runs_page(finished[source].plan['method'])}#run-{source}" if source in finished else "",
         "files": sorted(record.get("files", {}).items()),
         "curves": curves(folder, truth, by_identity),
-        "confusion": truth and confusion(folder / PREDICTIONS, truth, run.metrics["evaluated_on"], by_identity),
+        "confusion": truth and confusion(folder / PREDICTIONS, truth, run.scored["evaluated_on"], by_identity),
         "rebuild": rebuild_command([run.path], layout.profile_option(plan, "--configfile")),
     }
 

@@ -58,7 +58,7 @@ class Partitions:
         """
         stored, labels = load_arrays(self.root / run.path / PREDICTIONS), self.labels(run.plan["dataset"])
         try:
-            return scored_partition(stored, labels, run.metrics["evaluated_on"])
+            return scored_partition(stored, labels, run.scored["evaluated_on"])
         except UserError as error:
             raise UserError(f"{run.path}/{PREDICTIONS}: {error}") from None
 
@@ -135,7 +135,7 @@ def _compare(partitions: Partitions, one: Group, other: Group) -> list[dict[str,
         values = [[runs[seed].value(metric) for seed in seeds] for runs in (a, b)]
         rows += [{**known, "metric": metric, **_test_row(test)} for test in stats.paired_tests(*values)]
     for seed in seeds:
-        if a[seed].metrics["evaluated_on"] == b[seed].metrics["evaluated_on"]:  # else not the same images
+        if a[seed].scored["evaluated_on"] == b[seed].scored["evaluated_on"]:  # else not the same images
             (right, counts), (right_too, counts_too) = (partitions.right(runs[seed]) for runs in (a, b))
             if (both := counts & counts_too).any():
                 test = stats.mcnemar(right[both], right_too[both])

@@ -140,7 +140,7 @@ def _from_runs(
     return {
         "value": None if shown is None else round(shown, DIGITS),
         "spread": round(spread(values), DIGITS) if len(values) > 1 else None,
-        "best": round(best, DIGITS) if values else None,
+        "best": None if best is None else round(best, DIGITS),
         "n": len(values),
         "runs": " ".join(run.path for run in done),
         "seeds_planned": len(runs),
@@ -309,7 +309,7 @@ def _chance(done: list[Run], column: Column, metric: str, root: Path) -> Level |
     """Return what random labels reach where the finished runs of a cell are scored; None where that is not known."""
     if not done:
         return None
-    return of_run(done[0].metrics, root / labels_file(column.dataset)).get(headline_name(metric))
+    return of_run(done[0].scored, root / labels_file(column.dataset)).get(headline_name(metric))
 
 
 def _above(values: list[float], level: Level) -> bool:

@@ -69,10 +69,11 @@ def _p_value(artefact: Artefact, row: Row, column: Column, root: Path) -> tuple[
     """Return the p value between the printed accuracies of two rows over the data sets that both have."""
     if row.key == column.key:
         return None, "", ""
+    method = str(row.published_method)
     rows = printed.of_table(root, artefact.published_file, artefact.paper, row.published_table)
-    place = (artefact.paper, row.published_table, row.published_method, "all", "p_value", "single")
+    place = (artefact.paper, row.published_table, method, "all", "p_value", "single")
     number = printed.find(rows, *place, column.setting)
-    ours, theirs = (_accuracies(artefact, name, root) for name in (row.published_method, column.setting[3:]))
+    ours, theirs = (_accuracies(artefact, name, root) for name in (method, column.setting[3:]))
     common = [dataset for dataset in ours if dataset in theirs]
     value = significance([ours[name] for name in common], [theirs[name] for name in common])
     note = "" if len(common) == len(artefact.options["datasets"]) else f"{len(common)} common data sets"

@@ -383,7 +383,7 @@ class Normalize:
     std: Sequence[float]
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        mean, std = (_constant(x, images)[:, None, None] for x in (self.mean, self.std))
+        mean, std = (_constant(tuple(x), images)[:, None, None] for x in (self.mean, self.std))
         return (images - mean) / std
 
 
