@@ -20,5 +20,4 @@ include: "workflow/rules/archive.smk"
 rule all:
     default_target: True
     input:
-        rules.page.output,
-        expand(f"{RESULTS}/metrics/{{method}}.json", method=WORK.methods),
+        rules.light.input,

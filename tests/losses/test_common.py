@@ -22,7 +22,7 @@ def divided_by() -> Iterator[tuple[str, str, str]]:
         for name, loss in vars(import_module(f"dica.losses.{module.name}")).items():
             if inspect.isfunction(loss) and loss.__module__.endswith(f".{module.name}") and name[0] != "_":
                 for setting in inspect.signature(loss).parameters:
-                    if "temperature" in setting or setting in ("epsilon", "iterations", "sinkhorn_iters"):
+                    if "temperature" in setting or setting in ("epsilon", "sharpen", "iterations", "sinkhorn_iters"):
                         yield module.name, name, setting
 
 

@@ -32,6 +32,18 @@ def test_no_other_module_spells_the_path_of_labels_archives_or_arrays(root: Path
     assert not found, found
 
 
+def test_no_rule_spells_what_the_package_tells(root: Path) -> None:
+    """The rules of the workflow ask `dica.runs.files` and `dica.data.paths`; comments may say the names."""
+    spelled = (*NAMES, "data/labels", "data/prepared", "manifest.json")
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in [root / "Snakefile", *sorted((root / "workflow/rules").glob("*.smk"))]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if any(name in line.partition("#")[0] for name in spelled)
+    ]
+    assert not found, found
+
+
 @cache
 def _texts(package: Path) -> list[tuple[str, int, str, bool]]:
     """Return file, line and text of every string, joined paths as one, and whether it is a whole one (no part)."""

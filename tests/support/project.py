@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ class Project:
 
     def runs(self, method: str) -> set[str]:
         return {path.name for path in (self.folder / "results/runs" / method / "digits").glob("s*")}
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    """Kill a command that was started in a session of its own, and all that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def environment() -> dict[str, str]:

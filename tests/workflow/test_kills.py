@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dica.files import read_json, sha256_file
-from project import Project, environment
+from project import Project, environment, kill_group
 
 pytestmark = pytest.mark.workflow
 
@@ -25,11 +25,6 @@ def start(project: Project, *targets: str) -> subprocess.Popen:
     return subprocess.Popen(
         command, cwd=project.folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
     )
-
-
-def kill_group(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def outcome(project: Project) -> dict[str, str]:

@@ -9,9 +9,9 @@
 
 rule analyse:
     input:
-        record=ancient(lambda wildcards: f"{analysed_run(wildcards)['path']}/run.json"),
+        record=ancient(lambda wildcards: f"{analysed_run(wildcards)['path']}/{RECORD}"),
         data=ancient(
-            lambda wildcards: f"data/prepared/{analysed_run(wildcards)['dataset']}/manifest.json"
+            lambda wildcards: manifest_file(analysed_run(wildcards)["dataset"])
         ),
     output:
         analysis=f"{RESULTS}/analyses/{{analysis}}.npz",
@@ -31,7 +31,7 @@ rule analyse:
         run=lambda wildcards, input: Path(input.record).parent,
         models=lambda wildcards: WORK.models_folder(analysed_run(wildcards)["path"]),
         data=lambda wildcards, input: Path(input.data).parent,
-        labels=lambda wildcards: f"data/labels/{analysed_run(wildcards)['dataset']}.npz",
+        labels=lambda wildcards: labels_file(analysed_run(wildcards)["dataset"]),
     message:
         "analyse {wildcards.analysis}"
     shell:

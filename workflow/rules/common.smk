@@ -10,12 +10,14 @@ ROOT = Path(workflow.basedir)
 # The code of this checkout runs, whichever copy of the package happens to be installed.
 sys.path.insert(0, str(ROOT / "src"))
 
+from dica.data.paths import labels_file, manifest_file
 from dica.engine.launch import command, gpu_request
 from dica.engine.slots import TWELFTHS
 from dica.files import UserError, canonical_json
 from dica.plan.parameters import load_method
 from dica.plan.own import own_outputs
 from dica.plan.work import ANY_ID, NONE, Work, require_plain_start
+from dica.runs.files import CONFIG, METRICS, PREDICTIONS, RECORD
 from dica.tables.links import all_pages
 
 
@@ -40,6 +42,7 @@ for line in WORK.ignored:
 
 PROFILE, RESULTS = WORK.profile, WORK.results
 PLAN_FILE = WORK.plan_file
+RUN = f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}"  # the folder of one
 PAPERS = sorted({artefact.paper for artefact in WORK.artefacts})
 TABLES, FIGURES = WORK.shown("table"), WORK.shown("figure")
 PAGES = all_pages(PAPERS, [run["method"] for run in WORK.plan["runs"]])

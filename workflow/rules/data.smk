@@ -26,7 +26,7 @@ rule prepare:
         declared=f"{RESULTS}/state/{{dataset}}.json",
     output:
         # The labels are written too, but Git owns them: Snakemake would delete declared ones when a job fails.
-        manifest="data/prepared/{dataset}/manifest.json",
+        manifest=manifest_file("{dataset}"),
     log:
         f"{RESULTS}/logs/prepare/{{dataset}}.log",
     wildcard_constraints:

@@ -8,20 +8,19 @@ localrules:
 rule evaluate:
     input:
         # Written last: predictions and config lie beside it.
-        record=ancient(
-            f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/run.json"
-        ),
+        record=ancient(f"{RUN}/{RECORD}"),
         labels=ancient(lambda wildcards: WORK.labels_or_images(wildcards.dataset)),
         unusable=lambda wildcards: WORK.unusable_scores(wildcards.id),
     output:
-        metrics=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/metrics.json",
+        metrics=f"{RUN}/{METRICS}",
     log:
         f"{RESULTS}/logs/evaluate/{{method}}-{{dataset}}-s{{seed}}-{{id}}.log",
     conda:
         "../../environment.yml"
     params:
-        run=lambda wildcards, input: Path(input.record).parent,
+        config=lambda wildcards, input: Path(input.record).with_name(CONFIG),
+        predictions=lambda wildcards, input: Path(input.record).with_name(PREDICTIONS),
+        labels=lambda wildcards: labels_file(wildcards.dataset),
     shell:
-        "python workflow/scripts/evaluate.py --config {params.run:q}/config.json"
-        " --predictions {params.run:q}/predictions.npz"
-        " --labels data/labels/{wildcards.dataset}.npz --out {output.metrics:q} 2> {log:q}"
+        "python workflow/scripts/evaluate.py --config {params.config:q} --predictions {params.predictions:q}"
+        " --labels {params.labels:q} --out {output.metrics:q} 2> {log:q}"

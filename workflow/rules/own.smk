@@ -11,7 +11,7 @@ if "runs" in PROFILE:
             plan=PLAN_FILE,
             metrics=lambda wildcards: WORK.scores(("cells",), as_it_is()),
             analyses=WORK.own_analyses(),
-            data=ancient(f"data/prepared/{PROFILE['runs']['dataset']}/manifest.json"),
+            data=ancient(manifest_file(PROFILE["runs"]["dataset"])),
         output:
             [f"{RESULTS}/{name}" for name in own_outputs(PROFILE)],
         log:

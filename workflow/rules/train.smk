@@ -9,10 +9,10 @@
 
 rule train:
     input:
-        data=ancient("data/prepared/{dataset}/manifest.json"),
+        data=ancient(manifest_file("{dataset}")),
         source=ancient(lambda wildcards: told(WORK.source_files, wildcards.id)),
     output:
-        record=f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}/run.json",
+        record=f"{RUN}/{RECORD}",
     log:
         f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.log",
     benchmark:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 RAW = "data/raw"  # the archives
+MANIFEST = "manifest.json"  # beside a data set's arrays
 LABELS = "data/labels"  # Git keeps them, so that a clone can be scored without its images
 
 
 def prepared_folder(dataset: str) -> str:
     """Return the folder of a data set's arrays and their manifest."""
     return f"data/prepared/{dataset}"
+
+
+def manifest_file(dataset: str) -> str:
+    """Return the file that says what has been prepared; it is written last."""
+    return f"{prepared_folder(dataset)}/{MANIFEST}"
 
 
 def labels_file(dataset: str) -> str:

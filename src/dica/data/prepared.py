@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dica.data.paths import labels_file, labels_record, prepared_folder
+from dica.data.paths import MANIFEST, labels_file, labels_record, prepared_folder
 from dica.files import (
     IntegrityError,
     UserError,
@@ -18,7 +18,6 @@ from dica.files import (
     sha256_file,
 )
 
-MANIFEST = "manifest.json"
 NAMES = "names.json"
 
 

@@ -42,7 +42,7 @@ def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
 
 def _must_be_positive(setting: str) -> bool:
     """Whether a loss divides by this setting, or makes so many rounds."""
-    return "temperature" in setting or setting in ("epsilon", "iterations", "sinkhorn_iters")
+    return "temperature" in setting or setting in ("epsilon", "sharpen", "iterations", "sinkhorn_iters")
 
 
 def at_least_float32(value: Any) -> Any:

@@ -36,6 +36,11 @@ PLACES = {
 WORKFLOW = ("Snakefile", "workflow/rules/*.smk", "params/archive.yaml", "params/artefacts/*.yaml")
 
 
+def shown_file(results: str, kind: str, paper: str, name: str, ending: str) -> str:
+    """Return one of the files of a table or figure, relative to the project."""
+    return f"{results}/{PLACES[kind].format(paper, name).removesuffix('*')}{ending}"
+
+
 class Made:
     """What has been made of a plan's runs.
 

@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dica.data.paths import labels_file, prepared_folder
-from dica.data.prepared import MANIFEST, is_current
+from dica.data.paths import labels_file, manifest_file
+from dica.data.prepared import is_current
 from dica.files import UserError, canonical_json, read_json, sha256_file
 from dica.plan.artefacts import Artefact, analyses, analysis_path, load_artefacts
-from dica.plan.made import Made, Target
+from dica.plan.made import Made, Target, shown_file
 from dica.plan.own import own_analyses
 from dica.plan.parameters import load_datasets, load_profile
 from dica.plan.plan import (
@@ -133,9 +133,9 @@ class Work:
 
     def made_files(self, kind: str, as_it_is: bool) -> list[str]:
         """Return a file of each table or figure that is made; `as_it_is` only of those that have something to show."""
-        ending = {"table": "tables/{}/{}.md", "figure": "figures/{}/{}.png"}[kind]
+        ending = {"table": "md", "figure": "png"}[kind]
         shown = [artefact for artefact in self.shown(kind) if not as_it_is or artefact.address in self._something]
-        return [f"{self.results}/{ending.format(artefact.paper, artefact.name)}" for artefact in shown]
+        return [shown_file(self.results, kind, artefact.paper, artefact.name, ending) for artefact in shown]
 
     @cached_property
     def _something(self) -> set[str]:
@@ -242,7 +242,7 @@ class Work:
     def labels_or_images(self, dataset: str) -> str:
         """Return the labels, which come with a clone, or what makes them: the prepared data set."""
         labels = labels_file(dataset)
-        return labels if (self.root / labels).is_file() else f"{prepared_folder(dataset)}/{MANIFEST}"
+        return labels if (self.root / labels).is_file() else manifest_file(dataset)
 
     def scores(self, target: Target, as_it_is: bool) -> list[str]:
         """Return the scores of the runs that a target shows; `as_it_is` only of those that are trained.

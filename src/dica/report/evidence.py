@@ -12,6 +12,7 @@ import pandas as pd
 from dica.files import UserError
 from dica.plan.artefacts import Artefact
 from dica.plan.estimate import Estimator, summary
+from dica.plan.made import shown_file
 from dica.plan.planned import has_something, scored_runs
 from dica.plan.rungs import RUNGS
 from dica.scores.claims import FAILS, HOLDS, MEANING, NOT_RUN, RULE, UNDECIDED
@@ -121,9 +122,9 @@ class Evidence:
     def not_run(self, artefact: Artefact) -> dict[str, str]:
         """Return the command that would make an artefact of which nothing was run, and what it would take."""
         runs = [run for run in self.plan["runs"] if artefact.address in run["needed_by"]]
-        folder, ending = {"table": ("tables", "md"), "figure": ("figures", "svg")}[artefact.kind]
+        ending = {"table": "md", "figure": "svg"}[artefact.kind]
         option = "" if self.plan["profile"] == "archive" else f" --configfile params/{self.plan['profile']}.yaml"
-        target = f"{self.results}/{folder}/{artefact.paper}/{artefact.name}.{ending}"
+        target = shown_file(self.results, artefact.kind, artefact.paper, artefact.name, ending)
         return {
             "command": f"snakemake --cores all --resources gpu=1{option} -- {target}",
             "estimate": self._estimate(runs),

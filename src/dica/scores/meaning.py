@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from dica.scores.chance import chance, equal_sizes
 from dica.scores.metrics import accuracy, ari
@@ -98,8 +99,9 @@ def levels() -> Rows:
 
 
 def partition(points: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, float]:
-    """Return clusters (n,) and inertia of one start of K-means."""
-    model = KMeans(k, n_init=1, random_state=seed).fit(points)
+    """Return clusters (n,) and inertia of one start of K-means, by one thread: several would not repeat to the bit."""
+    with threadpool_limits(1, user_api="openmp"):
+        model = KMeans(k, n_init=1, random_state=seed).fit(points)
     return model.labels_, float(model.inertia_)
 
 
