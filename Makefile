@@ -19,13 +19,14 @@ help:  ## list the targets
 install: $(STAMP)  ## build .venv from requirements.lock
 
 $(STAMP): requirements.lock pyproject.toml
+	@echo "installing requirements.lock into $(VENV): some minutes, in which nothing is printed"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 demo: $(STAMP)  ## train, score, tabulate and audit on the digits (minutes, no GPU, no download)
-	@snakemake --cores $(CORES) --configfile params/demo.yaml --rerun-incomplete --show-failed-logs --quiet host progress rules
+	@snakemake --cores $(CORES) --configfile params/demo.yaml --rerun-incomplete --show-failed-logs --quiet host rules
 	@dica show dica table-1 --profile params/demo.yaml
 	@dica audit dica table-1 imc-swav/digits/acc --profile params/demo.yaml
 	@echo; echo "The report: results/demo/report/index.html"

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from dica.files import UserError
+from dica.files import UserError, canonical_json
 
 SHOWN = 40  # names that a message lists at most
 FLOAT = "tag:yaml.org,2002:float"
@@ -171,11 +171,33 @@ def short(text: str) -> str:
 
 
 @cache
-def _validators(folder: Path) -> dict[str, Any]:
-    """Return a validator for each schema in `folder`, by file name."""
-    from jsonschema import Draft202012Validator, validators
+def _schema(folder: Path, name: str) -> dict:
+    """Return a schema of `folder`, that of a method written out, see `_whole_schema`."""
+    body = load_yaml(folder / name)
+    if "takes" in body:
+        return _whole_schema(body, _schema(folder, "training.schema.yaml"), f"workflow/schemas/{name}")
+    return body
+
+
+@cache
+def _validator(folder: Path, name: str) -> Any:
+    """Return the validator of one schema; only those are read that it refers to."""
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
+
+    named, open_names = set(), {name}
+    while open_names:
+        named |= open_names
+        texts = [canonical_json(_schema(folder, other)) for other in open_names]
+        open_names = {other for text in texts for other in re.findall(r"([\w-]+\.schema\.yaml)#", text)} - named
+    known = [(other, DRAFT202012.create_resource(_schema(folder, other))) for other in sorted(named)]
+    return _kind(folder)(_schema(folder, name), registry=Registry().with_resources(known))
+
+
+@cache
+def _kind(folder: Path) -> Any:
+    """Return the class of the validators of the schemas in `folder`: they share what has passed already."""
+    from jsonschema import Draft202012Validator, validators
 
     passed: set[tuple[int, str]] = set()
 
@@ -191,13 +213,7 @@ def _validators(folder: Path) -> dict[str, Any]:
                 if not faults:
                     passed.add(seen)
 
-    schemas = {path.name: load_yaml(path) for path in sorted(folder.glob("*.schema.yaml"))}
-    for name, body in schemas.items():
-        if "takes" in body:
-            schemas[name] = _whole_schema(body, schemas["training.schema.yaml"], f"workflow/schemas/{name}")
-    registry = Registry().with_resources((name, DRAFT202012.create_resource(body)) for name, body in schemas.items())
-    kind = validators.extend(Draft202012Validator, {"properties": properties})
-    return {name: kind(body, registry=registry) for name, body in schemas.items()}
+    return validators.extend(Draft202012Validator, {"properties": properties})
 
 
 def _whole_schema(short: dict, common: dict, where: str) -> dict:
@@ -253,12 +269,11 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
     UserError
         With the place, the offending key or value and what is allowed there.
     """
-    validators = _validators(root / "workflow" / "schemas")
-    name = f"{schema_name}.schema.yaml"
-    if name not in validators:
+    folder, name = root / "workflow" / "schemas", f"{schema_name}.schema.yaml"
+    if not (folder / name).is_file():
         raise UserError(f"workflow/schemas/{name}: no such schema; every params file has one")
     # One is shown; a file of nothing but mistakes has thousands.
-    found = islice(validators[name].iter_errors(value), 100)
+    found = islice(_validator(folder, name).iter_errors(value), 100)
     errors = [error for error in found if not (partial and error.validator == "required")]
     # A wrong kind also breaks the conditions that rest on it; the plain errors say what is wrong.
     plain = [error for error in errors if not {"then", "else"} & set(error.schema_path)]

@@ -16,6 +16,7 @@ from dica.engine.slots import TWELFTHS
 from dica.files import UserError, canonical_json
 from dica.plan.parameters import load_method
 from dica.plan.own import own_outputs
+from dica.plan.progress import tell
 from dica.plan.work import ANY_ID, NONE, Work, require_plain_start
 from dica.runs.files import CONFIG, METRICS, PREDICTIONS, RECORD
 from dica.tables.links import all_pages
@@ -39,6 +40,12 @@ WORK = told(Work, ROOT, Path(profile_file), not workflow.is_main_process)
 told(WORK.note)
 for line in WORK.ignored:
     logger.warning(f"ignored: {line}")
+
+
+onstart:
+    if workflow.is_main_process:
+        tell(WORK.plan["runs"], ROOT, RESULTS)
+
 
 PROFILE, RESULTS = WORK.profile, WORK.results
 PLAN_FILE = WORK.plan_file

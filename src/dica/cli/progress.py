@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dica.files import INTERRUPTED
+from dica.plan.progress import epochs, log_of
 
-TAIL = 4096  # bytes of a log that its last line is looked for in
 PAUSE, QUIET = 0.5, 30.0  # seconds between looks, and between lines where there is no terminal
 
 
@@ -57,14 +56,11 @@ def _show(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> 
 
 def _state(run: dict[str, Any], logs: Path) -> tuple[float, str]:
     """Return how much of a run is trained, and in words; its log has a line for it every ten seconds."""
-    log = logs / f"{run['method']}-{run['dataset']}-s{run['seed']}-{run['id']}.log"
+    log = logs / log_of(run)
     if not log.is_file():
         return 0.0, "waits"
-    with open(log, "rb") as file:
-        file.seek(max(log.stat().st_size - TAIL, 0))
-        text = file.read().decode(errors="replace")
-    found = re.findall(r"^(?:epoch (\d+)/(\d+)|done )", text, re.MULTILINE)
-    if not found:
+    found = epochs(log)
+    if found is None:
         return 0.0, "begins"
-    done, total = found[-1]
-    return (1.0, "trained, being looked at") if not total else (int(done) / int(total), f"epoch {done} of {total}")
+    done, total = found
+    return (1.0, "trained, being looked at") if total == 1 == done else (done / total, f"epoch {done} of {total}")

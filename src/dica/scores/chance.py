@@ -10,13 +10,14 @@ closed form, so it is drawn.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import entr
+from scipy.special import entr, gammaln
 
 from dica.files import UserError, load_arrays
 from dica.scores import evaluation, metrics
@@ -157,19 +158,27 @@ def _levels(class_sizes: tuple[int, ...], clusters: int) -> dict[str, Level]:
 
 def _expected_nmi(classes: np.ndarray, clusters: np.ndarray) -> float:
     """Return the exact expectation of the mutual information over the arithmetic mean of the entropies."""
-    from sklearn.metrics.cluster import expected_mutual_information  # scikit-learn takes seconds to import
-
     total = int(classes.sum())
     classes, clusters = classes[classes > 0], clusters[clusters > 0]
     entropy = sum(float(entr(sizes / total).sum()) for sizes in (classes, clusters)) / 2
     if entropy == 0:
         return 1.0
-    # the function reads nothing but the margins of a table
-    margins: np.ndarray = np.zeros((len(clusters), len(classes)), dtype=np.int64)
-    margins[:, 0] += clusters
-    margins[0, :] += classes
-    margins[0, 0] -= total
-    return float(expected_mutual_information(margins, total) / entropy)
+    pairs = Counter((int(a), int(b)) for a in classes for b in clusters)  # sizes repeat: few pairs differ
+    return sum(count * _expected_information(a, b, total) for (a, b), count in pairs.items()) / entropy
+
+
+def _expected_information(a: int, b: int, total: int) -> float:
+    """Return what a class of `a` images and a cluster of `b` add to the expected mutual information, in nats.
+
+    The number of images they share is hypergeometric (Vinh et al., Eq. 24a).
+    """
+    shared: np.ndarray = np.arange(max(1, a + b - total), min(a, b) + 1, dtype=np.float64)
+    if not shared.size or total in (a, b):
+        return 0.0
+    ways = [gammaln(n + 1) for n in (a, b, total - a, total - b)]
+    rest = [gammaln(n + 1) for n in (total, shared, a - shared, b - shared, total - a - b + shared)]
+    probability = np.exp(sum(ways) - sum(rest))
+    return float((shared / total * np.log(total * shared / (a * b)) * probability).sum())
 
 
 def bootstrap(y_true: Any, y_pred: Any, metric: str, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
