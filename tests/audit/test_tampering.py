@@ -22,14 +22,17 @@ from dica.files import sha256_file, write_json, write_npz
 from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import methods_of, write_recorded
-from dica.tables.cells import summarise
+from dica.report import rulegraph
+from dica.report.pages import write_report
+from dica.tables.cells import read_cells, summarise
 from edits import edit_published, git, light, remove_run
+from factory import ARROWS
 from tamperings import BESIDE, EVERY, PARAMS, TABLE, Tampering
 
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory, root: Path) -> Path:
-    """A small archive with a figure, statistics, summaries, an analysis and a README, all of it in Git."""
+    """A small archive with a figure, statistics, summaries, an analysis, a report and a README, all of it in Git."""
     project = make_archive(tmp_path_factory.mktemp("tampering") / "project", root)
     shown = ["dica table-1", "drc table-1", "dica figure-2"]
     edit_yaml(project / "params/archive.yaml", lambda body: body.update(artefacts=shown))
@@ -49,6 +52,10 @@ def committed(tmp_path_factory, root: Path) -> Path:
     write_npz(analysis, {"of": np.array(sha256_file(folder / "predictions.npz"))})
     table = (project / f"{TABLE}.md").read_text().strip()
     (project / "README.md").write_text(f"# x\n<!-- begin: digits -->\n{table}\n<!-- end: digits -->\n")
+    artefacts, frame = planned.artefacts_of(plan, project), read_cells(project / "results/tables/cells.csv")
+    report, graph = project / "results/report", rulegraph.svg(ARROWS)
+    write_report(artefacts, frame, plan, project, "results", report, graph)
+    (report / "rules.svg").write_text(graph)
     git(project, "add", "-A")
     git(project, "commit", "-qm", "all")
     return project

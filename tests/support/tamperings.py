@@ -337,6 +337,34 @@ BESIDE = [
         "runs, from which it is made again",
         lambda root: replace(root, "results/metrics/drc.json", "0.8", "0.9"),
     ),
+    *(
+        T(
+            f"a number in the report's {page}",
+            f"report/{page}",
+            "runs, from which it is made again",
+            lambda root, page=page: replace(root, f"results/report/{page}", "0.8", "0.9"),
+        )
+        for page in ("dica.html", "runs-drc.html")
+    ),
+    T(
+        "a page of the report removed",
+        "report/claims.html",
+        "runs, from which it is made again",
+        lambda root: (root / "results/report/claims.html").unlink(),
+        4,
+    ),
+    T(
+        "a page added to the report",
+        "report/ours.html",
+        "the pages that the workflow makes",
+        lambda root: (root / "results/report/ours.html").write_text("<p>Ours is best."),
+    ),
+    T(
+        "the graph of the rules",
+        "report/rules.svg",
+        "its own words, from which it is drawn again",
+        lambda root: replace(root, "results/report/rules.svg", "<polyline", "<polygon"),
+    ),
     T(
         "a list for dvc repro",
         "plans/drc.json",
