@@ -11,7 +11,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint archive light deposit readme faults validators slurm bench clean
+.PHONY: help install demo test coverage lint archive light deposit readme site faults validators slurm kubernetes bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,16 @@ readme: $(STAMP)  ## write the generated parts of README.md, and what other tool
 	python workflow/scripts/readme.py
 	python workflow/scripts/metadata.py
 
+SITE := .venv-site
+$(SITE)/installed: site.lock
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check -r site.lock
+	@touch $@
+
+site: $(STAMP) $(SITE)/installed  ## the documentation as pages: dist/site/index.html
+	PYTHONPATH=src python workflow/scripts/documentation.py dist/site-source
+	$(SITE)/bin/sphinx-build -W --keep-going -q dist/site-source dist/site
+
 faults: $(STAMP)  ## the long tests of kills, faults and bad input; writes docs/reliability.csv and the page
 	@echo "check,unit,tried,survived,seconds" > docs/reliability.csv
 	OMP_NUM_THREADS=1 DICA_FAULTS=docs/reliability.csv python -m pytest -m slow tests
@@ -69,7 +79,7 @@ $(VALIDATORS)/installed: validators.lock
 	$(VALIDATORS)/bin/python -m pip install --quiet --disable-pip-version-check -r validators.lock
 	@touch $@
 
-validators: $(STAMP) $(VALIDATORS)/installed  ## let the tools of repositories check this archive; writes docs/validators.csv and the page
+validators: $(STAMP) $(VALIDATORS)/installed $(SITE)/installed  ## let the tools of repositories check this archive; writes docs/validators.csv and the page
 	OMP_NUM_THREADS=1 DICA_VALIDATED=docs/validators.csv python -m pytest -m validators tests
 	PYTHONPATH=src python workflow/scripts/quoted.py
 
@@ -80,6 +90,15 @@ validators: $(STAMP) $(VALIDATORS)/installed  ## let the tools of repositories c
 slurm: $(STAMP) .slurm-plugin/installed  ## run the archive on a real SLURM of one machine (needs slurmctld, slurmd, munge)
 	OMP_NUM_THREADS=1 DICA_VALIDATED=$(CURDIR)/docs/validators.csv PYTHONPATH=$(CURDIR)/.slurm-plugin \
 		python -m pytest -m slurm tests/workflow/test_slurm.py
+	PYTHONPATH=src python workflow/scripts/quoted.py
+
+.kubernetes-plugin/installed: kubernetes.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .kubernetes-plugin -r kubernetes.lock
+	@touch $@
+
+kubernetes: $(STAMP) .kubernetes-plugin/installed  ## run the archive's jobs as pods of a pretended Kubernetes
+	OMP_NUM_THREADS=1 DICA_VALIDATED=$(CURDIR)/docs/validators.csv PYTHONPATH=$(CURDIR)/.kubernetes-plugin \
+		python -m pytest -m kubernetes tests/workflow/test_kubernetes.py
 	PYTHONPATH=src python workflow/scripts/quoted.py
 
 bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page

@@ -43,6 +43,7 @@ from dica.engine.observer import Observer
 from dica.engine.outputs import Done, record_of, write_outputs
 from dica.engine.slots import gpu_slot, visible_devices
 from dica.engine.speed import Speed, choose
+from dica.engine.tracker import EventFile
 from dica.files import (
     INTERRUPTED,
     IntegrityError,
@@ -227,12 +228,15 @@ def _fit(
         begin = time.monotonic()
         history = method.fit({name: images.all_of(name) for name in images.splits}, config["seed"])
         seconds, seen = time.monotonic() - begin, sum(images.info.counts.values())
+        if options.tracker:
+            EventFile(options.tracker, history)
         return Position(history=history, images_seen=seen, seconds=seconds, attempts=[attempt]), None
     method.to(memory_format=torch.channels_last)
     trainer = Trainer(config, method, images, state, SaveEvery(options.save_seconds, options.save_batches), speed)
     trainer.resume()
     trainer.begin(attempt)
-    trainer.run(options.first_epochs)
+    tracked = EventFile(options.tracker, trainer.history) if options.tracker and distributed.is_first() else None
+    trainer.run(options.first_epochs, tracked)
     return trainer.at, trainer.observer if trainer.observer.looks else None
 
 
@@ -314,6 +318,7 @@ class Options:
     save_batches: int = 0
     wait: float = 0.0
     first_epochs: int = 0
+    tracker: Path | None = None
 
 
 def read_config(source: str) -> dict:
@@ -350,8 +355,8 @@ def _stdin_json() -> Any:
         raise UserError(f"standard input: not readable as JSON ({error})") from None
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return what the command line understands."""
     parser = argparse.ArgumentParser(prog="python -m dica.train", description="Train one run of the archive.")
     parser.add_argument(
         "--config", required=True, help="config.json of a run (an earlier run's will do); - reads stdin"
@@ -372,8 +377,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--save-seconds", type=float, default=300.0, help="seconds between checkpoints")
     parser.add_argument("--save-batches", type=int, default=0, help="batches between checkpoints (0: by time only)")
     parser.add_argument("--wait", type=float, default=0.0, help="minutes to wait for another process on this run")
+    parser.add_argument("--tracker", type=Path, help="folder for an event file of the history (TensorBoard)")
     parser.add_argument("--first-epochs", type=int, default=0, help="train these alone and write their history alone")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def read_inputs(given: argparse.Namespace) -> Inputs:
@@ -386,7 +392,7 @@ def read_inputs(given: argparse.Namespace) -> Inputs:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     print_anywhere()
-    given = parse(arguments)
+    given = command_line().parse_args(arguments)
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     try:
         # SIGTERM stops a run as Ctrl-C does, wherever it is; the loop takes over both to save its state first.

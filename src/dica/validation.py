@@ -281,6 +281,11 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
         raise UserError(f"{where}: {short(_explain(error))}")
 
 
+def schema(name: str, root: Path) -> dict[str, Any]:
+    """Return the whole JSON schema of a kind of file, with what it takes from others."""
+    return _validators(root / "workflow" / "schemas")[f"{name}.schema.yaml"].schema
+
+
 def _explain(error: Any) -> str:
     """Turn the most specific part of a schema error into one sentence for a person."""
     while error.context:

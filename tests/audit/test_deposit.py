@@ -11,12 +11,14 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 import validators
 from committed import make_archive
 from dica.audit import deposit
+from dica.cli.__main__ import main
 from dica.files import IntegrityError, UserError, sha256_bytes, write_csv
 from dica.plan.planned import load_plan
 from dica.scores.consistency import COLUMNS, audit_published
@@ -31,7 +33,7 @@ def project(tmp_path_factory, root: Path) -> Path:
     folder = make_archive(tmp_path_factory.mktemp("deposit") / "project", root)
     for part in ("src/dica", "workflow"):
         shutil.copytree(root / part, folder / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(root / "docs", folder / "docs")
+    shutil.copytree(root / "docs", folder / "docs", dirs_exist_ok=True)
     for name in ("LICENSE", "requirements.lock", "README.md", "CONTRIBUTING.md", "CITATION.cff"):
         shutil.copy(root / name, folder)
     readme = folder / "README.md"  # without its tables, which are of other runs
@@ -65,7 +67,13 @@ def change(file: Path, out: Path, edit: Callable[[dict[str, bytes]], None], reli
     return out
 
 
-def test_two_builds_are_equal_bytes(project: Path, built: Path, tmp_path: Path) -> None:
+def command(*words: str) -> None:
+    with patch("sys.argv", ["dica", "deposit", *words]), pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+
+
+def test_two_builds_are_equal_bytes(project: Path, built: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     elsewhere = Path(shutil.copytree(project, tmp_path / "elsewhere"))
     for path in elsewhere.rglob("*"):
         os.utime(path, (1, 1))
@@ -75,8 +83,11 @@ def test_two_builds_are_equal_bytes(project: Path, built: Path, tmp_path: Path) 
     (elsewhere / "src/dica/__pycache__/x.pyc").touch()
     (elsewhere / "results/models").mkdir(exist_ok=True)
     (elsewhere / "results/models/weights").touch()
-    deposit.build(elsewhere, "results", tmp_path / NAME)
+    monkeypatch.chdir(elsewhere)
+    command("build", str(tmp_path / NAME))
     assert (tmp_path / NAME).read_bytes() == built.read_bytes()
+    command("check", str(tmp_path / NAME))
+    assert "MB)" in capsys.readouterr().out
 
 
 def test_weights_are_put_in_where_all_of_them_are_here(project: Path, built: Path, tmp_path: Path) -> None:

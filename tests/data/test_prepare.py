@@ -18,7 +18,7 @@ import archives
 from archives import entry, images, project, source
 from dica.data import catalog
 from dica.data.__main__ import main
-from dica.data.decoded import Block, Content, first_per_class, whole
+from dica.data.decoded import Block, Content, first_per_class, whole, without
 from dica.data.prepare import READERS, prepare, verify
 from dica.data.prepared import fingerprint, labels_digest, load_manifest, open_split
 from dica.files import IntegrityError, UserError, canonical_json, read_json, sha256_bytes
@@ -86,6 +86,24 @@ def test_rows_follow_whatever_order_the_reader_streams_in():
     assert placed == {0: 0, 1: 1, 2: 2, 3: 4}
     assert kept.labels["train"].tolist() == [0, 0, 1, 1]
     assert kept.counts == {"train": 4}
+
+
+def test_images_are_left_out_by_their_position(home):
+    prepare("mini", home)
+    folder = home / "data/prepared/mini"
+    given = np.array(open_split(folder, "train"))
+    change(home, prepare={"labels": "label", "without": {"train": [3, 1]}}, splits={"train": 3, "test": 2})
+    prepare("mini", home)
+    np.testing.assert_array_equal(open_split(folder, "train"), given[[0, 2, 4]])
+    with np.load(home / "data/labels/mini.npz") as labels:
+        assert labels["train"].tolist() == [0, 2, 4]
+        assert labels["test"].tolist() == [0, 1]
+    change(home, prepare={"labels": "label", "without": {"train": [5]}})
+    with pytest.raises(UserError, match=r"mini\.prepare\.without\.train: 5: there are 5 images"):
+        prepare("mini", home)
+    streamed = Content(["a"], (1, 1, 1), {"test": 1}, [])
+    with pytest.raises(UserError, match=r"mini\.prepare\.without\.test: there is no such split"):
+        without(streamed, {"test": [0]}, "mini")
 
 
 def test_manifest_arrays_and_labels_agree(home):

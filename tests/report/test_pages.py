@@ -281,6 +281,17 @@ def test_the_landing_page_says_what_was_measured_and_where_the_claims_are(made, 
     assert "claims.html" in site["index.html"].links
 
 
+def test_what_a_number_means_is_a_page_with_the_tables_of_the_docs(made, site, root):
+    page = site["numbers.html"]
+    assert page.text.count("<h2>") == (root / "docs/numbers.md").read_text().count("\n## ")
+    assert "<td>60,000</td>" in re.sub(r' style="[^"]*"', "", page.text)
+    assert "<!--" not in page.text
+    assert "&lt;!--" not in page.text
+    tables = [target for target in page.links if re.fullmatch(r"dica\.html#dica-table-\d+", target)]
+    assert {target.partition("#")[2] for target in tables} <= set(site["dica.html"].ids)
+    assert all("numbers.html" in other.links for other in site.values())
+
+
 def test_torch_stays_out():
     code = "import sys, dica.report.pages, dica.report.rulegraph, dica.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

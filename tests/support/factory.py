@@ -44,6 +44,8 @@ def make_project(root: Path, checkout: Path) -> Path:
     """Copy the declarations of `checkout` into `root` and add labels of every data set they name."""
     for part in ("params", "workflow/schemas"):
         shutil.copytree(checkout / part, root / part)
+    (root / "docs").mkdir()
+    shutil.copy(checkout / "docs/numbers.md", root / "docs")
     # The archive's own tables with the three methods that have parameters above, so that examples stay small.
     path = root / "params/artefacts/dica.yaml"
     body = yaml.safe_load(path.read_text())

@@ -18,9 +18,22 @@ LOCK = "validators.lock"
 COLUMNS = ("validator", "version", "what", "accepted")
 
 
-def run(package: str, program: str, *arguments: str | Path, cwd: Path | None = None, code: int = 0) -> str:
-    """Run a program of the validators' environment and return its output; the test skips where there is none."""
-    folder = Path(os.environ.get("DICA_VALIDATORS", ROOT / ".venv-validators")) / "bin"
+def run(
+    package: str,
+    program: str,
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    code: int = 0,
+    folder: Path | None = None,
+) -> str:
+    """Run a program of the validators' environment and return its output; the test skips where there is none.
+
+    Parameters
+    ----------
+    folder
+        Another environment, such as that of `make site`.
+    """
+    folder = (folder or Path(os.environ.get("DICA_VALIDATORS", ROOT / ".venv-validators"))) / "bin"
     if not (folder / program).is_file():
         pytest.skip(f"no {package} at {folder}: `make validators` installs it and runs this test")
     settings = {"PYTHONPATH": "", "NO_COLOR": "1", "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}

@@ -19,6 +19,7 @@ PROFILE = {
     "results": "results",
     "artefacts": ["dica table-1", "dica figure-2"],
     "determinism": "seeded",
+    "tracker": "tensorboard",
     "methods": ["drc", "imc-swav", "kmeans"],
     "recorded_methods": ["drc", "imc-swav", "kmeans"],
     "recorded_datasets": ["digits"],

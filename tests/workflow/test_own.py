@@ -63,6 +63,9 @@ def test_new_images_go_into_the_same_clusters(clustered: Project) -> None:
     assert {file: [row[key] for key in same] for file, row in new.items()} == {
         file: [row[key] for key in same] for file, row in own.items()
     }
+    clustered.dica("export", "my-pics", "network.safetensors")
+    assert json.loads((clustered.folder / "network.json").read_text())
+    assert (clustered.folder / "network.safetensors").stat().st_size
 
 
 def test_what_cannot_be_is_one_line(clustered: Project) -> None:

@@ -146,6 +146,7 @@ rule page:
             rules.claims.output,
             rules.consistency.output,
             rules.rulegraph.output.graph,
+            "docs/numbers.md",
             scored=False,
         ),
     output:

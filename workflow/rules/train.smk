@@ -43,6 +43,11 @@ rule train:
         data=lambda wildcards, input: Path(input.data).parent,
         source=lambda wildcards: told(WORK.source_options, wildcards.id),
         state=f"{RESULTS}/state/{{id}}",
+        tracker=(
+            f"--tracker {RESULTS}/logs/tracker/{{method}}-{{dataset}}-s{{seed}}-{{id}}"
+            if "tracker" in PROFILE
+            else ""
+        ),
     message:
         "train {wildcards.method} on {wildcards.dataset}, seed {wildcards.seed} (run {wildcards.id})"
     shell:
@@ -51,4 +56,4 @@ rule train:
         "mkdir -p {params.state:q} && touch {params.state:q}/attempts.log"
         " && ln -f {params.state:q}/attempts.log {log:q} || true; "
         "{params.command} --config - --data {params.data:q} --out {params.out:q} --models {params.models:q}"
-        " --state {params.state:q} {params.source} --threads {threads} --wait {resources.runtime} <<< {params.config:q} 2>> {log:q}"
+        " --state {params.state:q} {params.source} {params.tracker} --threads {threads} --wait {resources.runtime} <<< {params.config:q} 2>> {log:q}"

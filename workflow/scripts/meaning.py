@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
+from dica.cli.data import LIMIT
 from dica.data.duplicates import near_duplicates
 from dica.data.paths import labels_file, labels_of_prepared
 from dica.data.prepared import open_split
@@ -51,7 +52,7 @@ def main() -> None:
             row["what"] = f"CIFAR-10 (JPEG), {len(images):,} test images, {row['what']}"
     if given.copies:
         classes = load_arrays(labels_of_prepared(given.images))
-        copies = {pair.other for pair in near_duplicates(given.images)}
+        copies = {pair.other for pair in near_duplicates(given.images, LIMIT)}
         tables["copies"] = [
             meaning.without_copies(told(path), load_arrays(path / PREDICTIONS), classes, copies)
             for path in given.copies

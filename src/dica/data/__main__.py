@@ -25,12 +25,12 @@ TEXT = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     commands = {"fetch": _fetch, "prepare": _prepare, "verify": _verify, "fingerprint": _fingerprint, "list": _list}
     return run_script(lambda: commands[options.command](options.root or project_root(), options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dica.data", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in TEXT.items():

@@ -82,6 +82,38 @@ def first_per_class(content: Content, per_class: dict[str, int], name: str) -> C
             poorest = content.classes[int(counts.argmin())]
             raise UserError(f"{name}.prepare.per_class.{split}: {number} asked for, {poorest} has {counts.min()}")
         keep[split] = np.sort(np.concatenate([np.flatnonzero(labels == k)[:number] for k in range(len(counts))]))
+    return _with_rows(content, keep)
+
+
+def without(content: Content, left_out: dict[str, list[int]], name: str) -> Content:
+    """Return the data set without some images, the others in the order they had.
+
+    Parameters
+    ----------
+    content
+        A data set whose reader knows the labels before the images.
+    left_out
+        Positions of images, by split.
+    name
+        The data set, for messages.
+
+    Raises
+    ------
+    UserError
+        If a split is not there, its labels are not known beforehand (STL-10), or it has no image at a position.
+    """
+    keep = {}
+    for split, rows in left_out.items():
+        if split not in content.labels:
+            raise UserError(f"{name}.prepare.without.{split}: there is no such split whose labels come first")
+        if (last := max(rows)) >= content.counts[split]:
+            raise UserError(f"{name}.prepare.without.{split}: {last}: there are {content.counts[split]} images")
+        keep[split] = np.setdiff1d(np.arange(content.counts[split]), rows)
+    return _with_rows(content, keep)
+
+
+def _with_rows(content: Content, keep: dict[str, np.ndarray]) -> Content:
+    """Return the data set with these rows of some splits alone; `keep` has them in ascending order."""
     return replace(
         content,
         counts=content.counts | {split: len(rows) for split, rows in keep.items()},

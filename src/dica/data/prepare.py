@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dica.data import catalog, cifar, digits, features, folder, imagenet, stl10, tiny
-from dica.data.decoded import BYTES, Block, Content, first_per_class
+from dica.data.decoded import BYTES, Block, Content, first_per_class, without
 from dica.data.fetch import fetch_dataset
 from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.data.prepared import MANIFEST, NAMES, check_length, check_names, fingerprint, labels_digest, load_manifest
@@ -71,6 +71,8 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
     content = READERS[entry["kind"]](entry, alternative["format"], paths)
     if "per_class" in entry["prepare"]:
         content = first_per_class(content, entry["prepare"]["per_class"], name)
+    if "without" in entry["prepare"]:
+        content = without(content, entry["prepare"]["without"], name)
     _require_declared(entry, content)
     target = root / prepared_folder(name)
     target.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from dica.engine.images import ResidentImages
 from dica.engine.observer import Observer
 from dica.engine.optim import build_optimizer, learning_rate
 from dica.engine.speed import ReplayedUpdate, Speed, compile_networks, compiled
+from dica.engine.tracker import EventFile
 from dica.files import UserError
 from dica.methods.base import Batch, Method, Phase
 from dica.rng import generator
@@ -156,8 +157,13 @@ class Trainer:
             print(f"warning: resumed with other code than before: {'; '.join(changes)}", file=sys.stderr)
         self.at.attempts.append(attempt)
 
-    def run(self, first: int = 0) -> None:
+    def run(self, first: int = 0, tracked: EventFile | None = None) -> None:
         """Train to the last epoch, or through the `first` ones alone if that is above 0.
+
+        Parameters
+        ----------
+        tracked
+            Gets each row of the history as soon as there is one.
 
         Raises
         ------
@@ -174,6 +180,8 @@ class Trainer:
                 self._close_epoch()
                 self.observer.look(self.method, self.at.epoch, self.at.seconds)
                 show(self.history[-1])
+                if tracked:
+                    tracked.add(self.history[-1])
         self._stop_if_requested()  # a signal may have come after the last batch
 
     def trial(self, seconds: float) -> float:

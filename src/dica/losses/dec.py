@@ -15,7 +15,7 @@ from dica.losses.common import full_precision, plogp
 
 @full_precision
 def student_t(codes: Tensor, centres: Tensor) -> Tensor:
-    """Return q (n, K), proportional to 1 / (1 + |z - centre|^2), of codes (n, d) and centres (K, d).
+    """Return q (n, K), proportional to `1 / (1 + |z - centre|^2)`, of codes (n, d) and centres (K, d).
 
     Examples
     --------
@@ -47,7 +47,7 @@ def target(q: Tensor) -> Tensor:
 
 @full_precision
 def dec_loss(q: Tensor, p: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over images of KL(p || q), both (n, K).
+    """Mean over images of `KL(p || q)`, both (n, K).
 
     Returns
     -------

@@ -136,7 +136,7 @@ def cluster_loss(logits: Tensor, scores: Tensor, *, temperature: float = 0.1, be
 
 @full_precision
 def logit_regulariser(logits: Tensor, *, weight: float = 0.01, bound: float = 5.0) -> Tensor:
-    """L_reg: weight times the mean over views and samples of sum_k relu(|logit_k| - bound).
+    """L_reg: weight times the mean over views and samples of `sum_k relu(|logit_k| - bound)`.
 
     Parameters
     ----------

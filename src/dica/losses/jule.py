@@ -50,7 +50,7 @@ def triplet_loss(
     margin: float = 0.2,
     gamma: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over triplets (i, j, l) of max(0, gamma |x_i - x_j|^2 - |x_i - x_l|^2 + margin).
+    """Mean over triplets (i, j, l) of `max(0, gamma |x_i - x_j|^2 - |x_i - x_l|^2 + margin)`.
 
     Parameters
     ----------

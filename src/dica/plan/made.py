@@ -109,6 +109,7 @@ class Made:
         if kind == "page":
             below = [PLACES[name].format("*", "*") for name in PLACES if name not in ("page", "summary")]
             parts["made"] = self._of_files(self._under(self.root / self.results, below))
+            parts["told"] = self._of_files(self._under(self.root, ["docs/numbers.md"]))
         return sha256_bytes(canonical_json(parts).encode())
 
     def runs(self, target: Target) -> list[dict]:

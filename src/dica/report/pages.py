@@ -23,7 +23,7 @@ from dica.files import UserError, atomic_write_text, read_json
 from dica.plan.artefacts import Artefact
 from dica.plan.planned import Run, load_runs
 from dica.plan.rungs import RUNGS
-from dica.report import glossary
+from dica.report import glossary, prose
 from dica.report.evidence import Evidence
 from dica.report.runs import commit_of, device_of, duration, groups_of
 from dica.runs.files import RECORD
@@ -126,6 +126,7 @@ def render(
     contexts = {
         links.INDEX: ("index", _overview(artefacts, sections, evidence, runs, groups, graph)),
         links.CLAIMS: ("claims", evidence.context()),
+        links.NUMBERS: ("prose", prose.context(root / links.TOLD, shared["known"])),
     }
     for paper in papers:
         mine = [section for section in sections.values() if section["artefact"].paper == paper]

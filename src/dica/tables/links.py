@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 INDEX, CLAIMS, CONSISTENCY, STATISTICS = "index.html", "claims.html", "consistency.html", "statistics.html"
+NUMBERS = "numbers.html"
+TOLD = "docs/numbers.md"  # what that page is made of
 
 
 def paper_page(paper: str) -> str:
@@ -20,4 +22,4 @@ def runs_page(method: str) -> str:
 def all_pages(papers: Iterable[str], methods: Iterable[str]) -> list[str]:
     """Return every file of a report, in the order of its navigation."""
     ours = [*map(paper_page, sorted(set(papers))), *map(runs_page, sorted(set(methods)))]
-    return [INDEX, CLAIMS, *ours, CONSISTENCY, STATISTICS]
+    return [INDEX, CLAIMS, *ours, CONSISTENCY, STATISTICS, NUMBERS]
