@@ -96,7 +96,7 @@ slurm: $(STAMP) .slurm-plugin/installed  ## run the archive on a real SLURM of o
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .kubernetes-plugin -r kubernetes.lock
 	@touch $@
 
-kubernetes: $(STAMP) .kubernetes-plugin/installed  ## run the archive's jobs as pods of a pretended Kubernetes
+kubernetes: $(STAMP) .kubernetes-plugin/installed  ## run the archive's jobs as pods, of a pretended kubectl
 	OMP_NUM_THREADS=1 DICA_VALIDATED=$(CURDIR)/docs/validators.csv PYTHONPATH=$(CURDIR)/.kubernetes-plugin \
 		python -m pytest -m kubernetes tests/workflow/test_kubernetes.py
 	PYTHONPATH=src python workflow/scripts/quoted.py
