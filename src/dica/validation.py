@@ -283,7 +283,7 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
 
 def schema(name: str, root: Path) -> dict[str, Any]:
     """Return the whole JSON schema of a kind of file, with what it takes from others."""
-    return _validators(root / "workflow" / "schemas")[f"{name}.schema.yaml"].schema
+    return _schema(root / "workflow" / "schemas", f"{name}.schema.yaml")
 
 
 def _explain(error: Any) -> str:
