@@ -102,7 +102,7 @@ kubernetes: $(STAMP) .kubernetes-plugin/installed  ## run the archive's jobs as 
 	PYTHONPATH=src python workflow/scripts/quoted.py
 
 bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page
-	for name in cpu_path plan evaluation; do python benchmarks/$$name.py || exit 1; done
+	for name in commands cpu_path plan evaluation; do python benchmarks/$$name.py || exit 1; done
 	python benchmarks/gpu.py --write-params && { python benchmarks/gpu.py || test $$? = 2; }
 	PYTHONPATH=src python workflow/scripts/quoted.py
 

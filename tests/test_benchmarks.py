@@ -111,3 +111,22 @@ def test_the_pages_quote_what_was_measured(root: Path) -> None:
         [sys.executable, "workflow/scripts/quoted.py", "--check"], cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_are_timed_in_turns_in_both_builds(monkeypatch, tmp_path: Path) -> None:
+    import commands
+
+    asked = []
+
+    def seconds(command: list[str], folder: Path) -> float:
+        inputs = [part for part in command if part.endswith((".py", ".json", ".npz")) and "/out/" not in part]
+        assert all((folder / part).is_file() for part in inputs), inputs
+        asked.append(folder.name)
+        return {"then": 3.0, "project": 8.0}.get(folder.name, 2.0)
+
+    monkeypatch.setattr(commands, "seconds", seconds)
+    run(monkeypatch, commands, "--then", "HEAD", "--repeats", "1", "--runs", "20", "--out", str(tmp_path))
+    found = {row["what"]: row for row in rows(tmp_path / "commands.csv")}
+    assert asked[:2] == ["then", "now"]
+    assert {row["ratio"] for what, row in found.items() if "against" not in what} == {"1.50"}
+    assert [row["ratio"] for what, row in found.items() if "against" in what] == ["4.00"]

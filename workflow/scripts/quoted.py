@@ -13,15 +13,13 @@ from pathlib import Path
 
 from dica.files import atomic_write_text, project_root
 
-BENCHMARKS = ("cpu_path", "plan", "evaluation", "gpu")
+BENCHMARKS = ("commands", "cpu_path", "plan", "evaluation", "gpu")
 NUMBERS = ("levels", "digits", "restarts", "heads", "jpeg", "subsets", "neighbours", "copies")
 PAGES = {
     "docs/numbers.md": {name: f"docs/numbers/{name}.csv" for name in NUMBERS},
     "docs/reliability.md": {"faults": "docs/reliability.csv", "tampering": "docs/tampering.csv"},
     "docs/validators.md": {"validators": "docs/validators.csv"},
-    "docs/performance.md": {
-        name: f"benchmarks/results/{name}.csv" for name in ("cpu_path", "plan", "evaluation", "gpu")
-    },
+    "docs/performance.md": {name: f"benchmarks/results/{name}.csv" for name in BENCHMARKS},
 }
 MACHINE = ("device", "cpu", "cores", "threads", "torch", "date", "load")
 

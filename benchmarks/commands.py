@@ -1,0 +1,137 @@
+"""What the commands that a person waits for cost against an earlier build: ``python benchmarks/commands.py``.
+
+Both builds run in turns on this machine, and what counts is processor time, that of all processes of a command: what
+else the machine does disturbs both alike. The earlier build is a commit of this repository, unpacked beside this one;
+both read their own parameters and results. `--long` adds the demo and all that `snakemake light` makes (an hour).
+Writes results/commands.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from common import RESULTS, ROOT, machine, ratio, write
+from plan import make_project
+
+THEN = "1f63d37"  # the build that the targets of docs/performance.md are set against
+RUNS = 900
+PLAIN = """
+rule all:
+    input: expand("done/{kind}-{run}.json", kind=["scored"], run=range(%d))
+rule train:
+    output: "done/trained-{run}.json"
+    shell: "touch {output}"
+rule evaluate:
+    input: "done/trained-{run}.json"
+    output: "done/scored-{run}.json"
+    shell: "touch {output}"
+"""
+LIGHT = ["snakemake", "--cores", "1", "--quiet", "rules", "--forcerun", "table", "figure", "--", "light"]
+DEMO = ["snakemake", "--cores", "1", "--configfile", "params/demo.yaml", "--quiet", "rules"]
+
+
+def commands(folder: Path, out: str) -> dict[str, list[str]]:
+    """Return what is timed in the checkout `folder`, by what a person calls it."""
+    run = sorted((folder / "results/runs/kmeans/digits").glob("s0-*"))[0].relative_to(folder)
+    scored = ["--config", f"{run}/config.json", "--predictions", f"{run}/predictions.npz"]
+    scored += ["--labels", "data/labels/digits.npz", "--out", f"{out}/metrics.json"]
+    table = ["--plan", "results/plan.json", "--artefact", "dica", "table-1", "--out", out]
+    return {
+        "what a training imports": [sys.executable, "-c", "import dica.train"],
+        "score a run": [sys.executable, "workflow/scripts/evaluate.py", *scored],
+        "make one table": [sys.executable, "workflow/scripts/tables.py", *table],
+        "dica show dica table-1": [sys.executable, "-m", "dica.cli", "show", "dica", "table-1"],
+        "dica status": [sys.executable, "-m", "dica.cli", "status"],
+        "snakemake -n light": ["snakemake", "--cores", "1", "-n", "--quiet", "rules", "--", "light"],
+    }
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    """Run a command in a checkout and return its processor time."""
+    environment = {**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def unpack(commit: str, folder: Path) -> Path:
+    """Write the files of a commit to `folder`."""
+    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def row(what: str, then: Callable[[], float], now: Callable[[], float], repeats: int) -> dict:
+    """Return the ratio of processor time, `then` to `now`, of turns in which one followed the other."""
+    if repeats > 1:
+        then(), now()  # the first start of each reads from disk and compiles
+    pairs = [(then(), now()) for _ in range(repeats)]
+    middle, least, most = ratio(*(list(side) for side in zip(*pairs, strict=True)))
+    before, after = (sorted(side)[repeats // 2] for side in zip(*pairs, strict=True))
+    return {
+        "what": what,
+        "ratio": f"{middle:.2f}",
+        "range": f"{least:.2f}-{most:.2f}",
+        "then": f"{before:.2f}",
+        "now": f"{after:.2f}",
+        "unit": "CPU s",
+        "repeats": repeats,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--then", default=THEN, metavar="COMMIT", help="the earlier build")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help="of the plan that a hand-written Snakefile is set beside"
+    )
+    parser.add_argument("--long", action="store_true", help="the demo and a forced `light`, too")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        now, then = unpack("HEAD", Path(name) / "now"), unpack(args.then, Path(name) / "then")
+        out = str(Path(name) / "out")
+        Path(out).mkdir()
+        theirs, ours = commands(then, out), commands(now, out)
+        if args.long:
+            theirs |= {"tables and figures, forced": LIGHT, "the demo": DEMO}
+            ours |= {"tables and figures, forced": LIGHT, "the demo": DEMO}
+
+        def timed(what: str, folder: Path) -> Callable[[], float]:
+            def run() -> float:
+                shutil.rmtree(folder / "results/demo", ignore_errors=True)
+                return seconds((ours if folder == now else theirs)[what], folder)
+
+            return run
+
+        turns = {what: 1 if what == "the demo" else args.repeats for what in ours}
+        rows = [row(what, timed(what, then), timed(what, now), count) for what, count in turns.items()]
+        project, plain = Path(name) / "project", Path(name) / "plain"
+        project.mkdir(), plain.mkdir()
+        count = make_project(project, args.runs)
+        (plain / "Snakefile").write_text(PLAIN % count)
+        dry = ["snakemake", "--cores", "1", "-n", "--quiet", "rules"]
+        beside = row("", lambda: seconds(dry, project), lambda: seconds(dry, plain), min(args.repeats, 3))
+        beside["what"] = f"snakemake -n of {count} runs (then) against a Snakefile of as many plain jobs (now)"
+        rows.append(beside)
+    write("commands", rows, machine(), args.out)
+
+
+if __name__ == "__main__":
+    main()
