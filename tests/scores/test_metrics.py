@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, mutual_info_score, normalized_mutual_info_score
 
 from dica.files import UserError, load_arrays, sha256_file, write_npz
@@ -309,3 +312,18 @@ def test_the_mutual_information_is_that_of_scikit_learn_to_the_last_digit(sparse
     tables = [table * (rng.random(table.shape) < sparse) for table in tables]
     for table in [*(table for table in tables if table.any()), margins, np.diag([5, 2, 9])]:
         assert metrics._mutual_information(table) == mutual_info_score(None, None, contingency=table)
+
+
+def test_the_solver_is_scipys_also_where_its_file_is_not_found(monkeypatch) -> None:
+    tables = np.random.default_rng(0).integers(0, 4, (50, 7, 9))  # small counts: many of the best maps are equally good
+    loaded = metrics._solver.__wrapped__()
+    monkeypatch.setattr(metrics, "EXTENSION_SUFFIXES", [])
+    assert metrics._solver.__wrapped__() is linear_sum_assignment
+    for table in tables:
+        np.testing.assert_array_equal(loaded(table, maximize=True), linear_sum_assignment(table, maximize=True))
+
+
+def test_scores_do_not_wait_for_all_of_scipy() -> None:
+    code = "import sys; from dica.scores import chance; chance.chance([3, 3], [3, 3]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"scipy.optimize", "scipy.stats", "sklearn", "pandas"} & set(done.stdout.split())

@@ -12,10 +12,16 @@ Top-5 accuracy counts an image whose class is that of one of its five most proba
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.util import module_from_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from scipy.special import entr
 
 from dica.files import UserError
@@ -76,9 +82,24 @@ def cluster_map(y_true: Any, y_pred: Any, num_classes: int = 0, num_clusters: in
 
 def matched(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the clusters and their classes under the best one-to-one map of counts (clusters, classes)."""
-    from scipy.optimize import linear_sum_assignment  # takes half a second, which a table of old scores need not wait
+    return _solver()(table, maximize=True)
 
-    return linear_sum_assignment(table, maximize=True)
+
+@cache
+def _solver() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Return scipy's solver of assignments without the rest of `scipy.optimize`, which takes half a second to import.
+
+    It is the same compiled function; where scipy does not have it in a file of its own, the whole is imported.
+    """
+    kinds = (ExtensionFileLoader, EXTENSION_SUFFIXES)
+    spec = FileFinder(str(Path(scipy.__file__).with_name("optimize")), kinds).find_spec("_lsap")
+    if spec is None or spec.loader is None:
+        from scipy.optimize import linear_sum_assignment
+
+        return linear_sum_assignment
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.linear_sum_assignment
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from dica.files import UserError
-from dica.scores.metrics import ari
+from dica.scores.metrics import ari, matched
 
 MEANING = {
     "entropy": (
@@ -47,7 +46,7 @@ def aligned(reference: np.ndarray, other: np.ndarray, k: int) -> np.ndarray:
     """Return the partition `other` with its clusters renumbered so that most images have the number of `reference`."""
     table: np.ndarray = np.zeros((k, k), np.int64)
     np.add.at(table, (other, reference), 1)
-    rows, columns = linear_sum_assignment(-table)
+    rows, columns = matched(table)
     number: np.ndarray = np.empty(k, np.int64)
     number[rows] = columns
     return number[other]
