@@ -149,9 +149,9 @@ def test_the_loss_against_the_bank_is_equation_11_with_the_same_negatives(root: 
 def test_unlabelled_images_train_the_rl_head_alone(root: Path) -> None:
     """Each step has two batches: every term is of the labelled one, L_FC of the wide one beside it too."""
     method = make(root, counts={"train": 20, "test": 10, "unlabeled": 10})
-    assert method.phases(0) == [Phase("main", ("train", "test"), beside=("train", "test", "unlabeled"))]
+    assert method.phases(0) == [Phase("main", ("train", "test"), second=("train", "test", "unlabeled"))]
     batch, wide = batch_of(list(range(16))), batch_of(list(range(20, 36)))
-    step = method.loss(replace(batch, extra={"beside": wide.images}))
+    step = method.loss(replace(batch, extra={"second": wide.images}))
     own = embed(method, batch_of(list(range(16))))
     other = method._embed(wide.images, batch.rng("beside"))
     contrast = sum(feature_contrast(*method.rl_head(x), temperature=0.1) for x in (own, other)) / 2

@@ -46,7 +46,7 @@ def test_resume_is_exact_where_each_step_has_a_second_batch(tmp_path: Path) -> N
     data = make_prepared(tmp_path / "data", {"train": 20, "test": 15, "unlabeled": 30})
     settings = tiny_config("crlc")
     whole = make_trainer(settings, data, tmp_path / "whole")
-    assert whole.method.phases(0)[0].beside == ("train", "test", "unlabeled")
+    assert whole.method.phases(0)[0].second == ("train", "test", "unlabeled")
     whole.run()
     parts = run_with_kills(settings, data, tmp_path / "parts", [3, 7], save_batches=2)
     assert history_csv(parts.history) == history_csv(whole.history)

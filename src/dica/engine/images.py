@@ -98,10 +98,10 @@ class ResidentImages:
     def _gather(self, splits: tuple[str, ...], indices: Tensor) -> Tensor:
         rows, start = None, 0
         for name in splits:
-            source = self.splits[name]
-            picked = source.index_select(0, (indices - start).clamp(0, len(source) - 1))
+            images = self.splits[name]
+            picked = images.index_select(0, (indices - start).clamp(0, len(images) - 1))
             rows = picked if rows is None else torch.where((indices >= start)[:, None, None, None], picked, rows)
-            start += len(source)
+            start += len(images)
         return rows
 
 

@@ -277,16 +277,17 @@ class Trainer:
         self.at.images_seen += len(indices)
 
     def _beside(self, phase: Phase) -> dict[str, Tensor]:
-        """Return the second batch of this position: full batches of `phase.beside`, reshuffled when it runs out."""
-        if not phase.beside:
+        """Return the second batch of this position: full batches of `phase.second`, reshuffled when it runs out."""
+        if not phase.second:
             return {}
-        count = sum(len(self.images.splits[name]) for name in phase.beside)
+        count = sum(len(self.images.splits[name]) for name in phase.second)
         size = min(self.params["batch_size"], count)
         turn, place = divmod(self.at.batch, count // size)
+        # "beside" is the address of these draws: it stays as it was when runs drew by it.
         order = torch.randperm(count, generator=generator(self.seed, "beside", self.at.epoch, phase.name, turn))
         indices = order[place * size : (place + 1) * size].to(self.images.index_device, non_blocking=True)
-        images = self.images.take(phase.beside, indices)
-        return {"beside": images, "beside_indices": indices.to(self.images.device, non_blocking=True)}
+        images = self.images.take(phase.second, indices)
+        return {"second": images, "second_indices": indices.to(self.images.device, non_blocking=True)}
 
     def _step(self, batch: Batch) -> None:
         params = self.params

@@ -23,7 +23,7 @@ class Phase:
 
     name: str
     splits: tuple[str, ...]
-    beside: tuple[str, ...] = ()  # splits of a second batch that every step also gets, as `extra["beside"]`
+    second: tuple[str, ...] = ()  # splits of a second batch that every step also gets, as `extra["second"]`
 
 
 def _no_others(positions: Tensor) -> Tensor:

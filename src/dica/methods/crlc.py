@@ -78,7 +78,7 @@ class CRLC(Method):
 
     def phases(self, epoch: int) -> list[Phase]:
         """Return the one pass; where there are unlabelled images, with a second batch drawn from all beside each."""
-        return [Phase("main", self._splits(), beside=self._feature_splits())]
+        return [Phase("main", self._splits(), second=self._feature_splits())]
 
     def parameter_groups(self) -> list[dict]:
         """Return weights apart from biases and batch norms, which do not decay (as the code)."""
@@ -104,9 +104,9 @@ class CRLC(Method):
         features, z, wide = self._embed(batch.images, batch.rng("augmented")), (None, None), None
         if self.rl_head is not None:
             z = self.rl_head(features)
-        if "beside" in batch.extra:
+        if "second" in batch.extra:
             assert self.rl_head is not None  # else there is no second batch, see `_feature_splits`
-            wide = self.rl_head(self._embed(batch.extra["beside"], batch.rng("beside")))
+            wide = self.rl_head(self._embed(batch.extra["second"], batch.rng("beside")))
         logits = self.c_head(features)
         return {"z1": z[0], "z2": z[1], "logits1": logits[:, 0], "logits2": logits[:, 1], "wide": wide}
 

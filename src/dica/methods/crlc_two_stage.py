@@ -81,8 +81,8 @@ class TwoStageCRLC(CRLC):
 
     def _draw_neighbours(self, batch: Batch) -> Tensor:
         """Return the position of one neighbour of each image of the batch, (n,)."""
-        rows, source = self.neighbours[batch.indices], batch.rng("neighbour")
-        drawn = torch.randint(rows.shape[1], (len(rows), 1), generator=source, device=source.device)
+        rows, draw = self.neighbours[batch.indices], batch.rng("neighbour")
+        drawn = torch.randint(rows.shape[1], (len(rows), 1), generator=draw, device=draw.device)
         return rows.gather(1, drawn.to(rows.device))[:, 0]
 
 

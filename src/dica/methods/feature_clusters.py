@@ -47,5 +47,5 @@ class FeatureClusters(Method):
 
 def centroid_seed(rng: Rng) -> int:
     """Return a seed for scikit-learn."""
-    source = rng("centroids")
-    return int(torch.randint(2**31, (), generator=source, device=source.device))
+    draw = rng("centroids")
+    return int(torch.randint(2**31, (), generator=draw, device=draw.device))

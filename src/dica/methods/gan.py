@@ -73,8 +73,8 @@ class GAN(FeatureClusters):
 
     def _made(self, batch: Batch) -> Tensor:
         """Return images of the generator in [-1, 1], from noise of this turn."""
-        shape, source = (len(batch.indices), self.params["noise_size"]), batch.rng(f"noise-{batch.phase}")
-        noise = torch.rand(shape, generator=source, device=batch.images.device, dtype=torch.get_default_dtype())
+        shape, draw = (len(batch.indices), self.params["noise_size"]), batch.rng(f"noise-{batch.phase}")
+        noise = torch.rand(shape, generator=draw, device=batch.images.device, dtype=torch.get_default_dtype())
         return torch.tanh(self.generator(2 * noise - 1))
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:

@@ -156,10 +156,10 @@ class IMCSwAV(Method):
     @torch.no_grad()
     def before_predict(self, images: dict[str, Tensor], rng: Rng) -> None:
         """Re-estimate the batch-norm statistics on full-size images (`bn_refresh`); they were those of crops."""
-        source = self.params["bn_refresh"]
-        if source == "off":
+        split = self.params["bn_refresh"]
+        if split == "off":
             return
-        pixels = images[source] if source in images else images["train"]
+        pixels = images[split] if split in images else images["train"]
         self.train()  # the caller goes back to eval
         draw = rng("bn_refresh")
         order = torch.randperm(len(pixels), generator=draw, device=draw.device)

@@ -237,7 +237,7 @@ def _convolution_matrix(taps: Tensor, length: int) -> Tensor:
     """Return (n, length, length) matrices that apply centred kernels (n, k) with reflection at both ends."""
     radius = taps.shape[1] // 2
     position = torch.arange(length, device=taps.device)
-    source = position[None] + torch.arange(-radius, radius + 1, device=taps.device)[:, None]
-    source = (length - 1) - ((length - 1) - source.abs()).abs()
-    picks = (source[..., None] == position).to(taps.dtype)  # (k, out, in)
+    read = position[None] + torch.arange(-radius, radius + 1, device=taps.device)[:, None]
+    read = (length - 1) - ((length - 1) - read.abs()).abs()
+    picks = (read[..., None] == position).to(taps.dtype)  # (k, out, in)
     return (taps @ picks.flatten(1)).view(-1, length, length)
