@@ -140,6 +140,9 @@ def test_sphinx_builds_the_site_without_a_warning(pages, root: Path, tmp_path: P
     source, built = tmp_path / "source", tmp_path / "html"
     runpy.run_path(str(root / "workflow/scripts/documentation.py"))["write"](source, root)
     validators.run("sphinx", "sphinx-build", "-W", "--keep-going", "-q", source, built, folder=root / ".venv-site")
+    validators.note(
+        "sphinx", "the documentation site, without a warning", True, validators.version("Sphinx", "site.lock")
+    )
     if browser.CHROMIUM:
         names = ["index.html", "methods/tcc.html", "commands.html", "numbers.html"]
         for width in (390, 1280):

@@ -43,9 +43,9 @@ def run(
     return done.stdout
 
 
-def version(package: str) -> str:
+def version(package: str, lock: str = LOCK) -> str:
     """Return the version of a validator, as locked."""
-    lines = [line.partition("==") for line in (ROOT / LOCK).read_text(encoding="utf-8").splitlines()]
+    lines = [line.partition("==") for line in (ROOT / lock).read_text(encoding="utf-8").splitlines()]
     return next(number for name, _, number in lines if name == package)
 
 

@@ -88,7 +88,7 @@ def test_a_run_is_trained_in_a_pod_with_the_gpu_that_it_asks_for(small: Project,
     python = f"src{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     command = ["snakemake", "--workflow-profile", "workflow/profiles/kubernetes", "--retries", "0"]
     done = subprocess.run(
-        [*command, "--seconds-between-status-checks", "1", "--", f"{run['path']}/metrics.json"],
+        [*command, "--seconds-between-status-checks", "5", "--", f"{run['path']}/metrics.json"],
         cwd=project.folder,
         env={**cluster, "PYTHONPATH": python},
         capture_output=True,

@@ -6,8 +6,12 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
+from dica.scores.metrics import accuracy
 from pictures import picture_folder
 from project import Project
 
@@ -79,3 +83,17 @@ def test_what_cannot_be_is_one_line(clustered: Project) -> None:
         output = clustered.dica("cluster", *words, code=2)
         assert expected in " ".join(output.split()), output
         assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_the_digits_as_files_are_found_by_the_recipe_that_it_chooses(checkout: Project, tmp_path: Path) -> None:
+    """Their classes stand in the names alone, of which `dica cluster` makes no use."""
+    project = checkout.copy(tmp_path / "project")
+    digits = load_digits()
+    (project.folder / "digits").mkdir()
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        Image.fromarray((image * 255 / 16).astype(np.uint8)).save(project.folder / f"digits/{number:04d}_{label}.png")
+    project.dica("cluster", "digits", "--k", "10")
+    rows = table(project.folder / "results/own/digits/assignments.csv")
+    true = np.array([int(Path(file).stem[-1]) for file in rows])
+    assert accuracy(true, np.array([int(row["cluster"]) for row in rows.values()])) >= 0.9
