@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 import zipfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ def test_layouts_that_could_mean_two_things_are_refused_with_what_to_declare(nam
     assert said in str(error.value)
     assert "`split_folders: {}` if all are classes" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("tops", [("x_train", "x_test"), ("query", "gallery"), ("fold-a", "fold-b", "fold-c")])
+def test_folders_that_all_hold_the_same_folders_are_not_taken_for_classes_in_silence(tops):
+    names = [f"{top}/{inside}/1.png" for top in tops for inside in ("cat", "dog")]
+    with pytest.raises(UserError, match=r"all hold the same folders.*split_folders: \{\}"):
+        arrange(names, "x")
+    declared = arrange(names, "x", {"split_folders": {"train": tops[0], "test": tops[1]}})
+    assert {(place.split, place.label) for place in declared} == set(product(("train", "test"), ("cat", "dog")))
+    for said in ({"split_folders": {}}, {"classes": sorted(tops)}):
+        assert {place.label for place in arrange(names, "x", said)} == set(tops)
+    assert {place.label for place in arrange(names, "x", {"labels": "none"})} == {None}
+    arrange([f"{name}/{number}.png" for number, name in enumerate((*names, "another/bird/2"))], "x")
 
 
 def test_declared_folders_are_the_splits_and_others_are_not_read():

@@ -74,6 +74,9 @@ def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = N
         raise UserError(f"{where}: no image found (looked for {', '.join(SUFFIXES)})")
     paths = _below_top({name: tuple(name.split("/")) for name in names}, prepare.get("top"), where)
     split_of = _split_folders(paths.values(), prepare.get("split_folders"), where)
+    declared = {"split_folders", "classes"} & set(prepare)
+    if not split_of and not declared and prepare.get("labels") != "none":
+        _require_classes_on_top(paths.values(), where)
     places = []
     for name, parts in paths.items():
         if not split_of:
@@ -157,6 +160,21 @@ def _split_folders(
     if loose or {"class", "held_out"} & set(by_role) or any(len(folders) > 1 for folders in by_role.values()):
         raise UserError(_ambiguous(by_role, loose, where))
     return {folders[0]: role for role, folders in by_role.items()}
+
+
+def _require_classes_on_top(paths: Iterable[tuple[str, ...]], where: str) -> None:
+    """Refuse top folders that all hold the same folders: they look like splits under names that no one can know."""
+    below: dict[str, set[str]] = {}
+    for parts in paths:
+        below.setdefault(parts[0], set()).update(parts[1:2] if len(parts) > 2 else [])
+    shared = next(iter(below.values()))
+    if len(below) > 1 and len(shared) > 1 and all(inside == shared for inside in below.values()):
+        tops, inside = sorted(below), ", ".join(map(repr, sorted(shared)[:3]))
+        raise UserError(
+            f"{where}: {', '.join(map(repr, tops[:3]))} all hold the same folders ({inside}), as splits do; say which "
+            f"folders are read, such as `prepare: {{split_folders: {{train: {tops[-1]}, test: {tops[0]}}}}}`, or "
+            "`split_folders: {}` if they are the classes"
+        )
 
 
 def _declared_folders(declared: dict[str, str | list[str]], tops: list[str], where: str) -> dict[str, str]:

@@ -113,11 +113,12 @@ def render(
     groups = groups_of(frame, plan, runs, root)
     papers = list(dict.fromkeys(artefact.paper for artefact in artefacts))
     names = links.all_pages(papers, groups)
+    known = {artefact.address for artefact in artefacts}
     shared = {
         "title": TITLE + ("" if plan["profile"] == "archive" else f" ({plan['profile']})"),
         "papers": [(links.paper_page(paper), paper) for paper in sorted(papers)],
         "methods": [(links.runs_page(method), method) for method in sorted(groups)],
-        "known": {artefact.address for artefact in artefacts},
+        "known": known,
         "metrics": METRICS,
         "metric_labels": METRIC_LABELS,
     }
@@ -126,7 +127,7 @@ def render(
     contexts = {
         links.INDEX: ("index", _overview(artefacts, sections, evidence, runs, groups, graph)),
         links.CLAIMS: ("claims", evidence.context()),
-        links.NUMBERS: ("prose", prose.context(root / links.TOLD, shared["known"])),
+        links.NUMBERS: ("prose", prose.context(root / links.TOLD, known)),
     }
     for paper in papers:
         mine = [section for section in sections.values() if section["artefact"].paper == paper]
