@@ -17,6 +17,11 @@ include: "workflow/rules/artefacts.smk"
 include: "workflow/rules/archive.smk"
 
 
+onstart:
+    if workflow.is_main_process:
+        tell(WORK.plan["runs"], ROOT, RESULTS)
+
+
 rule all:
     default_target: True
     input:

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
+from dica.data.catalog import CATALOG
 from dica.files import sha256_file
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "datasets.schema.yaml"
@@ -249,3 +250,11 @@ def project(root: Path, **entries: dict[str, Any]) -> Path:
     catalogue = {name.replace("_", "-"): value for name, value in entries.items()}
     (root / "params" / "datasets.yaml").write_text(yaml.safe_dump(catalogue, allow_unicode=True), encoding="utf-8")
     return root
+
+
+def change(root: Path, **values) -> None:
+    """Change keys of `mini` in the catalogue."""
+    path = root / CATALOG
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries["mini"].update(values)
+    path.write_text(yaml.safe_dump(entries, allow_unicode=True), encoding="utf-8")

@@ -41,12 +41,6 @@ told(WORK.note)
 for line in WORK.ignored:
     logger.warning(f"ignored: {line}")
 
-
-onstart:
-    if workflow.is_main_process:
-        tell(WORK.plan["runs"], ROOT, RESULTS)
-
-
 PROFILE, RESULTS = WORK.profile, WORK.results
 PLAN_FILE = WORK.plan_file
 RUN = f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}"  # the folder of one

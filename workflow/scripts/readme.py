@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -64,7 +65,7 @@ def result(root: Path, frame: pd.DataFrame) -> str:
     ordered = mine.sort_values("value", ascending=False)
     numbers = ", ".join(f"{row.label} {row.value:.3f}" for row in ordered.itertuples())
     accuracies = f"ACC on {ordered.iloc[0].dataset_label.lower()}, mean of {ordered.n.min()} seeds: {numbers}."
-    return f"{evidence.sentence()}\n\n{accuracies}"
+    return "\n\n".join(textwrap.fill(text, 118, break_long_words=False) for text in (evidence.sentence(), accuracies))
 
 
 def rows(frame: pd.DataFrame) -> str:
