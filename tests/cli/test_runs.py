@@ -17,11 +17,14 @@ from dica.audit import compare
 from dica.cli import __main__ as cli
 from dica.cli import completion
 from dica.files import UserError, write_json, write_npz
-from dica.plan import estimate
+from dica.plan import counted, estimate
+from dica.plan.parameters import load_profile
+from dica.plan.plan import make_plan
 from dica.runs.behaviour import traces
 from dica.scores import outside as scoring
 
 DRC = "/".join(CELL)
+SETS = "cifar10", "digits"
 KMEANS = DRC.replace("/drc/", "/kmeans/")
 
 
@@ -183,17 +186,70 @@ def test_estimates_rest_on_finished_runs_only(dica, project: Path) -> None:
     assert parts["drc", "digits"]["rule"] == "same"
     assert parts["drc", "digits"]["seconds"] > 2 * before["seconds"], "twice the epochs, two runs"
     assert parts["kmeans", "digits"]["rule"] == "variant"
-    assert (parts["drc", "cifar10"]["rule"], parts["drc", "cifar10"]["seconds"]) == ("unknown", None)
+    assert parts["drc", "cifar10"]["rule"] == "counted"
     code, output = dica("estimate", "all", "--device", device)
-    assert (code, "are not in these figures" in output, "rough" in output) == (0, True, True)
+    assert (code, "are not in these figures" in output, "rough" in output) == (0, False, True)
 
 
-def test_a_device_without_runs_gives_no_hours(dica, monkeypatch) -> None:
+def test_what_nothing_was_timed_like_is_counted(dica, monkeypatch) -> None:
     monkeypatch.setattr("dica.cli.runs.this_device", lambda: "a device that nobody has")
-    total = answer(dica, "estimate", "all")["total"]
+    result = answer(dica, "estimate", "all")
+    total, parts = result["total"], {(part["method"], part["dataset"]): part for part in result["parts"]}
+    waiting = total["runs"] - total["finished"]
+    assert (total["timed"], total["counted"], total["unknown"]) == (waiting, waiting, 0)
+    slow = parts["drc", "cifar10"]
+    assert "0.05 TFLOP/s in float32 as stated for CPU" in slow["basis"]
+
+    result = answer(dica, "estimate", "all", "--device", "NVIDIA H100", "--price", "2")
+    (quick,) = [part for part in result["parts"] if (part["method"], part["dataset"]) == ("drc", "cifar10")]
+    assert quick["seconds"] == pytest.approx(slow["seconds"] * 0.05 / 33)
+    assert result["total"]["cost"] == pytest.approx(2 * result["total"]["device_hours"])
+    code, output = dica("estimate", "drc", "--device", "NVIDIA H100")
+    assert (code, "# counted arithmetic, at 33 TFLOP/s in float32 as stated for NVIDIA H100" in output) == (0, True)
+    code, output = dica("status")
+    hours = f"about {result['total']['device_hours']:,.1f} h of one NVIDIA H100 as stated"
+    assert (code, f"to do: {waiting} runs, counted " in output, hours in output) == (0, True, True)
+
+
+def test_a_run_that_nobody_counted_is_told_apart(dica, monkeypatch) -> None:
+    monkeypatch.setattr(counted, "_counts", dict)
+    counted._by_variant.cache_clear()
+    total = answer(dica, "estimate", "all", "--device", "NVIDIA H100")["total"]
     assert (total["timed"], total["unknown"]) == (0, total["runs"] - total["finished"])
+    code, output = dica("estimate", "all", "--device", "NVIDIA H100")
+    assert (code, "python workflow/scripts/counts.py" in output) == (0, True)
+    counted._by_variant.cache_clear()
+
+
+def test_counts_go_at_the_rate_that_finished_runs_of_such_steps_reached(project: Path, monkeypatch) -> None:
+    profile = load_profile(project / "params/archive.yaml", project)
+    runs = make_plan(profile, project)["runs"]
+    large, small = (next(run for run in runs if run["method"] == "drc" and run["dataset"] == name) for name in SETS)
+    estimator = estimate.Estimator(project, "results")
+    flops = counted.counted_flops(large, estimator.datasets["cifar10"])
+
+    def after(method: str, run: dict, seconds: float) -> str:
+        done = estimate.Timed(method, run["dataset"], run["params"], "card", seconds, None, "2", 1, 0, 0)
+        worked = [(done, counted.counted_work(run, estimator.datasets[run["dataset"]]))]
+        monkeypatch.setattr(estimate.Estimator, "_worked", worked)
+        rule, middle, *_, basis = estimator._counted(large, "card")
+        assert rule == "counted"
+        return f"{basis}: {middle:.1f} s"
+
+    assert after("drc", large, 70.0) == f"the rate of 1 finished runs, {flops / 70 / 1e12:.3g} TFLOP/s: 70.0 s"
+    assert after("crlc", large, 70.0).endswith("70.0 s"), "of another method, where its own has none"
+    assert "as stated for CPU" in after("drc", small, 70.0), "small steps say nothing of large ones"
+
+
+def test_one_run_can_be_asked_for(dica) -> None:
+    (run,) = [row for row in answer(dica, "status") if row["path"].startswith("results/runs/drc/cifar10/s0-")][:1]
+    for name in (run["path"], run["path"].rsplit("-", 1)[-1]):
+        assert answer(dica, "estimate", name)["total"]["runs"] == 1
+
+
+def test_a_device_that_is_nowhere_is_refused(dica) -> None:
     code, output = dica("estimate", "all", "--device", "x87")
-    assert (code, "no finished run was timed on 'x87'" in output) == (2, True)
+    assert (code, "device 'x87': no finished run was timed on it" in output) == (2, True)
     code, output = dica("estimate", "dca", "table-1")
     assert (code, "did you mean dica table-1" in output) == (2, True)
 

@@ -251,7 +251,7 @@ def test_a_demo_without_results(root, tmp_path):
     texts = report.render(artefacts, frame, plan, project, "results/demo", "")
     command = "snakemake --cores all --resources gpu=1 --configfile params/demo.yaml -- results/demo/figures/dica"
     assert f"{command}/figure-1.svg" in texts["dica.html"]
-    assert "no finished run tells how long they take" in texts["dica.html"]
+    assert "on an NVIDIA H100 as stated" in texts["dica.html"]
     assert texts["dica.html"].count("<figure") == 0
     assert "<title>Deep image clustering archive (demo)</title>" in texts["index.html"]
     assert "No run is finished." in texts["index.html"]

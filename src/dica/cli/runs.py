@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,12 @@ from dica.files import UserError, project_root
 console = Console(highlight=False, soft_wrap=True)
 ARCHIVE = Path("params/archive.yaml")
 TOLD = ("interrupted", "collapsed", "scored without labels")  # beginnings of details that `status` prints in any case
+TOLD_AS = {  # how an estimate is marked
+    "same": "after ",
+    "variant": "~ rough: after ",
+    "data set": "~ rough: after ",
+    "counted": "# counted arithmetic, at ",
+}
 Profile = Annotated[
     Path,
     typer.Option(help="Profile whose results are meant, such as params/demo.yaml.", autocompletion=completion.profiles),
@@ -41,6 +47,7 @@ def status(
     A run whose code has only another text, with the same golden trace, is done.
     Collapsed runs, with all images in one cluster, are done but named.
     """
+    from dica.plan.estimate import remaining
     from dica.plan.parameters import load_profile
     from dica.plan.plan import make_plan
     from dica.plan.status import STATES, states
@@ -69,6 +76,13 @@ def status(
     table.add_row("all", "", *(str(total[name] or "") for name in STATES), style="bold")
     console.print(table)
     codes = Counter(state.code for state in found if state.code)
+    if waiting := [state.run for state in found if state.name not in ("done", "stale")]:
+        device, flops, hours, uncounted = remaining(waiting, root)
+        left = f", {uncounted} of them not counted" if uncounted else ""
+        console.print(
+            f"to do: {len(waiting)} runs{left}, counted {_operations(flops)}, about {hours:,.1f} h of one {device} as"
+            " stated (params/devices.yaml); in detail, for any device: dica estimate all"
+        )
     if codes:
         console.print(f"code of the {codes.total()} finished runs: {', '.join(f'{codes[c]} {c}' for c in BEHAVIOURS)}")
     told = {"failed": "red", "running": "cyan", **({"stale": "yellow"} if changed else {})}
@@ -125,15 +139,23 @@ def _print_metrics(result: dict) -> None:
 def estimate(
     target: Annotated[
         list[str],
-        typer.Argument(help="all, PAPER, PAPER TABLE, or METHOD.", autocompletion=completion.targets),
+        typer.Argument(help="all, PAPER, PAPER TABLE, METHOD, or a run.", autocompletion=completion.targets),
     ],
     gpus: Annotated[int, typer.Option(min=1, help="Devices that work side by side.")] = 1,
-    device: Annotated[str, typer.Option(help="Device as run.json names it (default: this machine's).")] = "",
+    device: Annotated[
+        str, typer.Option(help="Device as run.json or params/devices.yaml names it (default: this machine's).")
+    ] = "",
+    price: Annotated[float | None, typer.Option(min=0, help="Of an hour of a device, to tell the cost.")] = None,
     profile: Profile = ARCHIVE,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what the runs that are still missing would cost, timed after finished ones on the same device."""
+    """Tell what the runs that are still missing would cost.
+
+    Timed after finished ones on the same device; where there are none like them, from their counted arithmetic and the
+    rate that was reached there, or that params/devices.yaml states.
+    """
     from dica.plan import estimate
+    from dica.plan.devices import load_devices
     from dica.plan.parameters import load_profile
     from dica.plan.plan import make_plan
 
@@ -141,9 +163,9 @@ def estimate(
     body = load_profile(root / profile, root)
     estimator = estimate.Estimator(root, body["results"])
     runs = estimate.select(make_plan(body, root), target)
-    name = _device(device, estimator.devices)
+    name = _device(device, {**estimator.devices, **load_devices(root)["devices"]})
     costs = estimator.costs(runs, name)
-    totals = estimate.summary(costs, gpus)
+    totals = estimate.summary(costs, gpus, price)
     if as_json:
         print(json.dumps(estimate.as_dict(costs, totals, name), indent=2))
         return
@@ -154,7 +176,7 @@ def estimate(
         table.add_row(cost.method, cost.dataset, str(cost.runs), str(cost.finished or ""), *_hours(cost))
     console.print(table)
     for basis, rule in dict.fromkeys((cost.basis, cost.rule) for cost in costs if cost.seconds):
-        console.print(f"  {'' if rule == 'same' else '~ rough: '}after {escape(basis)}")
+        console.print(f"  {TOLD_AS[rule]}{escape(basis)}")
     _print_totals(totals, name)
 
 
@@ -163,39 +185,48 @@ def _hours(cost) -> tuple[str, str, str]:
         return "", "", ""
     if cost.seconds is None:
         return "unknown", "", ""
-    rough = "" if cost.rule == "same" else "~"
-    return f"{rough}{cost.seconds / 3600:.2f}", f"{cost.low / 3600:.2f}–{cost.high / 3600:.2f}", _bytes(cost.disk)
+    if cost.rule == "counted":
+        return f"#{cost.seconds / 3600:,.2f}", "counted", ""
+    span = f"{cost.low / 3600:,.2f}–{cost.high / 3600:,.2f}"
+    return f"{'' if cost.rule == 'same' else '~'}{cost.seconds / 3600:,.2f}", span, _bytes(cost.disk)
 
 
 def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
+def _operations(flops: float) -> str:
+    return f"{flops / 1e18:,.1f} EFLOP" if flops >= 1e17 else f"{flops / 1e15:,.2f} PFLOP"
+
+
 def _print_totals(totals: dict, device: str) -> None:
     waiting = totals["runs"] - totals["finished"]
     console.print(f"{totals['runs']} runs, {totals['finished']} finished, {waiting} to do")
     if totals["timed"]:
-        span = f"{totals['device_hours_low']:.2f} to {totals['device_hours_high']:.2f}"
+        span = f"{totals['device_hours_low']:,.2f} to {totals['device_hours_high']:,.2f}"
+        cost = "" if totals["cost"] is None else f", cost {totals['cost']:,.2f}"
         console.print(
-            f"of these {totals['timed']} ({totals['rough']} roughly): [bold]{totals['device_hours']:.2f}[/] hours of"
-            f" device ({span}), {totals['wall_hours']:.2f} h on {totals['devices']} device(s),"
-            f" {_bytes(totals['disk_bytes'])} of results, and of weights where these are kept here"
+            f"of these {totals['timed']} ({totals['rough']} roughly, {totals['counted']} counted):"
+            f" [bold]{totals['device_hours']:,.2f}[/] hours of device ({span}), {totals['wall_hours']:,.2f} h on"
+            f" {totals['devices']} device(s){cost}; of those timed {_bytes(totals['disk_bytes'])} of results, and of"
+            " weights where these are kept here"
         )
     if totals["unknown"]:
         console.print(
-            f"[yellow]{totals['unknown']} runs are not in these figures:[/] no finished run on {escape(device)} tells"
-            " how long they take. One short run of each kind there would."
+            f"[yellow]{totals['unknown']} runs are not in these figures:[/] none like them was timed on"
+            f" {escape(device)} or counted. To count them: python workflow/scripts/counts.py"
         )
 
 
-def _device(wanted: str, known: dict[str, int]) -> str:
-    """Return the device to estimate for: the wanted one if runs are timed on it, else this machine's."""
+def _device(wanted: str, known: dict[str, Any]) -> str:
+    """Return the device to estimate for: the wanted one, which must be among the known, else this machine's."""
     from dica.validation import hint
 
     if not wanted:
         return this_device()
     if wanted not in known:
-        raise UserError(f"no finished run was timed on {wanted!r}; {hint(wanted, known) if known else 'nor anywhere'}")
+        where = "no finished run was timed on it, and params/devices.yaml does not have it"
+        raise UserError(f"device {wanted!r}: {where}; {hint(wanted, known)}")
     return wanted
 
 

@@ -4,10 +4,13 @@ A run is timed after finished runs of its method on the same device, by the firs
 
 1. `same`: equal parameters but for the number of epochs; time goes with the epochs;
 2. `variant`: other parameters of the method on the same data set; rough;
-3. `data set`: another data set with equally large images, same backbone; time goes with epochs times images; rough.
+3. `data set`: another data set with equally large images, same backbone; time goes with epochs times images; rough;
+4. `counted`: its arithmetic (`dica.plan.counted`) at the rate that finished runs reached on the device in steps that
+   were not ten times smaller, those of its method if there are any; else at the rate that ``params/devices.yaml``
+   states for it.
 
-Where none has, nothing is guessed: the run counts as unknown. The range is that of the slowest and the fastest of the
-finished runs; it covers neither a busier machine nor the roughness of rules 2 and 3.
+The range is that of the slowest and the fastest of the finished runs; it covers neither a busier machine nor the
+roughness of rules 2 and 3. A count has no range: it is as good as its rate.
 """
 
 from __future__ import annotations
@@ -17,16 +20,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from dica.files import UserError, canonical_json
-from dica.plan.parameters import load_datasets
+from dica.plan.counted import Work, counted_work
+from dica.plan.devices import OTHER, reference, stated
+from dica.plan.parameters import load_datasets, load_method
 from dica.runs.files import CONFIG, RECORD, models_of
 from dica.runs.read import CONFIG_KEYS, RUN_KEYS, read_record
 from dica.validation import hint
 
-RULES = ("same", "variant", "data set", "unknown")
+RULES = ("same", "variant", "data set", "counted", "unknown")
+LIKE = 0.1  # a finished step tells the rate of steps with up to ten times its arithmetic a launch
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class Estimator:
         known: dict[str, Any] = dict(method=method, dataset=dataset, runs=len(runs), finished=finished, rule=rule)
         if rule == "unknown":
             lacking = rules.count("unknown")
-            basis = f"nothing timed on {device} fits {lacking} of {len(waiting)} runs"
+            basis = f"neither timed nor counted: {lacking} of {len(waiting)} runs"
             return Cost(**known, seconds=None, low=None, high=None, each=(), disk=None, basis=basis)
         each = tuple(middle for _, middle, *_ in found)
         low, high = (sum(line[k] for line in found) for k in (2, 3))
@@ -144,7 +150,41 @@ class Estimator:
                 seconds = [done.seconds * self._work(run) / self._work(vars(done)) for done in chosen]
                 sizes = fmean([done.bytes_git + done.bytes_models for done in chosen])
                 return rule, fmean(seconds), min(seconds), max(seconds), round(sizes), _basis(chosen)
-        return "unknown", 0.0, 0.0, 0.0, 0, ""
+        return self._counted(run, device)
+
+    def _counted(self, run: dict[str, Any], device: str) -> tuple:
+        """Return the same as `_time` from the arithmetic of a run, which names neither range nor bytes."""
+        work = counted_work(run, self.datasets[run["dataset"]])
+        if work is None:
+            return "unknown", 0.0, 0.0, 0.0, 0, ""
+        with_gpu = load_method(run["method"], self.root)["resources"]["gpu"] > 0
+        rates = self._reached(run["method"], work, device) if with_gpu else []
+        if rates:
+            seconds, basis = work.flops / median(rates), f"the rate of {len(rates)} finished runs"
+            basis += f", {median(rates) / 1e12:.3g} TFLOP/s"
+        else:
+            precision = run["params"].get("precision", "float32")
+            said = stated(device if with_gpu else OTHER, self.root)
+            seconds, basis = said.seconds(work, precision), f"{said.tflops[precision]:g} TFLOP/s in {precision}"
+            basis += f" as stated for {said.name}"
+        return "counted", seconds, seconds, seconds, 0, basis if work.exact else f"{basis}, as another variant"
+
+    def _reached(self, method: str, work: Work, device: str) -> list[float]:
+        """Return the operations a second of finished runs with steps like those of `work`; the method's, if any."""
+        like = [
+            (done.method, theirs.flops / done.seconds)
+            for done, theirs in self._worked
+            if done.device == device
+            and theirs.launches
+            and theirs.flops / theirs.launches >= LIKE * work.flops / max(work.launches, 1)
+        ]
+        return [rate for name, rate in like if name == method] or [rate for _, rate in like]
+
+    @cached_property
+    def _worked(self) -> list[tuple[Timed, Work]]:
+        """Finished runs whose own arithmetic was counted."""
+        found = [(done, counted_work(vars(done), self.datasets[done.dataset])) for done in self.timed if done.seconds]
+        return [(done, work) for done, work in found if work and work.exact]
 
     def _like(self, done: Timed, run: dict[str, Any]) -> bool:
         sizes = [
@@ -187,8 +227,8 @@ def wall_time(seconds: Sequence[float], devices: int) -> float:
     return max(loads)
 
 
-def summary(costs: Sequence[Cost], devices: int) -> dict[str, Any]:
-    """Return the totals of what is known, and how many runs are not."""
+def summary(costs: Sequence[Cost], devices: int, price: float | None = None) -> dict[str, Any]:
+    """Return the totals of what is known, and how many runs are not; `price` is that of an hour of a device."""
     known = [cost for cost in costs if cost.seconds is not None]
     each = [seconds for cost in known for seconds in cost.each]
     waiting = {rule: sum(cost.runs - cost.finished for cost in costs if cost.rule == rule) for rule in RULES}
@@ -197,20 +237,31 @@ def summary(costs: Sequence[Cost], devices: int) -> dict[str, Any]:
         "finished": sum(cost.finished for cost in costs),
         "timed": len(each),
         "rough": waiting["variant"] + waiting["data set"],
+        "counted": waiting["counted"],
         "unknown": waiting["unknown"],
         "device_hours": sum(each) / 3600,
         "device_hours_low": sum(cost.low or 0 for cost in known) / 3600,
         "device_hours_high": sum(cost.high or 0 for cost in known) / 3600,
         "devices": devices,
         "wall_hours": wall_time(each, devices) / 3600,
-        "disk_bytes": sum(cost.disk for cost in known),
+        "disk_bytes": sum(cost.disk or 0 for cost in known),
+        "cost": None if price is None else price * sum(each) / 3600,
     }
 
 
-def select(plan: dict[str, Any], words: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the planned runs that a target means: ``all``, a paper, a paper and an artefact, or a method.
+def remaining(runs: Sequence[dict[str, Any]], root: Path) -> tuple[str, float, float, int]:
+    """Return what runs ask of the device of reference: its name, operations, hours, and how many were not counted."""
+    device, datasets = reference(root), load_datasets(root)
+    found = [(run, counted_work(run, datasets[run["dataset"]])) for run in runs]
+    known = [(run, work) for run, work in found if work]
+    seconds = sum(device.seconds(work, run["params"].get("precision", "float32")) for run, work in known)
+    return device.name, sum(work.flops for _, work in known), seconds / 3600, len(found) - len(known)
 
-    A name that is a paper and a method is the paper; ``method NAME`` is the method.
+
+def select(plan: dict[str, Any], words: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the planned runs that a target means: ``all``, a paper, a paper and an artefact, a method, or a run.
+
+    A name that is a paper and a method is the paper; ``method NAME`` is the method. A run is its folder or its id.
 
     Raises
     ------
@@ -228,6 +279,8 @@ def select(plan: dict[str, Any], words: Sequence[str]) -> list[dict[str, Any]]:
         return [run for run in runs if any(address.startswith(f"{name} ") for address in run["needed_by"])]
     if name.removeprefix("method ") in methods:
         return [run for run in runs if run["method"] == name.removeprefix("method ")]
+    if one := [run for run in runs if run["id"] == name or run["path"] == "/".join(words).rstrip("/")]:
+        return one
     papers = dict.fromkeys(address.split(" ")[0] for address in addresses)
     raise UserError(f"no target {name!r}; {hint(name, ['all', *papers, *methods, *addresses])}")
 

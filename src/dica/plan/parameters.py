@@ -59,7 +59,7 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
 def method_names(root: Path) -> list[str]:
     """Return the methods of the archive: the parameter files that have a schema of their own name."""
     schemas = {path.name.removesuffix(".schema.yaml") for path in (root / "workflow" / "schemas").glob("*.yaml")}
-    others = {"datasets", "artefacts", "claims", "profile", "method", "training", "shared"}
+    others = {"datasets", "artefacts", "claims", "devices", "profile", "method", "training", "shared"}
     return sorted(path.stem for path in (root / "params").glob("*.yaml") if path.stem in schemas - others)
 
 

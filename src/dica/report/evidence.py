@@ -11,7 +11,7 @@ import pandas as pd
 
 from dica.files import UserError
 from dica.plan.artefacts import Artefact
-from dica.plan.estimate import Estimator, summary
+from dica.plan.estimate import Estimator, remaining, summary
 from dica.plan.made import shown_file
 from dica.plan.planned import has_something, scored_runs
 from dica.plan.rungs import RUNGS
@@ -131,20 +131,21 @@ class Evidence:
         }
 
     def _estimate(self, runs: list[dict[str, Any]]) -> str:
+        """Return what runs take: on the device that most were timed on, else what their counted arithmetic takes."""
         device = next(iter(self._estimator.devices), None)
         try:
             totals = summary(self._estimator.costs(runs, device), 1) if device else None
+            if totals is not None and totals["timed"] and not totals["counted"]:
+                rest = f", {totals['unknown']} of them not timed" if totals["unknown"] else ""
+                return f"{len(runs)} runs{rest}, about {_time(totals['device_hours'])} on {device}"
+            name, flops, hours, left = remaining(runs, self.root)
         except (UserError, KeyError):  # a data set that is no longer declared
-            totals = None
-        if totals is None or not totals["timed"]:
             return f"{len(runs)} runs; no finished run tells how long they take"
-        hours = totals["device_hours"]
-        time = (
-            f"{hours:,.0f} hours"
-            if hours >= 10
-            else f"{hours:.1f} hours"
-            if hours >= 1
-            else f"{60 * hours:.0f} minutes"
-        )
-        rest = f", {totals['unknown']} of them not timed" if totals["unknown"] else ""
-        return f"{len(runs)} runs{rest}, about {time} on {device}"
+        rest = f", {left} of them not counted" if left else ""
+        return f"{len(runs)} runs{rest}, {flops / 1e15:,.0f} PFLOP counted, about {_time(hours)} on an {name} as stated"
+
+
+def _time(hours: float) -> str:
+    if hours >= 10:
+        return f"{hours:,.0f} hours"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
