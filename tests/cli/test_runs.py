@@ -24,7 +24,6 @@ from dica.runs.behaviour import traces
 from dica.scores import outside as scoring
 
 DRC = "/".join(CELL)
-SETS = "cifar10", "digits"
 KMEANS = DRC.replace("/drc/", "/kmeans/")
 
 
@@ -198,14 +197,14 @@ def test_what_nothing_was_timed_like_is_counted(dica, monkeypatch) -> None:
     waiting = total["runs"] - total["finished"]
     assert (total["timed"], total["counted"], total["unknown"]) == (waiting, waiting, 0)
     slow = parts["drc", "cifar10"]
-    assert "0.05 TFLOP/s in float32 as stated for CPU" in slow["basis"]
+    assert slow["basis"] == "0.05 TFLOP/s in bfloat16 as stated for CPU"
 
     result = answer(dica, "estimate", "all", "--device", "NVIDIA H100", "--price", "2")
     (quick,) = [part for part in result["parts"] if (part["method"], part["dataset"]) == ("drc", "cifar10")]
-    assert quick["seconds"] == pytest.approx(slow["seconds"] * 0.05 / 33)
+    assert quick["seconds"] == pytest.approx(slow["seconds"] * 0.05 / 300)
     assert result["total"]["cost"] == pytest.approx(2 * result["total"]["device_hours"])
     code, output = dica("estimate", "drc", "--device", "NVIDIA H100")
-    assert (code, "# counted arithmetic, at 33 TFLOP/s in float32 as stated for NVIDIA H100" in output) == (0, True)
+    assert (code, "# counted arithmetic, at 300 TFLOP/s in bfloat16 as stated for NVIDIA H100" in output) == (0, True)
     code, output = dica("status")
     hours = f"about {result['total']['device_hours']:,.1f} h of one NVIDIA H100 as stated"
     assert (code, f"to do: {waiting} runs, counted " in output, hours in output) == (0, True, True)
@@ -223,22 +222,25 @@ def test_a_run_that_nobody_counted_is_told_apart(dica, monkeypatch) -> None:
 
 def test_counts_go_at_the_rate_that_finished_runs_of_such_steps_reached(project: Path, monkeypatch) -> None:
     profile = load_profile(project / "params/archive.yaml", project)
-    runs = make_plan(profile, project)["runs"]
-    large, small = (next(run for run in runs if run["method"] == "drc" and run["dataset"] == name) for name in SETS)
+    run = next(
+        run for run in make_plan(profile, project)["runs"] if run["path"].startswith("results/runs/drc/cifar10/")
+    )
     estimator = estimate.Estimator(project, "results")
-    flops = counted.counted_flops(large, estimator.datasets["cifar10"])
+    whole = counted.counted_work(run, estimator.datasets["cifar10"])
 
-    def after(method: str, run: dict, seconds: float) -> str:
-        done = estimate.Timed(method, run["dataset"], run["params"], "card", seconds, None, "2", 1, 0, 0)
-        worked = [(done, counted.counted_work(run, estimator.datasets[run["dataset"]]))]
-        monkeypatch.setattr(estimate.Estimator, "_worked", worked)
-        rule, middle, *_, basis = estimator._counted(large, "card")
+    def after(method: str, work: counted.Work) -> tuple[float, str]:
+        done = estimate.Timed(method, "cifar10", run["params"], "card", 70.0, None, "2", 1, 0, 0)
+        monkeypatch.setattr(estimate.Estimator, "_worked", [(done, work)])
+        rule, seconds, *_, basis = estimator._counted(run, "card")
         assert rule == "counted"
-        return f"{basis}: {middle:.1f} s"
+        return seconds, basis
 
-    assert after("drc", large, 70.0) == f"the rate of 1 finished runs, {flops / 70 / 1e12:.3g} TFLOP/s: 70.0 s"
-    assert after("crlc", large, 70.0).endswith("70.0 s"), "of another method, where its own has none"
-    assert "as stated for CPU" in after("drc", small, 70.0), "small steps say nothing of large ones"
+    seconds, basis = after("drc", whole)
+    assert seconds == pytest.approx(70)
+    assert basis == f"the rate of 1 finished runs, {whole.flops / 70 / 1e12:.3g} TFLOP/s"
+    assert after("crlc", whole)[0] == pytest.approx(70), "of another method, where its own has none"
+    small = counted.Work(whole.flops / 20, whole.launches, exact=True)
+    assert "as stated for CPU" in after("drc", small)[1], "small steps say nothing of large ones"
 
 
 def test_one_run_can_be_asked_for(dica) -> None:

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from dica.data.splits import DataInfo
+from dica.engine import loop
 from dica.files import UserError
 from dica.losses.crlc import bank_loss, bank_update, crlc_loss, draw_negatives, feature_contrast
 from dica.methods import build
 from dica.methods.base import Batch, Phase, Step
 from dica.plan import parameters as config
 from dica.rng import generator
+from tiny import make_prepared, make_trainer, tiny_config
 
 N, CLUSTERS, HEADS = 40, 10, 10
 PROFILE = {
@@ -186,3 +188,19 @@ def test_every_variant_resolves_on_the_papers_data_sets(root: Path, dataset: str
     for variant in config.load_method("crlc", root)["variants"]:
         params = config.resolve("crlc", variant, dataset, PROFILE, root)
         assert (params["normalisation"] is None) == (dataset == "stl10"), "STL-10 is not normalised"
+
+
+def test_second_batches_are_shuffled_once_a_turn(tmp_path: Path, monkeypatch) -> None:
+    """113,000 positions take milliseconds of the host: not at every step."""
+    drawn = []
+
+    def noted(seed, purpose, *position, **device):
+        drawn.extend([purpose] if purpose == "beside" and not device else [])
+        return generator(seed, purpose, *position, **device)
+
+    monkeypatch.setattr(loop, "generator", noted)
+    data = make_prepared(tmp_path / "data", {"train": 40, "unlabeled": 40})
+    changes = {"stl_unlabelled": True, "batch_size": 8, "epochs": 2}
+    trainer = make_trainer(tiny_config("crlc", **changes), data, tmp_path / "state")
+    trainer.run()
+    assert (trainer.at.step, len(drawn)) == (10, 2)

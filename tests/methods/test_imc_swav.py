@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +11,14 @@ from torch.nn import functional as F
 
 from dica import analyse, methods
 from dica.data.splits import DataInfo
+from dica.engine.optim import build_optimizer
 from dica.files import UserError
 from dica.losses.imc_swav import cosines, imc_swav_loss
 from dica.methods.base import Batch
 from dica.plan import parameters as config
 from dica.rng import generator
 from dica.train import predict
+from dispatch import NoWaiting
 from tiny import make_prepared, make_trainer, tiny_config
 
 LABELLED, UNLABELLED = 8, 56
@@ -144,6 +147,32 @@ def test_the_buffer_holds_all_but_one_of_a_batch_and_a_full_batch_more(root):
     model = build_semi(root)
     model.loss(batch([0, 1, 2, 20]))
     assert model.loss(batch([3, 4, 5, 6], step=1)).parts["L_cluster"] != 0
+
+
+def test_a_loaded_state_is_asked_for_once_and_goes_on(root):
+    """The host decides by numbers of its own; what a checkpoint holds replaces them."""
+    one, other = build_semi(root), build_semi(root)
+    one.loss(batch([0, 1, 20, 30]))
+    other.loss(batch([0, 20, 30, 40]))
+    other.load_state_dict(one.state_dict())
+    other.loss(batch([2, 20, 30, 40], step=1))
+    assert int(other.buffered) == 3
+
+
+def test_a_step_with_a_buffer_never_waits_for_the_device(root, tmp_path):
+    data = make_prepared(tmp_path / "data", {"train": 12, "test": 20, "unlabeled": 52})
+    changes = {"train_split": "train+unlabeled", "classifier_split": "labelled", "batch_size": 8, "epochs": 2}
+    trainer = make_trainer(tiny_config("imc-swav", **changes), data, tmp_path / "state")
+    trainer.optimizer = build_optimizer(trainer.method, trainer.params, torch.device("cuda"))
+    step = trainer._step
+
+    def watched(given):
+        with NoWaiting() if trainer.at.step else contextlib.nullcontext():
+            step(given)
+
+    trainer._step = watched
+    trainer.run()
+    assert trainer.at.step == 16
 
 
 def test_with_every_image_labelled_the_buffer_changes_nothing(root):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dica.files import read_json
+from dica.files import UserError, read_json
 from dica.plan import parameters as config
 from dica.plan import plan as identity
 
@@ -17,6 +17,27 @@ from dica.plan import plan as identity
 @pytest.fixture
 def profile(root: Path) -> dict:
     return config.load_profile(root / "params/archive.yaml", root)
+
+
+def test_runs_on_large_data_are_planned_in_the_fast_form_and_exact_ones_are_a_word_away(root: Path, profile) -> None:
+    def form(dataset: str, method: str = "imc-swav", **large: object) -> tuple[str, str | None]:
+        changed = {**profile, "large": {**profile["large"], **large}}
+        config = identity.run_config(method, "full", dataset, 0, changed, root)
+        return config["determinism"], config["params"].get("precision")
+
+    assert form("cifar10") == form("stl10") == form("cifar10", "dccm") == ("fast", "bfloat16")
+    assert form("cifar10", determinism="strict", precision="float32") == ("strict", "float32")
+    assert form("cifar10-jpeg") == form("digits") == ("seeded", "float32")
+    assert form("cifar10", "kmeans") == ("seeded", None), "a fit knows no other form"
+    plain = {key: value for key, value in profile.items() if key != "large"}
+    ids = [identity.run_config("tcc", "full", "digits", 0, body, root)["id"] for body in (plain, profile)]
+    assert ids[0] == ids[1]
+
+
+def test_a_data_set_that_is_not_large_must_be_known(root: Path, profile: dict) -> None:
+    body = {**profile, "large": {**profile["large"], "except": ["digit"]}}
+    with pytest.raises(UserError, match=r"large.except: unknown data set 'digit'.*did you mean digits"):
+        config.validate_profile(body, "a", root)
 
 
 def test_everything_that_decides_a_result_is_in_the_id(root: Path, profile: dict) -> None:

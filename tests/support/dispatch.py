@@ -61,6 +61,21 @@ class _NoReading(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+class OneDevice(TorchDispatchMode):
+    """Inside this block an operation on tensors of several devices is an error, as it is on a GPU.
+
+    The device that is pretended is `meta`, whose tensors have no content; some of its operations take others as well.
+    Numbers of the host (tensors without dimensions) may be used with any device, and copies go between them.
+    """
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        tensors = [value for value in _flat([*args, *(kwargs or {}).values()]) if torch.is_tensor(value)]
+        devices = {value.device.type for value in tensors if value.dim()}
+        if len(devices) > 1 and _name(operation) not in ("copy_", "_to_copy"):
+            raise AssertionError(f"{operation} of tensors on {' and '.join(sorted(devices))}")
+        return operation(*args, **(kwargs or {}))
+
+
 class TapeRecording:
     """Does on a CPU what `dica.engine.speed.CudaRecording` does on a GPU: repeats the operations of one step.
 

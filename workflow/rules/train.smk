@@ -34,7 +34,8 @@ rule train:
         # The job gets its own config, not a file that the next dry run may rewrite.
         config=lambda wildcards: canonical_json(told(WORK.run, wildcards.id)),
         command=lambda wildcards: command(
-            load_method(wildcards.method, ROOT), PROFILE["determinism"]
+            load_method(wildcards.method, ROOT),
+            told(WORK.run, wildcards.id)["determinism"],
         ),
         out=lambda wildcards, output: Path(output.record).parent,
         models=lambda wildcards, output: WORK.models_folder(

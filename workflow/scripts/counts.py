@@ -46,13 +46,20 @@ def main() -> int:
 
 
 def shapes(root: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Return a planned run for every shape of a step, `full` before other variants, and all planned runs by id."""
+    """Return a planned run for every shape of a step, and all planned runs by id.
+
+    First those that others are told by until they are counted: one of each method on each data set, `full` if it is.
+    """
     datasets, runs = load_datasets(root), {}
     for name in PROFILES:
         profile = load_profile(root / "params" / f"{name}.yaml", root)
         runs |= {run["id"]: run for run in make_plan(profile, root)["runs"]}
+    ordered = sorted(runs.values(), key=lambda run: run["variant"] != "full")
+    leading: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in ordered:
+        leading.setdefault((run["method"], run["dataset"]), run)
     wanted: dict[str, dict[str, Any]] = {}
-    for run in sorted(runs.values(), key=lambda run: (run["variant"] != "full", run["dataset"] == "digits")):
+    for run in (*leading.values(), *ordered):
         wanted.setdefault(shape_key(run, datasets[run["dataset"]]), run)
     return wanted, runs
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -117,7 +118,7 @@ class _Images:
     def some(self, count: int) -> Tensor:
         """Return (count, C, H, W) uint8, stored channels last."""
         height, width = stored_shape(self.info.image_size, MODE if self.info.whole else None)
-        return torch.empty(count, height, width, self.info.channels, dtype=torch.uint8).permute(0, 3, 1, 2)
+        return torch.empty(count, height, width, self.info.channels, dtype=torch.uint8, device=META).permute(0, 3, 1, 2)
 
     def take(self, splits: tuple[str, ...], indices: Tensor) -> Tensor:
         return self.some(len(indices))
@@ -146,23 +147,36 @@ class Counter:
 
     def count(self) -> Count:
         """Return what the run is."""
+        with self.pretending(), META:
+            self.build()
+            self.work()
+        return Count(self.once, self.epoch, self.launches)
+
+    @contextlib.contextmanager
+    def pretending(self) -> Iterator[None]:
+        """Make tensors without content usable: no draws, no autocast, no search for labelled images, no K-means."""
         with (
             mock.patch.object(torch, "Generator", _Generator),
             mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()),
             mock.patch.object(KMeans, "fit_points", lambda clusters, points, seed: self._add_kmeans(clusters)),
             mock.patch.object(LabelledImages, "choose", return_value=None),
-            META,
             _Contentless(),
         ):
-            self.images = _Images(self.info)
-            self.method = methods.build(self.config["method"], self.params, self.info)
-            self._adopt()
-            if isinstance(self.method, FitMethod):
-                self._fit(self.method)
-            else:
-                self._train()
-            self._predict()
-        return Count(self.once, self.epoch, self.launches)
+            yield
+
+    def build(self) -> None:
+        """Make the method, and let it adopt its source."""
+        self.images = _Images(self.info)
+        self.method = methods.build(self.config["method"], self.params, self.info)
+        self._adopt()
+
+    def work(self) -> None:
+        """Do once what a run does again and again, or fit, and predict."""
+        if isinstance(self.method, FitMethod):
+            self._fit(self.method)
+        else:
+            self._train()
+        self._predict()
 
     @property
     def _trained(self) -> tuple[str, ...]:
@@ -225,9 +239,10 @@ class Counter:
             if phase.name in done and isinstance(seen := getattr(method, "seen", None), Tensor):
                 seen.answer = total  # type: ignore[attr-defined]  # two passes of one name: the first one is over
             done.add(phase.name)
-            trainer._step, repeated = _once_a_kind(step)  # type: ignore[method-assign]
+            trainer._step, repeated = _once_a_kind(step)  # type: ignore[assignment, method-assign]
+            trainer._on_host = [np.zeros(min(size, total), np.int64)]
             with Operations() as operations:
-                trainer._run_batch(phase, torch.zeros(min(size, total), dtype=torch.long))
+                trainer._run_batch(phase, torch.zeros(min(size, total), dtype=torch.long, device=META))
             batches = total // size if self.params["drop_last"] and total > size else max(1.0, total / size)
             self.epoch += batches * (operations.flops + repeated.flops)
             self.launches += batches * (operations.launches + repeated.launches)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -103,6 +104,8 @@ class Trainer:
         self.observer = Observer(config, images)
         self.at = Position()
         self.stop_requested = False
+        self._on_host: list[np.ndarray] = []  # the batches of the phase under way
+        self._second: tuple[tuple, Tensor] | None = None  # a turn of the second batches, and its order
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -256,6 +259,7 @@ class Trainer:
         count = sum(len(self.images.splits[name]) for name in phase.splits)
         order = torch.randperm(count, generator=generator(self.seed, "order", self.at.epoch, phase.name))
         batches = list(order.to(self.images.index_device).split(self.params["batch_size"]))
+        self._on_host = [rows.numpy() for rows in order.split(self.params["batch_size"])]
         if self.params["drop_last"] and len(batches) > 1 and len(batches[-1]) < self.params["batch_size"]:
             batches.pop()
         return batches
@@ -271,7 +275,9 @@ class Trainer:
             return self.images.take(phase.splits, rows.to(self.images.index_device))
 
         indices = indices.to(self.images.device, non_blocking=True)
-        whole = Batch(images, indices, self.at.epoch, self.at.step, phase.name, rng, self._beside(phase), take)
+        on_host = self._on_host[self.at.batch] if self._on_host else None
+        place = (self.at.epoch, self.at.step, phase.name)
+        whole = Batch(images, indices, *place, rng, self._beside(phase), take, on_host)
         for batch in self.method.split(whole):
             self._step(batch)
         self.at.images_seen += len(indices)
@@ -283,9 +289,12 @@ class Trainer:
         count = sum(len(self.images.splits[name]) for name in phase.second)
         size = min(self.params["batch_size"], count)
         turn, place = divmod(self.at.batch, count // size)
-        # "beside" is the address of these draws: it stays as it was when runs drew by it.
-        order = torch.randperm(count, generator=generator(self.seed, "beside", self.at.epoch, phase.name, turn))
-        indices = order[place * size : (place + 1) * size].to(self.images.index_device, non_blocking=True)
+        turn_of = (self.at.epoch, phase.name, turn)
+        if self._second is None or self._second[0] != turn_of:  # drawn once a turn: all of it takes milliseconds
+            # "beside" is the address of these draws: it stays as it was when runs drew by it.
+            order = torch.randperm(count, generator=generator(self.seed, "beside", *turn_of))
+            self._second = (turn_of, order.to(self.images.index_device))
+        indices = self._second[1][place * size : (place + 1) * size]
         images = self.images.take(phase.second, indices)
         return {"second": images, "second_indices": indices.to(self.images.device, non_blocking=True)}
 

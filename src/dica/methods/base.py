@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +43,7 @@ class Batch:
     rng : gives a fresh generator for a named purpose at this position of the run
     extra : what a method hands from `split` to `loss` (targets, positions)
     take : gives the images at other positions of the phase's splits, as `images`
+    on_host : (n,) `indices` in the main memory, where they decide what is to be done; of a whole batch only
     """
 
     images: Tensor
@@ -52,6 +54,7 @@ class Batch:
     rng: Rng
     extra: dict[str, Tensor] = field(default_factory=dict)
     take: Callable[[Tensor], Tensor] = _no_others
+    on_host: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

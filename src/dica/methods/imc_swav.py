@@ -25,6 +25,7 @@ Deviations and readings, each a key of params/imc-swav.yaml; the authors' code i
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -121,20 +122,35 @@ class IMCSwAV(Method):
         self.register_buffer("buffered", torch.zeros((), dtype=torch.long))
         self.register_buffer("buffered_epoch", torch.zeros((), dtype=torch.long))
         self.register_buffer("classifier_started", torch.zeros((), dtype=torch.bool))
+        # The same for the host, which decides by them; None is not known, after a state was loaded.
+        self._known: tuple[int, int, bool] | None = None
+        self.register_load_state_dict_post_hook(lambda method, keys: method._forget())
+
+    def _forget(self) -> None:
+        self._known = None
+
+    def _buffer_state(self) -> tuple[int, int, bool]:
+        """Return epoch and number of the buffered images, and whether the classifier has begun; asks once a state."""
+        if self._known is None:
+            self._known = (int(self.buffered_epoch), int(self.buffered), bool(self.classifier_started))
+        return self._known
 
     def _fill_buffer(self, batch: Batch, embeddings: Tensor, scores: Tensor) -> tuple[Tensor, Tensor] | None:
         """Add this batch's labelled images; return the buffer's content once it holds a full batch, else None."""
-        if int(self.buffered_epoch) != batch.epoch:
-            self.buffered.zero_()
-            self.buffered_epoch.fill_(batch.epoch)
-        labelled = (batch.indices < self.data.counts["train"]).nonzero().flatten()
-        start, stop = int(self.buffered), int(self.buffered) + len(labelled)
+        epoch, start, started = self._buffer_state()
+        start = start if epoch == batch.epoch else 0
+        on_host = batch.indices.cpu().numpy() if batch.on_host is None else batch.on_host
+        labelled = torch.from_numpy(np.flatnonzero(on_host < self.data.counts["train"]))
+        labelled = labelled.to(embeddings.device, non_blocking=True)
+        stop = start + len(labelled)
         self.buffered_embeddings[:, start:stop] = embeddings[:, labelled]
         self.buffered_scores[:, start:stop] = scores[:, labelled]
-        self.buffered.fill_(stop)
-        if stop < self.params["batch_size"]:
+        full = stop >= self.params["batch_size"]
+        self._known = (batch.epoch, 0 if full else stop, started)
+        self.buffered_epoch.fill_(batch.epoch)
+        self.buffered.fill_(0 if full else stop)
+        if not full:
             return None
-        self.buffered.zero_()
         return self.buffered_embeddings[:, :stop].clone(), self.buffered_scores[:, :stop].clone()
 
     def after_backward(self, batch: Batch) -> None:
@@ -147,9 +163,11 @@ class IMCSwAV(Method):
     def _fill_idle_gradients(self) -> None:
         """Give the classifier gradients of zero between full buffers: the code's Adam goes on moving it (momentum)."""
         tensors = list(self.classifier.parameters())
+        epoch, count, started = self._buffer_state()
         if tensors[0].grad is not None:
             self.classifier_started.fill_(True)
-        elif self.classifier_started:
+            self._known = (epoch, count, True)
+        elif started:
             for tensor in tensors:
                 tensor.grad = torch.zeros_like(tensor)
 

@@ -1,7 +1,8 @@
 """Parameter files: load, validate and resolve what a run is made of.
 
 A run's parameters are resolved in this order, later ones winning key by key: ``defaults`` of ``params/<method>.yaml``,
-its ``datasets.<name>``, its ``variants.<name>``, the profile's ``overrides.<method>``.
+the precision of the profile's ``large``, the method's ``datasets.<name>``, its ``variants.<name>``, the profile's
+``overrides.<method>``.
 Names of ``params/shared.yaml`` are replaced by what they stand for as soon as a file is read.
 A method may build on a trained run, its ``source`` (method and variant); `dica.plan.plan` adds that run's id.
 Nothing heavy is imported here: Snakemake reads this module each time it parses the workflow.
@@ -49,6 +50,9 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
     if dataset is not None and dataset not in load_datasets(root):
         known = ", ".join(load_datasets(root))
         raise UserError(f"{where}: substitute.dataset: unknown data set {dataset!r}; allowed: {known}")
+    for name in profile.get("large", {}).get("except", []):
+        if name not in load_datasets(root):
+            raise UserError(f"{where}: large.except: unknown data set {name!r}; {hint(name, load_datasets(root))}")
     for method, override in profile["overrides"].items():
         if method not in method_names(root):
             raise UserError(f"{where}: overrides: unknown method {method!r}; allowed: {', '.join(method_names(root))}")
@@ -158,8 +162,10 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
     if dataset not in datasets:
         raise UserError(f"params/datasets.yaml: no data set {dataset!r}; there are: {', '.join(datasets)}")
     entry = datasets[dataset]
+    precision = form_of(profile, dataset)[1]
     params = merge(
         body["defaults"],
+        {"precision": precision} if precision and "precision" in body["defaults"] else None,
         body["datasets"].get(dataset),
         body["variants"][variant],
         profile["overrides"].get(method),
@@ -174,6 +180,14 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
             f"{method} ({variant}) on {dataset}: top5: needs 5 clusters, there are {params['num_clusters']}"
         )
     return params
+
+
+def form_of(profile: dict, dataset: str) -> tuple[str, str | None]:
+    """Return how exact runs on a data set are: level of determinism, and precision where the methods' is replaced."""
+    large = profile.get("large")
+    if large is None or dataset in large["except"]:
+        return profile.get("determinism", ""), None
+    return large["determinism"], large["precision"]
 
 
 def complete(body: dict, params: dict, entry: dict, where: str, root: Path) -> dict:

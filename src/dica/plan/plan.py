@@ -15,7 +15,7 @@ from dica.data.catalog import data_id
 from dica.files import atomic_write_text, canonical_json
 from dica.plan import artefacts as declared
 from dica.plan.declared import Artefact
-from dica.plan.parameters import load_datasets, load_method, merge, resolve
+from dica.plan.parameters import form_of, load_datasets, load_method, merge, resolve
 from dica.runs.files import METRICS
 from dica.runs.ids import run_id
 
@@ -28,7 +28,8 @@ def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict
     The id ignores the variant's name: two names for the same parameters are the same run. A run that builds on another
     has that one's id among its parameters, so it is a new run when anything below it changes.
     """
-    params = dict(_resolved(method, variant, dataset, canonical_json(profile["overrides"]), root))
+    decides = {key: profile[key] for key in ("overrides", "large") if key in profile}
+    params = dict(_resolved(method, variant, dataset, canonical_json(decides), root))
     if source := params.get("source"):
         below = run_config(source["method"], source["variant"], dataset, seed, profile, root)
         params["source"] = {**source, "id": below["id"]}
@@ -38,16 +39,16 @@ def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict
         "dataset": dataset,
         "data_id": data_id(load_datasets(root)[dataset]) if dataset in load_datasets(root) else "",
         "seed": seed,
-        "determinism": profile["determinism"],
+        "determinism": form_of(profile, dataset)[0] if "precision" in params else profile["determinism"],
         "params": params,
     }
     return {"id": run_id(config), **config}
 
 
 @cache
-def _resolved(method: str, variant: str, dataset: str, overrides: str, root: Path) -> dict:
+def _resolved(method: str, variant: str, dataset: str, decides: str, root: Path) -> dict:
     """Return what all seeds of a cell share; a plan asks for it once a seed, and checking it is most of its time."""
-    return resolve(method, variant, dataset, {"overrides": json.loads(overrides)}, root)
+    return resolve(method, variant, dataset, json.loads(decides), root)
 
 
 def run_folder(config: dict, results: str) -> str:

@@ -81,4 +81,6 @@ def _used(params: dict[str, Any], paper_epochs: int | None) -> str:
     if params.get("epochs"):
         text += f", {params['epochs']} epochs"
         text += f" (paper: {paper_epochs})" if paper_epochs else ""
+    if params.get("precision", "float32") != "float32":
+        text += f", in {params['precision']}"
     return text
