@@ -18,7 +18,7 @@ from dica.data.splits import DataInfo
 from dica.data.whole import MODE
 from dica.engine.count import Counter
 from dica.files import UserError, atomic_write_text, canonical_json, project_root, read_json
-from dica.plan.counted import COUNTS, shape_key
+from dica.plan.counted import COUNTS, images_of, shape_key
 from dica.plan.parameters import load_datasets, load_profile
 from dica.plan.plan import make_plan
 
@@ -75,7 +75,8 @@ def entry(run: dict[str, Any], root: Path, runs: dict[str, dict[str, Any]]) -> d
         name = f"{run['method']} ({run['variant']}) on {run['dataset']}"
         raise UserError(f"{name} cannot be counted: {type(error).__name__}: {error}") from error
     numbers = {name: float(f"{getattr(count, name):.4g}") for name in ("once", "epoch", "launches")}
-    return {"method": run["method"], "variant": run["variant"], "dataset": run["dataset"], **numbers}
+    told = {name: run[name] for name in ("method", "variant", "dataset")}
+    return {**told, "images": images_of(facts), **numbers}
 
 
 def write(found: dict[str, dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ class Work:
     ----------
     flops : operations of products and convolutions, a multiplication and its addition being two
     launches : kernels that are started
-    exact : whether these very shapes were counted, not those of another variant of the method on the data set
+    exact : whether these very shapes were counted, not those of another variant of the method on as many such images
     """
 
     flops: float
@@ -56,7 +56,8 @@ def counted_flops(run: dict[str, Any], entry: dict[str, Any]) -> float | None:
 def counted_work(run: dict[str, Any], entry: dict[str, Any]) -> Work | None:
     """Return what a run asks of a device, None where nothing like it was counted; see `counted_flops`."""
     found = _counts().get(shape_key(run, entry))
-    other = found or _by_variant().get((run["method"], run["dataset"]))
+    method, others = run["method"], _by_variant()
+    other = found or others.get((method, run["dataset"])) or others.get((method, images_of(entry)))
     if other is None:
         return None
     epochs = run["params"].get("epochs", 0)
@@ -67,6 +68,11 @@ def shape_key(run: dict[str, Any], entry: dict[str, Any]) -> str:
     """Return 12 hex digits that two runs share if their steps do the same arithmetic, but for that of other numbers."""
     facts = {name: entry[name] for name in ("channels", "image_size", "splits")}
     return sha256_bytes(canonical_json([run["method"], facts, _shapes(run["params"])]).encode())[:12]
+
+
+def images_of(entry: dict[str, Any]) -> str:
+    """Return how many images of what size a data set has, such as ``60000 of 32``."""
+    return f"{sum(entry['splits'].values())} of {entry['image_size']}"
 
 
 def _shapes(value: Any) -> Any:
@@ -85,10 +91,10 @@ def _counts() -> dict[str, dict[str, Any]]:
 
 @cache
 def _by_variant() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return a count for each method and data set, that of `full` where it was counted."""
+    """Return a count for each method and data set or images alike, that of `full` where it was counted."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for count in _counts().values():
-        key = (count["method"], count["dataset"])
-        if key not in found or count["variant"] == "full":
-            found[key] = count
+        for key in ((count["method"], count["dataset"]), (count["method"], count["images"])):
+            if key not in found or count["variant"] == "full":
+                found[key] = count
     return found

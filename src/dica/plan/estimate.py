@@ -25,7 +25,7 @@ from typing import Any
 
 from dica.files import UserError, canonical_json
 from dica.plan.counted import Work, counted_work
-from dica.plan.devices import OTHER, reference, stated
+from dica.plan.devices import OTHER, Device, reference, stated
 from dica.plan.parameters import load_datasets, load_method
 from dica.runs.files import CONFIG, RECORD, models_of
 from dica.runs.read import CONFIG_KEYS, RUN_KEYS, read_record
@@ -157,16 +157,13 @@ class Estimator:
         work = counted_work(run, self.datasets[run["dataset"]])
         if work is None:
             return "unknown", 0.0, 0.0, 0.0, 0, ""
-        with_gpu = load_method(run["method"], self.root)["resources"]["gpu"] > 0
-        rates = self._reached(run["method"], work, device) if with_gpu else []
+        rates = self._reached(run["method"], work, device) if _takes_gpu(run, self.root) else []
         if rates:
             seconds, basis = work.flops / median(rates), f"the rate of {len(rates)} finished runs"
             basis += f", {median(rates) / 1e12:.3g} TFLOP/s"
         else:
-            precision = run["params"].get("precision", "float32")
-            said = stated(device if with_gpu else OTHER, self.root)
-            seconds, basis = said.seconds(work, precision), f"{said.tflops[precision]:g} TFLOP/s in {precision}"
-            basis += f" as stated for {said.name}"
+            said, precision, seconds = _as_stated(run, work, device, self.root)
+            basis = f"{said.tflops[precision]:g} TFLOP/s in {precision} as stated for {said.name}"
         return "counted", seconds, seconds, seconds, 0, basis if work.exact else f"{basis}, as another variant"
 
     def _reached(self, method: str, work: Work, device: str) -> list[float]:
@@ -254,8 +251,19 @@ def remaining(runs: Sequence[dict[str, Any]], root: Path) -> tuple[str, float, f
     device, datasets = reference(root), load_datasets(root)
     found = [(run, counted_work(run, datasets[run["dataset"]])) for run in runs]
     known = [(run, work) for run, work in found if work]
-    seconds = sum(device.seconds(work, run["params"].get("precision", "float32")) for run, work in known)
+    seconds = sum(_as_stated(run, work, device.name, root)[2] for run, work in known)
     return device.name, sum(work.flops for _, work in known), seconds / 3600, len(found) - len(known)
+
+
+def _takes_gpu(run: dict[str, Any], root: Path) -> bool:
+    return load_method(run["method"], root)["resources"]["gpu"] > 0
+
+
+def _as_stated(run: dict[str, Any], work: Work, device: str, root: Path) -> tuple[Device, str, float]:
+    """Return the device that a run would have, its precision, and the seconds that follow from the device's rates."""
+    said = stated(device if _takes_gpu(run, root) else OTHER, root)
+    precision = run["params"].get("precision", "float32")
+    return said, precision, said.seconds(work, precision)
 
 
 def select(plan: dict[str, Any], words: Sequence[str]) -> list[dict[str, Any]]:
