@@ -12,7 +12,8 @@ from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses import dccm as losses
 from dica.methods.base import Batch
-from dica.methods.dccm import DCCM, LAYOUTS, Discriminator, Network
+from dica.methods.dccm import DCCM, Discriminator
+from dica.networks.dccm import LAYOUTS, Network
 from dica.plan import parameters as config
 from dica.rng import generator
 

@@ -27,6 +27,7 @@ BUDGETS = {
     ("dccm", "mi-v4"): 199,
     ("dccm", "paper"): 412,
     ("dec", "full"): 72,
+    ("deepcluster", "full"): 125,
     ("drc", "full"): 410,
     ("fixmatch", "full"): 388,
     ("gan", "full"): 80,

@@ -174,7 +174,8 @@ def test_notes_tell_of_probes_and_of_images_held_out(root):
     artefacts = {artefact.address: artefact for artefact in artefacts_of(plan, root)}
     notes = protocol_notes(artefacts["dccm table-5"], plan)
     probe = "trained on 70% of the training split, evaluated on the other 30%, 40 epochs."
-    assert f"RotNet (Probe ACC), DAC (Probe ACC), DCCM (ours) (Probe ACC) here: {probe}" in notes
+    rows = "RotNet (Probe ACC), DeepCluster (Probe ACC), DAC (Probe ACC), DCCM (ours) (Probe ACC)"
+    assert f"{rows} here: {probe}" in notes
     (note,) = protocol_notes(artefacts["dccm table-6"], plan)
     assert note.startswith("V1, nearest positive + random negative; V2")
     assert note.endswith(probe)

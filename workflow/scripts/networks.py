@@ -10,7 +10,7 @@ import sys
 
 from torch import nn
 
-from dica.methods.dccm import LAYOUTS, Network
+from dica.networks.dccm import LAYOUTS, Network
 
 COLUMNS = ("network", "layer", "text")
 

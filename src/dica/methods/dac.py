@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.dac import Targets, dac_loss, targets, thresholds
-from dica.methods import dccm
 from dica.methods.base import Batch, Step
 from dica.methods.outer_batches import OuterBatchMethod
+from dica.networks import dccm
 from dica.networks.plain import BN_MOMENTUM, initialise, plain_layer
 
 

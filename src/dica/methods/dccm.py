@@ -29,8 +29,7 @@ Deviations and readings, each a key of params/dccm.yaml:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,129 +40,8 @@ from dica.files import UserError
 from dica.losses.dccm import Pairs, Targets, dccm_loss, mutual_information_loss, select_pairs, targets
 from dica.methods.base import Batch, Method, Step
 from dica.methods.outer_batches import OuterBatchMethod
-from dica.networks.plain import BN_MOMENTUM, initialise, plain_layer
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A column of Table 4.
-
-    Attributes
-    ----------
-    layers : convolutions (name, kernel, channels) and poolings (name, kernel = stride); no padding anywhere
-    shallow : index of the layer marked S
-    hidden : outputs of the first linear layer, marked D
-    """
-
-    image_size: int
-    layers: tuple[tuple, ...]
-    shallow: int
-    hidden: int
-
-    @property
-    def code_shallow(self) -> int:
-        """Index of the first max-pooling, the code's S; the marked layer where there is none."""
-        return next((index for index, layer in enumerate(self.layers) if layer[0] == "max"), self.shallow)
-
-
-LAYOUTS = {
-    # Not of the paper: its style at a quarter of the size. Without padding, 8 > 6 > 4 > 2 > 1 pixels.
-    "conv-8": Layout(8, (("conv", 3, 32), ("conv", 3, 32), ("conv", 3, 128), ("avg", 2)), shallow=1, hidden=64),
-    "conv-32": Layout(
-        32,
-        (("conv", 3, 64), ("conv", 3, 64), ("max", 2), ("conv", 3, 128), ("max", 2), ("conv", 3, 256), ("avg", 4)),
-        shallow=1,
-        hidden=64,
-    ),
-    "conv-64": Layout(
-        64,
-        (
-            *(("conv", 5, 64), ("conv", 5, 64), ("max", 4), ("conv", 3, 128), ("conv", 3, 128), ("max", 4)),
-            *(("conv", 1, 256), ("avg", 2)),
-        ),
-        shallow=3,
-        hidden=256,
-    ),
-    "conv-96": Layout(
-        96,
-        (
-            *(("conv", 5, 64), ("conv", 5, 64), ("max", 4), ("conv", 3, 128), ("conv", 3, 128), ("max", 4)),
-            *(("conv", 1, 256), ("avg", 4)),
-        ),
-        shallow=3,
-        hidden=64,
-    ),
-}
-
-
-class Features(NamedTuple):
-    """What the network says about n images."""
-
-    logits: Tensor  # (n, K), before the softmax
-    deep: Tensor  # (n, deep_size), layer D
-    shallow: Tensor  # (n, shallow_size, h, w), layer S
-
-
-class Network(nn.Module):
-    """Convolutions, two linear layers that start as the identity, and batch norm before the softmax.
-
-    Parameters
-    ----------
-    layout
-        A key of `LAYOUTS`.
-    final_bn
-        Batch norm after the last linear layer.
-    mi_layers
-        `paper` or `code`: which layers are S and D.
-    """
-
-    def __init__(self, layout: str, in_channels: int, num_clusters: int, final_bn: bool, mi_layers: str) -> None:
-        super().__init__()
-        spec = LAYOUTS[layout]
-        self.layout, self.image_size, self.mi_layers = layout, spec.image_size, mi_layers
-        self.tap = spec.shallow if mi_layers == "paper" else spec.code_shallow
-        self.stages = nn.ModuleList()
-        channels, self.shallow_size = in_channels, 0
-        for index, layer in enumerate(spec.layers):
-            self.stages.append(plain_layer(channels, *layer))
-            channels = layer[2] if layer[0] == "conv" else channels
-            self.shallow_size = channels if index == self.tap else self.shallow_size
-        self.hidden = nn.Linear(channels, spec.hidden)
-        self.hidden_bn = nn.BatchNorm1d(spec.hidden, momentum=BN_MOMENTUM)
-        self.output = nn.Linear(spec.hidden, num_clusters)
-        self.output_bn = nn.BatchNorm1d(num_clusters, momentum=BN_MOMENTUM) if final_bn else nn.Identity()
-        self.deep_size = spec.hidden if mi_layers == "paper" else num_clusters
-        initialise(self)
-
-    def forward(self, images: Tensor) -> Features:
-        """Map (n, c, s, s) to logits and the two layers of the mutual-information term."""
-        self._check_size(images)
-        x = images
-        for index, stage in enumerate(self.stages):
-            x = stage(x)
-            if index == self.tap:
-                shallow = x
-        hidden = self._hidden(x)
-        scores = self.output(hidden)
-        return Features(self.output_bn(scores), hidden if self.mi_layers == "paper" else scores, shallow)
-
-    def represent(self, images: Tensor, layer: str) -> Tensor:
-        """Map (n, c, s, s) to the flattened last convolution (`conv`) or the first linear layer, (n, d)."""
-        self._check_size(images)
-        x = images
-        for stage in self.stages[:-1]:
-            x = stage(x)
-        return x.flatten(1) if layer == "conv" else self._hidden(self.stages[-1](x))
-
-    def _hidden(self, pooled: Tensor) -> Tensor:
-        return F.relu(self.hidden_bn(self.hidden(pooled.flatten(1))))
-
-    def _check_size(self, images: Tensor) -> None:
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            raise UserError(
-                f"dccm: network {self.layout} takes images of {self.image_size}x{self.image_size}, the views give "
-                f"{images.shape[-2]}x{images.shape[-1]}; add a resize step to views or choose another network"
-            )
+from dica.networks.dccm import Features, Network
+from dica.networks.plain import initialise
 
 
 class Discriminator(nn.Module):

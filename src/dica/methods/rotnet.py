@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
-from dica.methods import dccm
 from dica.methods.base import Batch, Step
 from dica.methods.feature_clusters import FeatureClusters
+from dica.networks import dccm
 
 TURNS = 4
 

@@ -62,7 +62,7 @@ LOSS_PARTS = {
     "L_rotation": "ReMixMatch: error on how a view was rotated",
     "active": "JULE: share of the triplets that still have something to learn",
     "clusters": "JULE: clusters that are left; merging ends at the number asked for",
-    "right": "probe: share of its training images that it gets right; RotNet: of the rotations",
+    "right": "probe: share of its training images that it gets right; RotNet, DeepCluster: of what it is taught",
     "components": "agglomerative clustering: connected parts of the graph of neighbours",
     "last_eigenvalue": "spectral clustering: smallest eigenvalue that is used",
     "iterations": "K-means, NMF: steps until nothing changes",
