@@ -9,6 +9,7 @@ Writes results/commands.csv.
 from __future__ import annotations
 
 import argparse
+import compileall
 import io
 import os
 import resource
@@ -73,16 +74,16 @@ def unpack(commit: str, folder: Path) -> Path:
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
+    compileall.compile_dir(folder / "src", quiet=1)  # or the first command would pay for all
     return folder
 
 
 def row(what: str, then: Callable[[], float], now: Callable[[], float], repeats: int) -> dict:
     """Return the ratio of processor time, `then` to `now`, of turns in which one followed the other."""
-    if repeats > 1:
-        then(), now()  # the first start of each reads from disk and compiles
     pairs = [(then(), now()) for _ in range(repeats)]
     middle, least, most = ratio(*(list(side) for side in zip(*pairs, strict=True)))
     before, after = (sorted(side)[repeats // 2] for side in zip(*pairs, strict=True))
+    print(f"{what}: {before:.2f} s then, {after:.2f} s now", flush=True)
     return {
         "what": what,
         "ratio": f"{middle:.2f}",
