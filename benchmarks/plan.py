@@ -33,7 +33,8 @@ def make_project(folder: Path, runs: int) -> int:
 
     for name in ("params", "workflow", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "environment.yml"):
+    (folder / "docs").mkdir()
+    for name in ("Snakefile", "environment.yml", "docs/numbers.md"):
         shutil.copy(ROOT / name, folder / name)
     rows = [
         {"key": f"row-{method}-{variant}", "label": f"{method} {variant}", "method": method, "variant": variant}

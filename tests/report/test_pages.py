@@ -369,7 +369,7 @@ def test_the_rules_are_read_and_drawn():
 
 def test_a_workflow_that_cannot_be_read_is_one_error(tmp_path):
     for name in rulegraph.SOURCES[1:]:
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
     (tmp_path / "Snakefile").write_text("rule all\n")
     with pytest.raises(UserError, match="snakemake --rulegraph failed"):
         rulegraph.arrows(tmp_path)

@@ -19,9 +19,10 @@ from grandalf.layouts import SugiyamaLayout
 from grandalf.routing import EdgeViewer
 
 from dica.files import UserError
+from dica.tables.links import TOLD
 from dica.tables.rendering import environment
 
-SOURCES = ("Snakefile", "workflow", "params", "src")
+SOURCES = ("Snakefile", "workflow", "params", "src", TOLD)
 LETTER, HEIGHT, GAP, LAYER_GAP = 7.4, 28, 16, 26  # pixels: width of a letter, height of a box, distances
 
 Arrows = list[tuple[str, str]]
@@ -41,6 +42,7 @@ def arrows(root: Path) -> Arrows:
     with tempfile.TemporaryDirectory(prefix="dica-rules-") as folder:
         for name in SOURCES:
             copy = shutil.copytree if (root / name).is_dir() else shutil.copy2
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
             copy(root / name, Path(folder) / name)
         for declared in Path(folder).glob("params/artefacts/*.yaml"):  # more seeds are more jobs, but no other rules
             declared.write_text(re.sub(r"\bseeds: \d+", "seeds: 1", declared.read_text(encoding="utf-8")), "utf-8")
