@@ -110,8 +110,9 @@ def test_jpeg_changes_no_more_than_a_seed_does(root: Path) -> None:
 def test_few_images_flatter(root: Path) -> None:
     """Mean ACC over 10 subsets: .222 at 500 images, .216 at 2,000, .211 at 3,000, .205 at all 10,000."""
     found = {images: float(row["ACC, mean of 10"]) for images, row in measured("subsets", root).items()}
-    for images, seen in (("500", 0.222), ("2,000", 0.216), ("3,000", 0.211), ("10,000", 0.2065)):
-        assert found[images] == pytest.approx(seen, abs=0.005), images
+    seen = (("500", 0.222, 0.01), ("2,000", 0.216, 0.005), ("3,000", 0.211, 0.005), ("10,000", 0.2065, 0.005))
+    for images, mean, spread in seen:
+        assert found[images] == pytest.approx(mean, abs=spread), images
     assert found["500"] > found["2,000"] > found["10,000"]
 
 

@@ -7,7 +7,7 @@ which the paper does not have: each output keeps to what the network said of the
 Choices:
 
 - `pair_loss` kind `bce` is the paper's. `swapped` is what the released code computes: it hands (target, prediction) to
-  a function that takes them the other way round, so that a pair costs -log(1e-7) |s - t| and the mean is divided by
+  a function that takes them the other way round, so that a pair costs `-log(1e-7) |s - t|` and the mean is divided by
   the batch once more.
 - Equal thresholds leave no pair out; the code's other scripts have one threshold.
 - Probabilities are cut off at 1e-7, as in the code's library.
