@@ -25,6 +25,7 @@ def test_a_lower_rung_says_so_in_its_title_and_has_no_published_numbers(root: Pa
         assert artefact.name.endswith(f"-{artefact.rung}")
         assert "not the paper's data" in artefact.title
         assert not any(row.published_method for row in artefact.rows)
+        assert not any("acc_top5" in artefact.metrics_of(column) for column in artefact.columns), "runs do not store it"
     assert not [a for a in load_artefacts(root, ["drc"], {"dataset": "digits", "seeds": 1}) if a.rung]
 
 

@@ -101,11 +101,18 @@ def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> A
         f"{' with a smaller budget' if recipes else ''}: no published number can be compared."
         f"{' ' + lower['note'] if 'note' in lower else ''}",
         seeds=seeds,
+        metrics=_stored(artefact.metrics),
+        columns=tuple(replace(column, metrics=_stored(column.metrics)) for column in other.columns),
         rows=tuple(rows),
         options=_without_rows(artefact.options, skipped),
         rung=rung,
         overrides={method: recipe["overrides"] for method, recipe in recipes.items()},
     )
+
+
+def _stored(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the metrics without the one of the five best clusters: of few classes it says little, and is not stored."""
+    return tuple(metric for metric in metrics if metric != "acc_top5")
 
 
 def _without_rows(options: dict[str, Any], skipped: list[str]) -> dict[str, Any]:
