@@ -111,7 +111,7 @@ def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> A
 
 
 def _stored(metrics: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the metrics without the one of the five best clusters: of few classes it says little, and is not stored."""
+    """Return the metrics without top-5 accuracy: of few classes it says little, and these runs do not store it."""
     return tuple(metric for metric in metrics if metric != "acc_top5")
 
 
