@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import browser
@@ -49,8 +51,8 @@ STEPS = """
 
 
 @needs_chromium
-def test_a_reader_finds_the_runs(made):
-    _, plan, _, _, folder = made
+def test_a_reader_finds_the_runs(made, tmp_path):
+    plan, folder = made[1], shutil.copytree(made[-1], tmp_path / "report")  # a browser leaves files behind
     pages = sorted(path.name for path in folder.glob("*.html"))
     found, errors = browser.browse(folder, pages, STEPS)
     assert "error" not in found, found["error"]
@@ -72,8 +74,8 @@ def test_a_reader_finds_the_runs(made):
 
 
 @needs_chromium
-def test_pages_fit_a_phone(made):
-    folder = made[-1]
+def test_pages_fit_a_phone(made, tmp_path):
+    folder = shutil.copytree(made[-1], tmp_path / "report")
     pages = sorted(path.name for path in folder.glob("*.html"))
     found, _ = browser.browse(folder, pages, width=360)
     assert {page: found[page]["overflow"] for page in pages} == dict.fromkeys(pages, 0)

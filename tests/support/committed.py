@@ -112,6 +112,8 @@ def make_archive(project: Path, root: Path) -> Path:
     """Two seeds of two methods on digits, and a published table on data that nobody has; all of it in Git."""
     for part in ("params", "workflow/schemas"):
         shutil.copytree(root / part, project / part)
+    (project / "docs").mkdir()
+    shutil.copy(root / "docs/numbers.md", project / "docs")  # what a page of the report is made of
     (project / "src/dica").mkdir(parents=True)
     (project / "src/dica/train.py").write_text("# the code\n")
     (project / "Snakefile").write_text("")
