@@ -6,7 +6,6 @@ Imports nothing heavy: Snakemake reads these declarations each time it parses th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +120,6 @@ def load_artefacts(root: Path, names: Sequence[str], substitute: dict[str, Any] 
 def _load_paper(root: Path, paper: str) -> dict[str, Artefact]:
     if paper not in paper_names(root):
         raise UserError(f"params/artefacts: no paper {paper!r}; there are: {', '.join(paper_names(root))}")
-    file = (root / f"params/artefacts/{paper}.yaml").stat()
-    return _checked(root, paper, file.st_mtime_ns, file.st_size)
-
-
-@cache
-def _checked(root: Path, paper: str, time: int, size: int) -> dict[str, Artefact]:
-    """Read what a paper's file of this time and size declares: a plan and what shows it ask for it several times."""
     where = f"params/artefacts/{paper}.yaml"
     body = load_yaml(root / where)
     validate(body, "artefacts", where, root)
