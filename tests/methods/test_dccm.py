@@ -235,7 +235,6 @@ def test_transformations_treat_an_asymmetric_image_channels_first(root: Path) ->
     [
         ({"terms": "M1", "train_views": "transformed"}, "M1 trains on originals"),
         ({"pair_mode": "code", "pairs": "V3"}, "V1 only"),
-        ({"precision": "bfloat16"}, "not one of: float32"),
         ({"network": "conv-7"}, "conv-96"),
     ],
 )
