@@ -212,7 +212,7 @@ def _step(method, optimizer, images: torch.Tensor) -> None:
     indices = torch.arange(len(images))
     phase = method.phases(0)[0]
     rng = partial(generator, 0)
-    extra = {"beside": images, "beside_indices": indices} if phase.beside else {}
+    extra = {"second": images, "second_indices": indices} if phase.second else {}
     for batch in method.split(Batch(images, indices, 0, 1000, phase.name, lambda purpose: rng(purpose), extra)):
         step = method.loss(batch)
         optimizer.zero_grad(set_to_none=True)

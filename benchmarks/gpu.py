@@ -111,7 +111,7 @@ class Bench:
         """Take one step as the loop does, in bf16 as on a GPU."""
         self.step_number += 1
         phase = self.method.phases(0)[0]
-        extra = {"beside": self.images, "beside_indices": self.indices} if phase.beside else {}
+        extra = {"second": self.images, "second_indices": self.indices} if phase.second else {}
         whole = Batch(self.images, self.indices, 0, 1000 + self.step_number, phase.name, self.rng, extra)
         for batch in self.method.split(whole):
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
