@@ -87,8 +87,9 @@ def test_a_step_of_the_cpu_benchmark_goes_through_every_inner_step(monkeypatch) 
 
     monkeypatch.setattr(cpu_path, "interleaved", once)
     steps = []
-    plain = torch.optim.rmsprop.rmsprop
-    monkeypatch.setattr(torch.optim.rmsprop, "rmsprop", lambda *args, **kw: steps.append(1) or plain(*args, **kw))
+    module = sys.modules["torch.optim.rmsprop"]
+    plain = module.rmsprop
+    monkeypatch.setattr(module, "rmsprop", lambda *args, **kw: steps.append(1) or plain(*args, **kw))
     (dccm,) = [step for step in cpu_path.STEPS if step[0] == "dccm"]
     row = cpu_path.method_step(*dccm, batch_size=64, repeats=1)
     assert row["what"] == "step of dccm, conv-8 at 8 px"
