@@ -146,7 +146,7 @@ rule page:
             rules.claims.output,
             rules.consistency.output,
             rules.rulegraph.output.graph,
-            "docs/numbers.md",
+            TOLD,
             scored=False,
         ),
     output:

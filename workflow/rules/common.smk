@@ -14,9 +14,10 @@ from dica.data.paths import labels_file, manifest_file
 from dica.engine.launch import command, gpu_request
 from dica.engine.slots import TWELFTHS
 from dica.files import UserError, canonical_json
+from dica.plan.made import TOLD
 from dica.plan.parameters import load_method
 from dica.plan.own import own_outputs
-from dica.plan.progress import tell
+from dica.plan.progress import log_of, tell
 from dica.plan.work import ANY_ID, NONE, Work, require_plain_start
 from dica.runs.files import CONFIG, METRICS, PREDICTIONS, RECORD
 from dica.tables.links import all_pages
@@ -44,6 +45,7 @@ for line in WORK.ignored:
 PROFILE, RESULTS = WORK.profile, WORK.results
 PLAN_FILE = WORK.plan_file
 RUN = f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}"  # the folder of one
+LOG = log_of({name: f"{{{name}}}" for name in ("method", "dataset", "seed", "id")})
 PAPERS = sorted({artefact.paper for artefact in WORK.artefacts})
 TABLES, FIGURES = WORK.shown("table"), WORK.shown("figure")
 PAGES = all_pages(PAPERS, [run["method"] for run in WORK.plan["runs"]])

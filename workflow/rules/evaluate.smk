@@ -14,7 +14,7 @@ rule evaluate:
     output:
         metrics=f"{RUN}/{METRICS}",
     log:
-        f"{RESULTS}/logs/evaluate/{{method}}-{{dataset}}-s{{seed}}-{{id}}.log",
+        f"{RESULTS}/logs/evaluate/{LOG}",
     conda:
         "../../environment.yml"
     params:

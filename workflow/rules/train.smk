@@ -14,9 +14,9 @@ rule train:
     output:
         record=f"{RUN}/{RECORD}",
     log:
-        f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.log",
+        f"{RESULTS}/logs/train/{LOG}",
     benchmark:
-        f"{RESULTS}/logs/train/{{method}}-{{dataset}}-s{{seed}}-{{id}}.jsonl"
+        f"{RESULTS}/logs/train/{Path(LOG).stem}.jsonl"
     wildcard_constraints:
         id=WORK.trainable,
     conda:
@@ -45,7 +45,7 @@ rule train:
         source=lambda wildcards: told(WORK.source_options, wildcards.id),
         state=f"{RESULTS}/state/{{id}}",
         tracker=(
-            f"--tracker {RESULTS}/logs/tracker/{{method}}-{{dataset}}-s{{seed}}-{{id}}"
+            f"--tracker {RESULTS}/logs/tracker/{Path(LOG).stem}"
             if "tracker" in PROFILE
             else ""
         ),

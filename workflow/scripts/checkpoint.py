@@ -7,6 +7,7 @@ The digits' row "given weights" is made of such a file: `data/pretrained/simclr-
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from safetensors.torch import load_file
 
 from dica.files import UserError
 from dica.methods.pretrained import PARTS, PREFIX
+from dica.scripting import run_script
 
 
-def main(weights: str, out: str) -> int:
-    """Write the backbone and the RL-head of `weights` under the names of a MoCo checkpoint."""
-    torch.save({"state_dict": moco_names(load_file(weights))}, Path(out))
-    return 0
+def main() -> None:
+    """Write the backbone and the RL-head of a run under the names of a MoCo checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="weights.safetensors of a run")
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    torch.save({"state_dict": moco_names(load_file(given.weights))}, given.out)
 
 
 def moco_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -40,10 +45,10 @@ def moco_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             named[f"{PREFIX}{names.get(part, '')}{rest.removeprefix(part)}"] = value
         elif owner == "rl_head":
             named[f"{PREFIX}fc.{rest.removeprefix('layers.')}"] = value
-    if not {key.split(".")[2] == "fc" for key in named} == {True, False}:
+    if {key.split(".")[2] == "fc" for key in named} != {True, False}:
         raise UserError("these weights have no backbone with an RL-head; give those of a run of simclr")
     return named
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(run_script(main))

@@ -21,12 +21,13 @@ from dica.files import UserError, atomic_write_text, canonical_json, project_roo
 from dica.plan.counted import COUNTS, images_of, shape_key
 from dica.plan.parameters import load_datasets, load_profile
 from dica.plan.plan import make_plan
+from dica.scripting import run_script
 
 PROFILES = ("archive", "demo", "sampler")
 SAVE_EVERY = 5  # entries
 
 
-def main() -> int:
+def main() -> None:
     """Count, and keep what is counted already."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="count anew what is counted already")
@@ -42,7 +43,6 @@ def main() -> int:
         if number % SAVE_EVERY == 0:
             write(found)
     write(found)
-    return 0
 
 
 def shapes(root: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -88,4 +88,4 @@ def write(found: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -277,12 +277,12 @@ class Trainer:
         indices = indices.to(self.images.device, non_blocking=True)
         on_host = self._on_host[self.at.batch] if self._on_host else None
         place = (self.at.epoch, self.at.step, phase.name)
-        whole = Batch(images, indices, *place, rng, self._beside(phase), take, on_host)
+        whole = Batch(images, indices, *place, rng, self._second_batch(phase), take, on_host)
         for batch in self.method.split(whole):
             self._step(batch)
         self.at.images_seen += len(indices)
 
-    def _beside(self, phase: Phase) -> dict[str, Tensor]:
+    def _second_batch(self, phase: Phase) -> dict[str, Tensor]:
         """Return the second batch of this position: full batches of `phase.second`, reshuffled when it runs out."""
         if not phase.second:
             return {}

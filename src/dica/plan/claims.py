@@ -129,7 +129,7 @@ def _rungs(at: dict[str, Any], declared: dict[str, Artefact]) -> dict[str, dict[
             found[rung] = at[rung]
         elif lower and len(paper["rows"]) >= LEAST_ROWS and set(paper["rows"]) <= {row.key for row in lower.rows}:
             found[rung] = {"artefact": lower.address, "rows": paper["rows"]}
-            if "columns" in paper and paper["artefact"] in declared:
+            if "columns" in paper:
                 meant = {c.setting for c in declared[paper["artefact"]].columns if c.key in paper["columns"]}
                 found[rung]["columns"] = [column.key for column in lower.columns if column.setting in meant]
     return found

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from dica.data.paths import labels_file
 from dica.files import UserError, atomic_write_text, read_json
 from dica.plan.artefacts import Artefact
+from dica.plan.made import TOLD
 from dica.plan.planned import Run, load_runs
 from dica.plan.rungs import RUNGS
 from dica.report import glossary, prose
@@ -127,7 +128,7 @@ def render(
     contexts = {
         links.INDEX: ("index", _overview(artefacts, sections, evidence, runs, groups, graph)),
         links.CLAIMS: ("claims", evidence.context()),
-        links.NUMBERS: ("prose", prose.context(root / links.TOLD, known)),
+        links.NUMBERS: ("prose", prose.context(root / TOLD, known)),
     }
     for paper in papers:
         mine = [section for section in sections.values() if section["artefact"].paper == paper]

@@ -19,7 +19,7 @@ from grandalf.layouts import SugiyamaLayout
 from grandalf.routing import EdgeViewer
 
 from dica.files import UserError
-from dica.tables.links import TOLD
+from dica.plan.made import TOLD
 from dica.tables.rendering import environment
 
 SOURCES = ("Snakefile", "workflow", "params", "src", TOLD)

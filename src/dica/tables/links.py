@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 INDEX, CLAIMS, CONSISTENCY, STATISTICS = "index.html", "claims.html", "consistency.html", "statistics.html"
 NUMBERS = "numbers.html"
-TOLD = "docs/numbers.md"  # what that page is made of
 
 
 def paper_page(paper: str) -> str:

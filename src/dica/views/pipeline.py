@@ -105,13 +105,12 @@ class Pipeline:
             raise UserError(f"images: need uint8 (n, 1 or 3, h, w), got {images.dtype} of shape {tuple(images.shape)}")
         # bfloat16 products would cost more than the rounding to 8 bits that the images come with
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            steps = self.steps
+            steps, sides = self.steps, None
             if self.whole:
                 images, sides = unpack(images)
-                images = images.to(torch.get_default_dtype()).div_(255)
+            images = images.to(torch.get_default_dtype()).div_(255)
+            if sides is not None:
                 images, steps = first_steps(steps, images, sides, generator)
-            else:
-                images = images.to(torch.get_default_dtype()).div_(255)
             for step in steps:
                 images = step(images, generator)
         return images
