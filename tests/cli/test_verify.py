@@ -15,6 +15,7 @@ from dica.cli import __main__ as cli
 from dica.cli import evidence
 from dica.files import load_arrays, read_csv, read_json, sha256_file, write_csv, write_json, write_npz
 from dica.plan.plan import run_folder
+from dica.runs.record import processor_kind
 from tiny import make_prepared, tiny_config
 
 
@@ -89,6 +90,17 @@ def test_a_forgery_that_agrees_with_itself_is_noticed(verify, trained: Path, nam
     assert said in wrong["detail"]
     for path, content in before.items():
         path.write_bytes(content)
+
+
+def test_another_kind_of_processor_is_told_though_its_name_is_the_same(verify, trained: Path) -> None:
+    before = (trained / "run.json").read_bytes()
+    record = read_json(trained / "run.json")
+    assert record["device"]["processor_kind"] == processor_kind()
+    write_json(trained / "run.json", {**record, "device": {**record["device"], "processor_kind": "family 1, avx512f"}})
+    code, found = verify("--epochs", "1")
+    assert (code, found["machine"]["ok"]) == (0, None)
+    assert found["machine"]["detail"] == f"processor family 1, avx512f then, {processor_kind()} now"
+    (trained / "run.json").write_bytes(before)
 
 
 def test_a_config_that_is_not_the_run_s_is_refused_before_training(trained: Path, monkeypatch, capsys) -> None:

@@ -95,7 +95,7 @@ def compare(run: Stored, place: Path, here: dict[str, str], first: int) -> list[
     place
         Where `command` trained it.
     here
-        The device's name as `device`, and the versions of packages.
+        The device's name as `device`, the kind of processor as `processor`, and the versions of packages.
     first
         Epochs that were trained; 0 for all.
     """
@@ -104,7 +104,10 @@ def compare(run: Stored, place: Path, here: dict[str, str], first: int) -> list[
         findings += [_same_file(name, digest, place) for name, digest in run.record["files"].items() if name != HISTORY]
         findings += _clusters(run.folder / PREDICTIONS, place / "run" / PREDICTIONS)
     record = run.record
-    then = {"device": record["device"]["name"], **{name: record["versions"].get(name) for name in DECIDE}}
+    device, versions = record["device"], record["versions"]
+    then = {"device": device["name"], **{name: versions.get(name) for name in DECIDE}}
+    if device["type"] == "cpu":
+        then["processor"] = device.get("processor_kind", "not recorded")
     unlike = [f"{name} {then[name]} then, {here.get(name)} now" for name in then if then[name] != here.get(name)]
     return [*findings, *(Finding("machine", None, text) for text in unlike)]
 

@@ -91,6 +91,7 @@ def verify(
     Exit code: 0 it comes out again, 3 it does not. If interrupted, the same command goes on.
     """
     from dica.audit import again
+    from dica.runs.record import processor_kind
 
     root = project_root()
     stored = again.stored_run(find_run(root, run)[0])
@@ -108,7 +109,8 @@ def verify(
     if done.returncode:
         raise typer.Exit(done.returncode)
     versions = {name: metadata.version(name) for name in again.DECIDE}
-    findings = again.compare(stored, place, {"device": this_device(), **versions}, first)
+    here = {"device": this_device(), "processor": processor_kind(), **versions}
+    findings = again.compare(stored, place, here, first)
     shutil.rmtree(place)
     wrong = any(finding.ok is False for finding in findings)
     if as_json:

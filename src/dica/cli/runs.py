@@ -232,9 +232,9 @@ def _device(wanted: str, known: dict[str, Any]) -> str:
 
 def this_device() -> str:
     """Return the name of this machine's GPU, else of its processor, without importing torch."""
-    from dica.runs.record import _cpu_name
+    from dica.runs.record import processor_name
 
-    return next(iter(gpu_names()), None) or _cpu_name()
+    return next(iter(gpu_names()), None) or processor_name()
 
 
 def gpu_names() -> list[str]:

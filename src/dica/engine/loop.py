@@ -157,7 +157,7 @@ class Trainer:
             )
         changes = code_changes(self.at.attempts[-1], attempt) if self.at.attempts else []
         if changes:
-            print(f"warning: resumed with other code than before: {'; '.join(changes)}", file=sys.stderr)
+            print(f"warning: resumed with other code or processor than before: {'; '.join(changes)}", file=sys.stderr)
         self.at.attempts.append(attempt)
 
     def run(self, first: int = 0, tracked: EventFile | None = None) -> None:

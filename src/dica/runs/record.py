@@ -19,6 +19,7 @@ from dica.runs.behaviour import decides
 from dica.runs.files import PACKAGE
 
 CHECKOUT = PACKAGE.parents[1]
+VECTORS = ("avx512f", "avx2", "sve", "asimd", "sse4_2")  # vector units of processors, the widest first
 COLLAPSED = 0.95  # share of the images in one cluster from which a run counts as collapsed
 LOCK = "requirements.lock"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors")
@@ -62,14 +63,17 @@ def attempt(started: datetime, code: dict, device_type: str) -> dict[str, str | 
         "commit": code["commit"],
         "dirty_sha256": code["dirty_sha256"],
         "device": str(device_facts(device_type)["name"]),
+        "processor_kind": processor_kind(),
         "torch": metadata.version("torch"),
     }
 
 
 def code_changes(before: dict, now: dict) -> list[str]:
-    """Return which of commit, uncommitted changes and torch differ between two attempts, as text."""
+    """Return which of commit, uncommitted changes, torch and processor differ between two attempts, as text."""
     keys = ("commit", "dirty_sha256", "torch")
-    return [f"{key} {str(before[key])[:12]} -> {str(now[key])[:12]}" for key in keys if before[key] != now[key]]
+    found = [f"{key} {str(before[key])[:12]} -> {str(now[key])[:12]}" for key in keys if before[key] != now[key]]
+    kinds = [attempt.get("processor_kind", "not recorded") for attempt in (before, now)]
+    return found + [f"processor {kinds[0]} -> {kinds[1]}"] * (kinds[0] != kinds[1])
 
 
 def collapse_note(headline: dict) -> str:
@@ -139,21 +143,41 @@ def _cuda_versions() -> dict[str, str]:
 
 
 def device_facts(device_type: str) -> dict[str, str | int]:
-    """Return type, name and thread count of the device in use."""
+    """Return type, name and thread count of the device in use, of a CPU also `processor_kind`."""
     import torch
 
     if device_type == "cuda":
         return {"type": "cuda", "name": torch.cuda.get_device_name(), "threads": torch.get_num_threads()}
-    return {"type": "cpu", "name": _cpu_name(), "threads": torch.get_num_threads()}
+    facts = {"type": "cpu", "name": processor_name(), "processor_kind": processor_kind()}
+    return {**facts, "threads": torch.get_num_threads()}
 
 
-def _cpu_name() -> str:
+def processor_name() -> str:
+    """Return the processor's name as it calls itself."""
+    return _cpu_facts().get("model name") or platform.processor() or platform.machine()
+
+
+def processor_kind() -> str:
+    """Return make and widest vectors of the processor, as `AuthenticAMD family 25 model 1, avx2`.
+
+    The name may be that of a whole line (`AMD EPYC`); libraries choose kernels, so the order of sums, by what is here.
+    """
+    facts = _cpu_facts()
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    maker = facts.get("vendor_id", platform.machine())
+    parts = [f"{name} {facts[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in facts]
+    widest = next((name for name in VECTORS if name in flags), "")
+    return " ".join([maker, *parts]) + (f", {widest}" if widest else "")
+
+
+def _cpu_facts() -> dict[str, str]:
+    """Return what Linux says of the first processor; empty elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def peak_memory_mb(device_type: str) -> int:
