@@ -49,6 +49,8 @@ def test_its_runs_take_the_overrides_and_share_the_ids_of_equal_runs(root: Path)
         ({"artefacts": {"table-2": ["drc-best"]}}, "no row 'drc-best'"),
         ({"recipes": {"drv": {"overrides": {}}}}, "no method 'drv'"),
         ({"recipes": {"drc": {"overrides": {"epoch": 2}}}}, "epoch"),
+        ({"more_seeds": {"table-1": {"drc": 9}}}, "'table-1' is not among the block's artefacts"),
+        ({"more_seeds": {"table-2": {"drv": 9}}}, "more_seeds.table-2: no row 'drv'"),
         ({"recipes": {"drc": {"variant": "shorter", "overrides": {}}}}, "no variant 'shorter'"),
     ],
 )
@@ -60,6 +62,15 @@ def test_a_bad_block_is_one_line_that_names_file_and_key(copied_params: Path, ch
         load_artefacts(copied_params, ["drc"])
     assert f"{DECLARED}: lower" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_row_may_have_more_seeds_than_its_block(copied_params: Path) -> None:
+    body = yaml.safe_load((copied_params / DECLARED).read_text())
+    body["lower"][1]["more_seeds"] = {"table-2": {"drc": 9}}
+    (copied_params / DECLARED).write_text(yaml.safe_dump(body))
+    tables = {a.name: a for a in load_artefacts(copied_params, ["drc"])}
+    assert [row.seeds for row in tables["table-2-digits"].rows] == [9, 5, 5]
+    assert {row.seeds for row in tables["table-3-digits"].rows} == {5}
 
 
 def test_panels_lose_the_rows_that_are_left_out(root: Path) -> None:

@@ -74,7 +74,17 @@ def lowered(declared: dict[str, Artefact], lower: dict[str, Any], where: str, ro
             raise UserError(f"{where}.artefacts.{name}: no row {unknown[0]!r}; {hint(unknown[0], keys)}")
         made = _at_rung(declared[name], skipped, lower)
         found[made.name] = made
+    _check_more_seeds(lower, {name: found[f"{name}-{lower['rung']}"] for name in lower["artefacts"]}, where)
     return found
+
+
+def _check_more_seeds(lower: dict[str, Any], made: dict[str, Artefact], where: str) -> None:
+    for name, rows in lower.get("more_seeds", {}).items():
+        if name not in made:
+            raise UserError(f"{where}.more_seeds: {name!r} is not among the block's artefacts; {hint(name, made)}")
+        keys = [row.key for row in made[name].rows]
+        if unknown := [key for key in rows if key not in keys]:
+            raise UserError(f"{where}.more_seeds.{name}: no row {unknown[0]!r}; {hint(unknown[0], keys)}")
 
 
 def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> Artefact:
@@ -83,10 +93,11 @@ def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> A
     other = on_other_data(replace(artefact, rows=tuple(row for row in artefact.rows if row.key not in skipped)),
                           lower["dataset"], seeds)  # fmt: skip
     own = {row.key: row.seeds for row in artefact.rows}
+    more = lower.get("more_seeds", {}).get(artefact.name, {})
     rows = [
         replace(
             row,
-            seeds=1 if own[row.key] == 1 < artefact.seeds else seeds,  # nothing is drawn there
+            seeds=1 if own[row.key] == 1 < artefact.seeds else more.get(row.key, seeds),  # 1: nothing is drawn there
             variant=recipes.get(row.method, {}).get("variant", row.variant) if row.variant == "full" else row.variant,
         )
         for row in other.rows
