@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ from dica.plan.parameters import load_profile
 from dica.plan.plan import methods_of, write_recorded
 from dica.report import rulegraph
 from dica.report.pages import write_report
+from dica.runs.read import Finding
 from dica.tables.cells import read_cells, summarise
-from edits import edit_published, git, light, remove_run
+from edits import edit_published, git, light, remove_run, replace
 from factory import ARROWS
 from tamperings import BESIDE, EVERY, PARAMS, TABLE, Tampering
 
@@ -91,6 +93,40 @@ def test_files_that_no_rule_makes_and_another_plan_are_told(committed: Path, sha
     assert ("stray", "tables/dica/table-99.md is made by no rule: nothing vouches for it") in told
     assert ("plan.json", "is not the plan that params/ give now: other artefacts") in told
     assert [what for what, _ in told].count("stray") == 1
+
+
+def test_what_is_gone_altogether_is_noticed_too(committed: Path, shared_place: Path, monkeypatch) -> None:
+    """Where nothing of a kind is left there is nothing to compare: Git, or the count in dvc.lock, knows of it."""
+    root = Path(shutil.copytree(committed, shared_place / "gone"))
+    for name in ("results/analyses", "results/metrics", "results/plans"):
+        shutil.rmtree(root / name)
+    (root / "results/plan.json").unlink()
+    replace(root, "README.md", "begin: digits", "digits")  # then no table is known as one
+    monkeypatch.setattr(Uncelled, "_check_figure", lambda self, artefact: Finding("figure", True, "as before"))
+    monkeypatch.setattr(Uncelled, "_check_report", lambda self: [])
+    monkeypatch.setattr(Uncelled, "_check_remade", lambda self: [])
+    codes = {result.address: result.code for result in results_of(root, None)}
+    assert {name: codes[name] for name in codes.keys() - {"figures"}} == {
+        "analyses": 4,
+        "summaries": 4,
+        "plan and stray files": 4,
+        "README": 3,
+    }
+
+
+def test_a_run_that_only_a_figure_shows_and_that_is_gone_is_noticed(committed: Path, shared_place: Path) -> None:
+    root = Path(shutil.copytree(committed, shared_place / "alone"))
+    auditor = Auditor(root)
+    auditor.cells = [row for row in auditor.cells if "/drc/" not in row["runs"]]
+    auditor.expected = {key: row for key, row in auditor.expected.items() if "/drc/" not in row["runs"]}
+    method, folder = "results/runs/drc", run_folder(root)
+    count = sum(path.is_file() for path in (root / method).rglob("*"))
+    (root / "dvc.lock").write_text(json.dumps({"stages": {"runs": {"outs": [{"path": method, "nfiles": count}]}}}))
+    checks = Uncelled(auditor)
+    assert checks.check_runs_of_figures().code == 0
+    shutil.rmtree(folder)
+    said = {finding.what: finding.missing for finding in checks.check_runs_of_figures().findings if finding.ok is False}
+    assert said == {"dvc.lock": True}
 
 
 def test_the_archive_that_is_tampered_with_is_sound(committed: Path, shared_place: Path) -> None:

@@ -94,7 +94,7 @@ def test_layouts_that_could_mean_two_things_are_refused_with_what_to_declare(nam
 @pytest.mark.parametrize("tops", [("x_train", "x_test"), ("query", "gallery"), ("fold-a", "fold-b", "fold-c")])
 def test_folders_that_all_hold_the_same_folders_are_not_taken_for_classes_in_silence(tops):
     names = [f"{top}/{inside}/1.png" for top in tops for inside in ("cat", "dog")]
-    with pytest.raises(UserError, match=r"all hold the same folders.*split_folders: \{\}"):
+    with pytest.raises(UserError, match=r"hold the same folders.*split_folders: \{\}"):
         arrange(names, "x")
     declared = arrange(names, "x", {"split_folders": {"train": tops[0], "test": tops[1]}})
     assert {(place.split, place.label) for place in declared} == set(product(("train", "test"), ("cat", "dog")))
@@ -102,6 +102,22 @@ def test_folders_that_all_hold_the_same_folders_are_not_taken_for_classes_in_sil
         assert {place.label for place in arrange(names, "x", said)} == set(tops)
     assert {place.label for place in arrange(names, "x", {"labels": "none"})} == {None}
     arrange([f"{name}/{number}.png" for number, name in enumerate((*names, "another/bird/2"))], "x")
+
+
+def test_splits_under_other_names_are_noticed_though_one_of_them_lacks_a_class():
+    names = [f"images_{place}/1.png" for place in ("train/cat", "train/dog", "train/emu", "test/cat", "test/dog")]
+    with pytest.raises(UserError, match=r"'images_test', 'images_train' hold the same folders.*split_folders: \{\}"):
+        found(names)
+    assert set(found([*names, "images_more/fox/1.png"]).values()) > {("train", "images_test")}, "no folder has all"
+    assert len(set(found(["cat/black/1.png", "cat/white/1.png", "dog/black/1.png", "dog/brown/1.png"]).values())) == 2
+
+
+@pytest.mark.parametrize("other", ["cat", "Cat ", "Ca\u200bt", "\uff23at"])
+def test_classes_that_look_the_same_are_refused_until_they_are_declared(other):
+    names = ["Cat/1.png", f"{other}/2.png", "dog/3.png"]
+    with pytest.raises(UserError, match=r"look the same.*`prepare\.classes`"):
+        found(names)
+    assert len(set(found(names, classes=["Cat", other, "dog"]).values())) == 3
 
 
 def test_declared_folders_are_the_splits_and_others_are_not_read():

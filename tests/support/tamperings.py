@@ -366,6 +366,16 @@ BESIDE = [
         lambda root: replace(root, "results/report/rules.svg", "<polyline", "<polygon"),
     ),
     T(
+        "the graph of the rules removed, and a page changed",
+        "report/rules.svg",
+        "the pages, which are not written without it",
+        lambda root: [
+            (root / "results/report/rules.svg").unlink(),
+            replace(root, "results/report/dica.html", "0.8", "0.9"),
+        ],
+        4,
+    ),
+    T(
         "a list for dvc repro",
         "plans/drc.json",
         "params/",

@@ -39,30 +39,37 @@ class Uncelled:
 
     def audit_all(self) -> list[CellAudit]:
         """Check everything, one entry a kind."""
-        shown = set(chain.from_iterable(row["runs"].split() for row in self.auditor.all_rows()))
-        others = [run["path"] for run in self.auditor.plan["runs"] if run["path"] not in shown]
-        runs, labels = self._runs([folder for folder in others if (self.root / folder / RECORD).is_file()])
         figures = [artefact for artefact in self.auditor.declared if artefact.kind == "figure"]
         drawn = [self._check_figure(artefact) for artefact in figures]
         drawn += [finding for artefact in figures for finding in self.auditor.params_checks.check(artefact)]
         results = self.results
         found = {
-            "runs of figures alone": (runs, labels, [f"{run.folder}/" for run in runs]),
-            "analyses": ([], self._check_analyses(), [f"{results}/analyses/"]),
-            "statistics and bounds": ([], self._check_remade(), [*self._places(REMADE), "params/published/"]),
-            "figures": ([], drawn, [f"{results}/figures/"]),
-            "summaries": ([], self._check_summaries(), [f"{results}/metrics/", f"{results}/plans/"]),
-            "report": ([], self._check_report(), [f"{results}/report/"]),
-            "README": ([], self._check_readme(), ["README.md"]),
-            "dvc.lock": ([], self._check_lock(), ["dvc.lock"]),
-            "plan and stray files": ([], [*self._check_plan(), *self._strays()], [f"{results}/plan.json"]),
+            "analyses": (self._check_analyses(), [f"{results}/analyses/"]),
+            "statistics and bounds": (self._check_remade(), [*self._places(REMADE), "params/published/"]),
+            "figures": (drawn, [f"{results}/figures/"]),
+            "summaries": (self._check_summaries(), [f"{results}/metrics/", f"{results}/plans/"]),
+            "report": (self._check_report(), [f"{results}/report/"]),
+            "README": (self._check_readme(), ["README.md"]),
+            "dvc.lock": (self._check_lock(), ["dvc.lock"]),
+            "plan and stray files": ([*self._check_plan(), *self._strays()], [f"{results}/plan.json"]),
         }
         audits = [
-            CellAudit(name, {}, runs, [*findings, self.checkout.check_git(prefixes)], self.light)
-            for name, (runs, findings, prefixes) in found.items()
-            if runs or findings
+            CellAudit(name, {}, [], [*findings, git], self.light)
+            for name, (findings, prefixes) in found.items()
+            if (git := self.checkout.check_git(prefixes)).ok is False or findings
         ]
-        return [*audits, *self._claims()]
+        runs = self.check_runs_of_figures()
+        return [*([runs] if runs.runs or runs.code else []), *audits, *self._claims()]
+
+    def check_runs_of_figures(self) -> CellAudit:
+        """Check the runs that no cell shows; one that is gone is told by Git, or by the count in ``dvc.lock``."""
+        shown = set(chain.from_iterable(row["runs"].split() for row in self.auditor.all_rows()))
+        others = [run["path"] for run in self.auditor.plan["runs"] if run["path"] not in shown]
+        here = [folder for folder in others if (self.root / folder / RECORD).is_file()]
+        runs, labels = self._runs(here)
+        fewer = self.checkout.fewer_than_recorded([folder for folder in others if folder not in here])
+        git = self.checkout.check_git([f"{folder}/" for folder in others])
+        return CellAudit("runs of figures alone", {}, runs, [*labels, *fewer, git], self.light)
 
     def _claims(self) -> list[CellAudit]:
         """Check the ledger of claims, where there is one or a commit has one."""
@@ -208,8 +215,9 @@ class Uncelled:
         folder = self.root / self.results / "report"
         stored = {path.name: path for path in sorted(folder.glob("*.html"))}
         graph = folder / "rules.svg"
-        if not stored or not graph.is_file():
-            return []
+        if not graph.is_file():  # no page is written without it
+            lost = Finding("report/rules.svg", False, f"missing; build it again: {self.light}", missing=True)
+            return [lost] if stored else []
         from dica.report import rulegraph
         from dica.report.pages import render
 

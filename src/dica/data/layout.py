@@ -163,15 +163,15 @@ def _split_folders(
 
 
 def _require_classes_on_top(paths: Iterable[tuple[str, ...]], where: str) -> None:
-    """Refuse top folders that all hold the same folders: they look like splits under names that no one can know."""
+    """Refuse top folders of which one has all that any has: they look like splits under names that no one can know."""
     below: dict[str, set[str]] = {}
     for parts in paths:
         below.setdefault(parts[0], set()).update(parts[1:2] if len(parts) > 2 else [])
-    shared = next(iter(below.values()))
-    if len(below) > 1 and len(shared) > 1 and all(inside == shared for inside in below.values()):
-        tops, inside = sorted(below), ", ".join(map(repr, sorted(shared)[:3]))
+    every: set[str] = set().union(*below.values())
+    if len(below) > 1 and len(every) > 1 and all(below.values()) and every in below.values():
+        tops, inside = sorted(below), ", ".join(map(repr, sorted(every)[:3]))
         raise UserError(
-            f"{where}: {', '.join(map(repr, tops[:3]))} all hold the same folders ({inside}), as splits do; say which "
+            f"{where}: {', '.join(map(repr, tops[:3]))} hold the same folders ({inside}), as splits do; say which "
             f"folders are read, such as `prepare: {{split_folders: {{train: {tops[-1]}, test: {tops[0]}}}}}`, or "
             "`split_folders: {}` if they are the classes"
         )
@@ -242,9 +242,22 @@ def _require_same_classes(found: list[ImagePlace], labelled: list[str], declared
             state = "not found" if unlike[0] in wanted else "found, but not declared"
             raise UserError(f"{where}: class {unlike[0]!r} is {state} (`prepare.classes`)")
         return
+    spelled: dict[str, str] = {}
+    for name in sorted(everything):
+        if (known := spelled.setdefault(_as_seen(name), name)) != name:
+            raise UserError(
+                f"{where}: the classes {known!a} and {name!a} look the same, and are one folder on some systems; "
+                "rename one, or list all classes under `prepare.classes` if both are meant"
+            )
     for split, classes in of_split.items():
         if missing := sorted(everything - classes):
             raise UserError(
                 f"{where}: split {split} has no class {missing[0]!r}, another split has; if that is meant, list all "
                 f"classes under `prepare.classes`, or read other folders with `prepare.split_folders`"
             )
+
+
+def _as_seen(name: str) -> str:
+    """Return a name without what a person does not see (blanks at its ends, letters of no width) and without case."""
+    seen = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join(seen.split()).casefold()
