@@ -128,7 +128,8 @@ def test_the_classifier_learns_once_a_batch_of_labelled_images_is_there(root):
     step.loss.backward()
     assert all(gradients(model.classifier)[-2:])
     assert int(model.buffered) == 0
-    e = torch.cat([model._embed(first)[:, [0, 3]], model._embed(second)[:, [1, 2, 4]]], dim=1)
+    seen = [model.embed(given.images, given.rng) for given in (first, second)]
+    e = torch.cat([seen[0][:, [0, 3]], seen[1][:, [1, 2, 4]]], dim=1)
     z, rows = F.normalize(model.projection(e), dim=-1), model.prototypes.unit_rows()
     _, expected = imc_swav_loss(cosines(z, rows), classify(model, e))
     torch.testing.assert_close(step.parts["L_cluster"], expected["L_cluster"])

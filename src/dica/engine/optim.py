@@ -10,6 +10,8 @@ import torch
 
 from dica.methods.base import Method
 
+TINY = 1e-8  # keeps a quotient finite
+
 
 def learning_rate(schedule: dict, base: float, step: int, epoch: int, epochs: int) -> float:
     """Return the learning rate of one step.
@@ -49,6 +51,31 @@ def uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]
     return type(kind.__name__, (kind,), {**plain, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
+class LARS(torch.optim.SGD):
+    """SGD whose step of each weight matrix is in proportion to the matrix (You, Gitman and Ginsburg, 2017).
+
+    The gradient of a tensor with its decay is multiplied by `trust` |w| / (|gradient| + decay |w|), and by no more than
+    makes the rate `lr` (`clip`). Biases and batch norms have neither this nor the decay.
+    """
+
+    def __init__(
+        self, groups: list[dict], lr: float, trust: float, clip: bool, momentum: float, weight_decay: float
+    ) -> None:
+        super().__init__(groups, lr=lr, momentum=momentum)
+        self.trust, self.clip, self.decay = trust, clip, weight_decay
+
+    def step(self) -> None:
+        """Scale the gradients, then step as SGD."""
+        for group in self.param_groups:
+            for weight in (p for p in group["params"] if p.grad is not None and p.dim() > 1):
+                own, slope = weight.norm(), weight.grad.norm()
+                scale = self.trust * own / (slope + self.decay * own + TINY)
+                scale = torch.where((own > 0) & (slope > 0), scale, group["lr"] if self.clip else 1.0)
+                scale = (scale / group["lr"]).clamp(max=1.0) if self.clip else scale
+                weight.grad.add_(weight, alpha=self.decay).mul_(scale)
+        inspect.unwrap(torch.optim.SGD.step)(self)
+
+
 def build_optimizer(
     method: Method, params: dict, device: torch.device, capturable: bool = False
 ) -> torch.optim.Optimizer:
@@ -64,6 +91,9 @@ def build_optimizer(
         betas = tuple(spec.get("betas", (0.9, 0.999)))
         kind = uncompiled(torch.optim.Adam if spec["name"] == "adam" else torch.optim.AdamW)
         return kind(groups, betas=betas, eps=spec.get("eps", 1e-8), fused=fused, capturable=capturable, **common)
+    if spec["name"] == "lars":
+        trust, clip, momentum = spec.get("trust", 0.001), spec.get("clip", False), spec.get("momentum", 0.0)
+        return uncompiled(LARS)(groups, trust=trust, clip=clip, momentum=momentum, **common)
     if spec["name"] == "sgd":
         momentum, nesterov = spec.get("momentum", 0.0), spec.get("nesterov", False)
         return uncompiled(torch.optim.SGD)(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)

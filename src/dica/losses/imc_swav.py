@@ -84,6 +84,7 @@ def swap_loss(
     epsilon: float = 0.05,
     iterations: int = 3,
     assign_views: int = 2,
+    queued: Tensor | None = None,
 ) -> Tensor:
     """L_swap (Eq. 1): mean over pairs (a, b), a among the first `assign_views` and b != a, of CE(q_a, u_b).
 
@@ -91,6 +92,8 @@ def swap_loss(
     ----------
     scores
         (v, n, k') cosines of v >= 2 views of the same n images, the high-resolution views first.
+    queued
+        (assign_views, m, k') cosines of earlier images, which are balanced together with these: SwAV's queue.
 
     Examples
     --------
@@ -102,7 +105,8 @@ def swap_loss(
         raise UserError(
             f"imc-swav: {views} views, {assign_views} of them assigned; it takes 2 or more, 1 or more assigned"
         )
-    q = sinkhorn(scores[:assign_views], epsilon=epsilon, iterations=iterations)
+    balanced = scores[:assign_views] if queued is None else torch.cat([queued, scores[:assign_views]], dim=1)
+    q = sinkhorn(balanced, epsilon=epsilon, iterations=iterations)[:, -samples:]
     log_u = torch.log_softmax(scores / temperature, dim=-1)
     pairs = q.flatten(1) @ log_u.flatten(1).T  # (a, v): the sum over samples and prototypes of q log u
     return (pairs.diagonal().sum() - pairs.sum()) / (assign_views * (views - 1) * samples)

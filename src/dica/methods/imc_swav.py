@@ -28,44 +28,31 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
-from dica.losses.imc_swav import cosines, imc_swav_loss
-from dica.methods.base import Batch, Method, Step, pick
-from dica.networks.heads import ClusterHead, ProjectionHead, Prototypes
+from dica.losses.imc_swav import imc_swav_loss
+from dica.methods.base import Batch, Step, pick
+from dica.methods.multi_crop import MultiCrop
+from dica.networks.heads import ClusterHead, Prototypes
 from dica.rng import Rng
 
 
-class IMCSwAV(Method):
+class IMCSwAV(MultiCrop):
     """Swapped prediction over multi-crop views, and an information-maximising classifier beside it."""
-
-    layers = ("backbone", "projection")
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
-        self.backbone = self.build_backbone()
-        features = self.backbone.out_features
-        width = params["projection_hidden"]
-        self.projection = ProjectionHead(
-            features, (width,), params["projection_size"], activation=False, normalise=False
-        )
+        features = self.make_network(activation=False)
         self.prototypes = Prototypes(params["projection_size"], params["num_prototypes"])
         hidden = (params["classifier_hidden"],) * 2
         self.classifier = ClusterHead(features, params["num_clusters"], hidden, batch_norm=True)
-        self.high, self.low = self.pipeline("high"), self.pipeline("low")
         if params["classifier_split"] == "labelled":
             self._make_buffer(features)
-
-    @property
-    def num_views(self) -> int:
-        """Return the number of crops of an image, high-resolution ones first."""
-        return self.params["high_crops"] + self.params["low_crops"]
 
     def loss(self, batch: Batch) -> Step:
         """Eq. 1 on all crops, and Eq. 6 with its regulariser on the detached embeddings."""
         params = self.params
-        embeddings = self._embed(batch)
+        embeddings = self.embed(batch.images, batch.rng)
         scores = self.prototype_scores(embeddings)
         read, read_scores = self._classifier_inputs(batch, embeddings.detach(), scores.detach())
         loss, parts = imc_swav_loss(
@@ -81,25 +68,6 @@ class IMCSwAV(Method):
             reg_bound=params["reg_bound"],
         )
         return Step(loss, parts)
-
-    def prototype_scores(self, embeddings: Tensor) -> Tensor:
-        """Return the cosines of projected embeddings (..., features) and prototypes, (..., k')."""
-        return cosines(self.projection(embeddings), self.prototypes.unit_rows())
-
-    def _embed(self, batch: Batch) -> Tensor:
-        """Return the embeddings of all crops, (v, n, features)."""
-        groups = [
-            (self.high, "high", self.params["high_crops"]),
-            (self.low, "low", self.params["low_crops"]),
-        ]
-        embeddings = []
-        for pipeline, purpose, crops in groups:
-            if not crops:
-                continue
-            views = pipeline(batch.images.repeat(crops, 1, 1, 1), batch.rng(purpose))
-            parts = [views] if self.params["joint_views"] else views.chunk(crops)
-            embeddings.append(torch.cat([self.backbone(part) for part in parts]))
-        return torch.cat(embeddings).unflatten(0, (self.num_views, len(batch.images)))
 
     def _classifier_inputs(
         self, batch: Batch, embeddings: Tensor, scores: Tensor
@@ -155,8 +123,7 @@ class IMCSwAV(Method):
 
     def after_backward(self, batch: Batch) -> None:
         """Keep the prototypes where they are during the first steps; let a waiting classifier drift as in the code."""
-        if batch.step < self.params["prototype_freeze_steps"]:
-            self.prototypes.linear.weight.grad = None
+        super().after_backward(batch)
         if self.params["classifier_split"] == "labelled":
             self._fill_idle_gradients()
 
@@ -189,12 +156,6 @@ class IMCSwAV(Method):
     def predict(self, images: Tensor) -> Tensor:
         """Return the classifier's softmax on full-size images, (n, K)."""
         return torch.softmax(self.classifier(self.backbone(self.test_view(images))), dim=1)
-
-    def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
-        """Return the embedding e (n, 512), or z (`projection`) of unit length (n, 128), of full-size images."""
-        embedding = super().features(images, "backbone")
-        self.check_layer(layer)
-        return embedding if layer == "backbone" else F.normalize(self.projection(embedding), dim=-1)
 
 
 METHOD = IMCSwAV

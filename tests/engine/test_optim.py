@@ -1,0 +1,51 @@
+"""LARS against its formula; the other optimisers are torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dica.engine.optim import build_optimizer
+
+
+class Given(nn.Module):
+    """A matrix and a bias, and the optimiser's one group of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64))
+        self.bias = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+
+    def parameter_groups(self) -> list[dict]:
+        return [{"params": list(self.parameters())}]
+
+
+@pytest.mark.parametrize(("trust", "clip"), [(0.02, True), (0.02, False), (9.0, True)])
+def test_lars_steps_in_proportion_to_what_it_moves(trust: float, clip: bool) -> None:
+    given, decay, rate = Given(), 0.5, 0.1
+    spec = {"name": "lars", "trust": trust, "clip": clip, "momentum": 0.9, "weight_decay": decay}
+    optimizer = build_optimizer(given, {"optimizer": spec, "lr": rate}, torch.device("cpu"))
+    start, slope = given.weight.detach().clone(), torch.tensor([[0.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
+    moved = torch.zeros_like(start)
+    weight = start.clone()
+    for _ in range(2):
+        given.weight.grad, given.bias.grad = slope.clone(), torch.ones_like(given.bias)
+        own = weight.norm()
+        scale = trust * own / (4 + decay * own)
+        scale = min(scale / rate, torch.tensor(1.0)) if clip else scale
+        moved = 0.9 * moved + scale * (slope + decay * weight)
+        weight = weight - rate * moved
+        optimizer.step()
+        torch.testing.assert_close(given.weight.detach(), weight)
+    torch.testing.assert_close(given.bias.detach(), torch.tensor([1 - 0.1 - 0.19], dtype=torch.float64), msg="plain SGD")
+
+
+def test_lars_leaves_a_weight_without_a_direction_to_sgd() -> None:
+    given = Given()
+    given.weight.data.zero_()
+    spec = {"name": "lars", "trust": 0.02, "clip": True, "momentum": 0.0, "weight_decay": 0.0}
+    optimizer = build_optimizer(given, {"optimizer": spec, "lr": 0.1}, torch.device("cpu"))
+    given.weight.grad = torch.ones_like(given.weight)
+    optimizer.step()
+    torch.testing.assert_close(given.weight.detach(), torch.full_like(given.weight, -0.1))
