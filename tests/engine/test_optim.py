@@ -38,7 +38,7 @@ def test_lars_steps_in_proportion_to_what_it_moves(trust: float, clip: bool) -> 
         weight = weight - rate * moved
         optimizer.step()
         torch.testing.assert_close(given.weight.detach(), weight)
-    torch.testing.assert_close(given.bias.detach(), torch.tensor([1 - 0.1 - 0.19], dtype=torch.float64), msg="plain SGD")
+    torch.testing.assert_close(given.bias.detach(), torch.tensor([1 - 0.1 - 0.19], dtype=torch.float64))
 
 
 def test_lars_leaves_a_weight_without_a_direction_to_sgd() -> None:

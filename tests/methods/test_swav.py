@@ -1,4 +1,4 @@
-"""SwAV and DeepCluster-v2: the queue, the bank of the last epoch, the groups made of it; what they share is IMC-SwAV's."""
+"""SwAV and DeepCluster-v2: the queue, the bank of the last epoch and its groups; what they share is IMC-SwAV's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def projected(model, given: Batch) -> torch.Tensor:
 
 
 def test_the_queue_takes_what_the_crops_gave_and_is_balanced_with_the_batch_once_it_is_time() -> None:
-    model = build("swav", queue=24, queue_start=1, low_crops=1, views={"low": [{"op": "color_jitter", "brightness": 0.3}]})
+    low = {"low": [{"op": "color_jitter", "brightness": 0.3}]}
+    model = build("swav", queue=24, queue_start=1, low_crops=1, views=low)
     model.eval()  # no batch statistics: what is projected twice is the same
     for number in range(2):
         given = batch(12 * number, step=number)
@@ -100,10 +101,9 @@ def test_the_bank_keeps_what_a_step_saw_of_its_images_alone() -> None:
     torch.testing.assert_close(model.bank[:, 5:17], z)
     assert torch.equal(model.bank[:, 17:], before[:, 17:])
     assert torch.equal(model.centroids, centroids)
-    heads = [
-        F.cross_entropy(z[v] @ centroids[h].T / 0.1, model.group[h, 5:17]) for h in range(len(centroids)) for v in range(2)
-    ]
-    torch.testing.assert_close(step.loss.detach(), torch.stack(heads).mean())
+    logits = torch.einsum("vnd,hkd->hvnk", z, centroids) / 0.1
+    each = [F.cross_entropy(logits[h].flatten(0, 1), model.group[h, 5:17].repeat(2)) for h in range(3)]
+    torch.testing.assert_close(step.loss.detach(), torch.stack(each).mean())
 
 
 def test_group_loss_counts_the_crops_that_are_nearest_to_their_groups_centroid() -> None:

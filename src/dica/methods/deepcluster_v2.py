@@ -1,9 +1,9 @@
-"""DeepCluster-v2, and K-means on its features: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, Unsupervised Learning
-of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020 (its improved DeepCluster), after the authors' code.
+"""DeepCluster-v2, and K-means on its features: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, Unsupervised
+Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020, after the authors' code.
 
 Before each epoch spherical K-means groups what the epoch before has seen of all images; a crop is to tell the group of
-its image, by its cosines with the centroids (`dica.losses.deepcluster_v2`). Several heads group the same images, in turn
-by the projections of the first and of the second high-resolution crop. Clusters are K-means on the backbone.
+its image, by its cosines with the centroids (`dica.losses.deepcluster_v2`). Several heads group the same images, by the
+projections of the first and of the second high-resolution crop in turn. Clusters are K-means on the backbone.
 
 Deviations and readings, each a key of params/deepcluster-v2.yaml:
 
@@ -63,19 +63,20 @@ class DeepClusterV2(MultiCrop, FeatureClusters):
 
     def _look(self, images: dict[str, Tensor], rng: Rng) -> None:
         """Fill the bank without a step, in batches of nearly equal size: batch norms need more than one image."""
-        seen = []
+        size = self.params["batch_size"]
+        seen: list[Tensor] = []
         for name in self.splits:
-            for number, part in enumerate(images[name].tensor_split(-(-len(images[name]) // self.params["batch_size"]))):
-                here = part.to(self.bank.device)
-                seen.append(self._projected("high", here, lambda what, at=f"{name}-{number}": rng(f"{what}-{at}")))
+            for part in images[name].tensor_split(-(-len(images[name]) // size)):
+                draws = _apart(rng, f"{name}-{len(seen)}")
+                seen.append(self._unit(self.embed_crops("high", part.to(self.bank.device), draws)))
         self.bank.copy_(torch.cat(seen, dim=1))
 
-    def _projected(self, name: str, images: Tensor, rng: Rng) -> Tensor:
-        return l2_normalise(self.project(self.embed_crops(name, images, rng)).to(self.bank.dtype))
+    def _unit(self, embeddings: Tensor) -> Tensor:
+        return l2_normalise(self.project(embeddings).to(self.bank.dtype))
 
     def loss(self, batch: Batch) -> Step:
         """Cross-entropy with the groups of each head."""
-        z = l2_normalise(self.project(self.embed(batch.images, batch.rng)).to(self.bank.dtype))
+        z = self._unit(self.embed(batch.images, batch.rng))
         scores = cosines(z, self.centroids.flatten(0, 1)).unflatten(-1, self.centroids.shape[:2]).movedim(2, 0)
         loss, parts = group_loss(scores, self.group[:, batch.indices], temperature=self.params["temperature"])
         return Step(loss, parts, {"seen": z[: len(self.bank)].detach()})
@@ -86,6 +87,11 @@ class DeepClusterV2(MultiCrop, FeatureClusters):
     def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
         """Keep what this batch saw, for the next epoch's groups."""
         self.bank[:, batch.indices] = carry["seen"]
+
+
+def _apart(rng: Rng, place: str) -> Rng:
+    """Return random numbers that are another place's."""
+    return lambda purpose: rng(f"{purpose}-{place}")
 
 
 METHOD = DeepClusterV2

@@ -54,7 +54,7 @@ class MultiCrop(Method):
         return torch.cat([self.backbone(part) for part in parts]).unflatten(0, (crops, len(images)))
 
     def project(self, embeddings: Tensor) -> Tensor:
-        """Return the projections (..., d), of any length, of embeddings (..., features); batch norms see all at once."""
+        """Return the projections (..., d), of any length, of embeddings (..., features), all in one pass."""
         return self.projection(embeddings.flatten(0, -2)).unflatten(0, embeddings.shape[:-1])
 
     def prototype_scores(self, embeddings: Tensor) -> Tensor:

@@ -28,14 +28,13 @@ from torch.nn import functional as F
 from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.methods.base import Batch, Method, Step
+from dica.methods.classifier import Classifier
 
 PART = 1000  # images at a time through the source
 
 
-class Probe(Method):
+class Probe(Classifier):
     """One or two layers on frozen features, trained with labels."""
-
-    supervised = True
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
@@ -54,21 +53,6 @@ class Probe(Method):
             self.norm = nn.BatchNorm1d(hidden).to(points)
             self.last = nn.Linear(hidden, classes).to(points)
 
-    def give_labels(self, labels: Tensor) -> None:
-        """Keep the labels of the train split, but for those that are held out, drawn by the run's seed."""
-        if int(labels.max()) >= self.params["num_clusters"]:
-            raise UserError(
-                f"probe: num_clusters is {self.params['num_clusters']}, there are labels {int(labels.max())}"
-            )
-        held = torch.zeros_like(labels, dtype=torch.bool)
-        held[torch.randperm(len(labels))[: round(self.params["held_out"] * len(labels))]] = True
-        self.register_buffer("labels", labels.masked_fill(held, -1), persistent=False)
-        self.register_buffer("held", held, persistent=False)
-
-    def judged(self) -> dict[str, Tensor]:
-        """Return the images of the train split to score, if some were held out: those."""
-        return {"train": self.held} if self.params["held_out"] else {}
-
     def split(self, batch: Batch) -> Iterator[Batch]:
         """Yield the batch, but not a last one of a single image, which has no batch statistics."""
         if len(batch.indices) > 1 or not self.params["hidden"]:
@@ -76,10 +60,7 @@ class Probe(Method):
 
     def loss(self, batch: Batch) -> Step:
         """Cross-entropy of the batch's labelled images, and the share of them that is right."""
-        labels, logits = self.labels[batch.indices], self._logits(self.points[batch.indices], batch)
-        known = (labels >= 0).sum().clamp_min(1)  # a last, small batch may have none
-        loss = F.cross_entropy(logits.to(self.points.dtype), labels, ignore_index=-1, reduction="sum") / known
-        return Step(loss, {"right": (logits.argmax(dim=1) == labels).sum() / known})
+        return self.classified(self._logits(self.points[batch.indices], batch).to(self.points.dtype), batch)
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return what the last layer reads: the hidden layer (n, hidden), or the features of the source (n, d)."""

@@ -1,5 +1,5 @@
-"""SwAV, and K-means on its features: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, Unsupervised Learning of Visual
-Features by Contrasting Cluster Assignments, NeurIPS 2020.
+"""SwAV, and K-means on its features: Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, Unsupervised Learning of
+Visual Features by Contrasting Cluster Assignments, NeurIPS 2020.
 
 Crops of an image predict each other's assignment to prototypes (Eq. 1, 2), the assignments being balanced over the
 batch and a queue of earlier images by Sinkhorn's algorithm (Eq. 3-5): `dica.losses.imc_swav.swap_loss`, of which
