@@ -1,10 +1,11 @@
 """What a GPU makes of the training step: ``python benchmarks/gpu.py`` (one call, under ten minutes on an H200).
 
-Ceilings first: a bf16 product and a copy. Then, for every method with the parameters of CIFAR-10: augmentation alone,
-network alone (forward and backward on fixed views) and the whole step, in views a second, TFLOP/s, share of the
-measured product, and the share of the time in which no kernel ran (profiler). A step is what is made of one batch: for
-DCCM one inner pass, with many updates. Images are generated: pixels do not matter for speed. Needs torch, torchvision,
-numpy, scipy, safetensors and this package; no Snakemake, YAML or plots.
+Ceilings first: a bf16 product and a copy. Then, for every method as the archive runs it on CIFAR-10 (parameters,
+precision, compiled networks or recorded steps): augmentation alone, network alone (forward and backward on fixed views)
+and the whole step, in views a second, TFLOP/s, share of the measured product, and the share of the time in which no
+kernel ran (profiler). A step is what the training loop makes of one batch: for DCCM one inner pass, with many updates.
+Images are generated: pixels do not matter for speed. Needs torch, torchvision, numpy, scipy, safetensors and this
+package; no Snakemake, YAML or plots.
 
 `benchmarks/gpu_params.json` holds the methods' parameters, so that a machine without YAML can run this; `make bench`
 writes it anew. `--dry` runs every part with tiny sizes on the CPU, which is a test of this file and not a measurement.
@@ -25,8 +26,9 @@ from common import RESULTS, ROOT, machine, write
 
 from dica import methods
 from dica.data.splits import DataInfo
-from dica.engine.optim import build_optimizer
-from dica.methods.base import Batch
+from dica.engine.loop import SaveEvery, Trainer
+from dica.engine.speed import Speed, choose
+from dica.files import write_json
 from dica.rng import generator
 from dica.views import pipeline as augment
 
@@ -36,7 +38,7 @@ NETWORKS = {  # where it is not `method.backbone`
     "tcc": lambda method, views: method.own.backbone(views),
     "dccm": lambda method, views: method.network(views).logits,
 }
-DRY = {"batch_size": 4, "backbone": {"width": 4}, "num_prototypes": 16, "outer_batch": 8}
+DRY = {"precision": "float32", "batch_size": 4, "backbone": {"width": 8}, "num_prototypes": 16, "outer_batch": 8}
 
 
 def _backbone(method: torch.nn.Module, views: torch.Tensor) -> torch.Tensor:
@@ -87,45 +89,68 @@ def ceilings(clock: Clock, size: int, megabytes: int) -> list[dict]:
     return [*rows, {"what": "copy", "ms": 1e3 * seconds, "spread_ms": 1e3 * spread, "gigabytes_per_s": rate}]
 
 
-class Bench:
-    """One method on generated images: its augmentation, its network and its step."""
+class Pixels:
+    """Generated images; the part of `dica.engine.images.ResidentImages` that a trainer asks for."""
 
-    def __init__(self, name: str, params: dict, device: torch.device) -> None:
-        self.name, self.device = name, device
-        if "inner_passes" in params:  # one is as good as ten, and a trace of ten is too long to be read
-            params = {**params, "inner_passes": 1}
+    place = "device"
+
+    def __init__(self, info: DataInfo, device: torch.device, count: int) -> None:
+        self.info, self.device, self.index_device = info, device, device
+        self.splits = {name: range(total) for name, total in info.counts.items()}
+        side = info.image_size
+        self.images = torch.randint(0, 256, (count, side, side, info.channels), dtype=torch.uint8, device=device)
+
+    def take(self, splits: tuple[str, ...], indices: torch.Tensor) -> torch.Tensor:
+        return self.images[: len(indices)].permute(0, 3, 1, 2)
+
+
+class Bench:
+    """One method on generated images: its augmentation, its network and its step, done by the archive's own loop."""
+
+    def __init__(self, name: str, planned: dict, device: torch.device) -> None:
+        self.name, self.device, self.params = name, device, planned["params"]
+        if "inner_passes" in self.params:  # one is as good as ten, and a trace of ten is too long to be read
+            self.params = {**self.params, "inner_passes": 1}
         torch.manual_seed(0)
         info = DataInfo(3, 32, {"train": 50_000, "test": 10_000})
-        self.method = methods.build(name, params, info).to(device).to(memory_format=torch.channels_last)
+        self.method = methods.build(name, self.params, info).to(device).to(memory_format=torch.channels_last)
         self.method.train()
-        self.optimizer = build_optimizer(self.method, params, device)
-        count = params["batch_size"]
-        pixels = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, device=device)
-        self.images, self.indices = pixels.permute(0, 3, 1, 2), torch.arange(count, device=device)
-        self.step_number, self.updates, self.views, self.seen = 0, 0, [], 0
+        self.images = Pixels(info, device, self.params["batch_size"])
+        self.indices = torch.arange(self.params["batch_size"], device=device)
+        self.speed = Speed()
+        if device.type == "cuda":
+            wanted = (bool(planned["speed"].get(key)) for key in ("compile", "cuda_graph"))
+            self.speed = choose(*wanted, planned["determinism"], device, self.method)
+        self.views: list[torch.Tensor] = []
+        self.calls: list[tuple] = []
+        self.seen = 0
+        self.trainer = self._trainer(Speed())  # eager, until `hurry`
 
-    def rng(self, purpose: str) -> torch.Generator:
-        return generator(0, purpose, self.step_number, device=self.device)
+    def _trainer(self, speed: Speed) -> Trainer:
+        config = {"seed": 0, "params": self.params}
+        return Trainer(config, self.method, self.images, None, SaveEvery(seconds=0), speed)
+
+    def hurry(self) -> None:
+        """Let steps be done as the archive does them from now on."""
+        self.trainer = self._trainer(self.speed)
+
+    @property
+    def form(self) -> dict[str, str]:
+        """Return how the steps are executed, in words."""
+        replayed = "recorded steps" if self.speed.cuda_graph else ""
+        return {"precision": self.params["precision"], "speed": self.speed.compile or replayed or "eager"}
+
+    @property
+    def updates(self) -> int:
+        return self.trainer.at.step
 
     def step(self) -> None:
-        """Take one step as the loop does, in bf16 as on a GPU."""
-        self.step_number += 1
-        phase = self.method.phases(0)[0]
-        extra = {"second": self.images, "second_indices": self.indices} if phase.second else {}
-        whole = Batch(self.images, self.indices, 0, 1000 + self.step_number, phase.name, self.rng, extra)
-        for batch in self.method.split(whole):
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                step = self.method.loss(batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            step.loss.backward()
-            self.method.after_backward(batch)
-            self.optimizer.step()
-            self.method.after_step(batch, step.carry)
-            self.updates += 1
+        """Take the step of one batch."""
+        self.trainer._run_batch(self.method.phases(0)[0], self.indices)
 
     def record_views(self) -> None:
         """Remember the calls of the pipelines of one step, to repeat them alone and to feed the network with."""
-        calls = self.calls = []
+        calls = self.calls
         original = augment.Pipeline.__call__
 
         def recorded(pipeline: augment.Pipeline, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -148,7 +173,8 @@ class Bench:
     def network(self) -> None:
         """Send the recorded views through the backbone and back."""
         for views in self.views:
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            half = self.params["precision"] == "bfloat16"
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half), self.trainer.running():
                 NETWORKS.get(self.name, _backbone)(self.method, views).float().sum().backward()
 
     def flops(self) -> int:
@@ -180,15 +206,16 @@ class Bench:
         return 1 - busy / (reached - spans[0][0])
 
 
-def measure(name: str, params: dict, clock: Clock, peak: float) -> list[dict]:
+def measure(name: str, planned: dict, clock: Clock, peak: float) -> list[dict]:
     """Return three lines for a method: augmentation, network, whole step."""
-    bench = Bench(name, params, clock.device)
+    bench = Bench(name, planned, clock.device)
     bench.record_views()
     updates = bench.updates
     flops, rows = bench.flops(), []
+    bench.hurry()
     for what, task in (("augmentation", bench.augment_all), ("network", bench.network), ("step", bench.step)):
         seconds, spread = clock(task)
-        row = {"what": what, "method": name, "ms": 1e3 * seconds, "spread_ms": 1e3 * spread}
+        row = {"what": what, "method": name, "ms": 1e3 * seconds, "spread_ms": 1e3 * spread, **bench.form}
         rows.append({**row, "views_per_s": bench.seen / seconds})
     rate = flops / (rows[-1]["ms"] / 1e3) / 1e12
     rows[-1] |= {"updates": updates, "tflops": rate, "share_of_product": rate / peak, "idle_share": bench.idle(10)}
@@ -196,13 +223,11 @@ def measure(name: str, params: dict, clock: Clock, peak: float) -> list[dict]:
 
 
 def read_params(dry: bool) -> dict[str, dict]:
-    """Return the parameters of every method on CIFAR-10, in bf16; with `dry`, of a tiny network."""
+    """Return every method as it is planned on CIFAR-10; with `dry`, with a tiny network."""
     from dica.files import read_json
 
     found = read_json(PARAMS)
-    if not dry:
-        return found
-    return {name: _shrunk(params) for name, params in found.items()}
+    return {name: {**body, "params": _shrunk(body["params"])} for name, body in found.items()} if dry else found
 
 
 def _shrunk(params: dict) -> dict:
@@ -212,13 +237,18 @@ def _shrunk(params: dict) -> dict:
     return {**params, **small}
 
 
-def write_params() -> None:
-    """Write gpu_params.json from params/ (needs YAML, so not on the machine that measures)."""
-    from dica.files import write_json
-    from dica.plan import parameters as config
+def planned() -> dict[str, dict]:
+    """Return how the archive plans the methods on CIFAR-10 (needs YAML, so not on the machine that measures)."""
+    from dica.plan.parameters import load_method, load_profile
+    from dica.plan.plan import run_config
 
-    resolved = {name: config.resolve(name, "full", "cifar10", {"overrides": {}}, ROOT) for name in METHODS}
-    write_json(PARAMS, resolved)
+    profile = load_profile(ROOT / "params/archive.yaml", ROOT)
+    found = {}
+    for name in METHODS:
+        config = run_config(name, "full", "cifar10", 0, profile, ROOT)
+        speed = load_method(name, ROOT).get("speed", {})
+        found[name] = {"determinism": config["determinism"], "speed": speed, "params": config["params"]}
+    return found
 
 
 def main() -> int:
@@ -229,7 +259,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.write_params:
-        write_params()
+        write_json(PARAMS, planned())
         return 0
     if not args.dry and not torch.cuda.is_available():
         print("error: torch sees no CUDA device; --dry tries this file on the CPU", file=sys.stderr)
