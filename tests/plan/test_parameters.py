@@ -45,6 +45,7 @@ def test_later_blocks_win_key_by_key(copied_params: Path) -> None:
         (lambda b: b["defaults"].update(epoch=3), ["params/drc.yaml", "defaults", "'epoch'", "allowed:", "epochs"]),
         (lambda b: b["defaults"].update(epochs="many"), ["params/drc.yaml", "epochs", "many"]),
         (lambda b: b["defaults"].update(lr=-1), ["params/drc.yaml", "lr", "-1"]),
+        (lambda b: b["defaults"]["backbone"].update(width=4), ["params/drc.yaml", "backbone.width", "4", "8"]),
         (lambda b: b["defaults"]["backbone"].update(name="vgg"), ["params/drc.yaml", "backbone.name", "resnet18"]),
         (lambda b: b["datasets"].update(mnist={}), ["params/drc.yaml", "mnist", "cifar10"]),
         (lambda b: b["variants"].update(x={"views": {"origin": []}}), ["variants.x", "'origin'", "original"]),
