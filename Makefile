@@ -11,7 +11,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.snakemake/cache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint archive light deposit readme site faults validators slurm kubernetes bench clean
+.PHONY: help install demo test coverage lint archive light deposit readme site faults validators slurm kubernetes gpu bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ kubernetes: $(STAMP) .kubernetes-plugin/installed  ## run the archive's jobs as 
 	OMP_NUM_THREADS=1 DICA_VALIDATED=$(CURDIR)/docs/validators.csv PYTHONPATH=$(CURDIR)/.kubernetes-plugin \
 		python -m pytest -m kubernetes tests/workflow/test_kubernetes.py
 	PYTHONPATH=src python workflow/scripts/quoted.py
+
+gpu: $(STAMP)  ## one call of nine minutes on a GPU: its tests, the benchmark, the longest run that fits; leaves dist/gpu
+	python benchmarks/gpu_call.py --out dist/gpu
 
 bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page
 	for name in commands cpu_path plan evaluation; do python benchmarks/$$name.py || exit 1; done

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dica.files import canonical_json, read_json
+from dica.files import UserError, canonical_json, read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,13 +42,42 @@ def test_the_gpu_benchmark_refuses_without_a_gpu(monkeypatch, capsys) -> None:
 def test_every_part_of_the_gpu_benchmark_runs_dry(monkeypatch, tmp_path: Path) -> None:
     import gpu
 
-    measured = ("imc-swav", "dccm")  # many crops; a network and an order of steps of its own
+    measured = (
+        "imc-swav",
+    )  # many crops; the call below has DCCM, which has a network and an order of steps of its own
     run(monkeypatch, gpu, "--dry", "--methods", *measured, "--out", str(tmp_path))
     found = rows(tmp_path / "gpu.csv")
     steps = {row["method"]: row for row in found if row["what"] == "step"}
     assert set(steps) == set(measured)
     assert all(float(row["tflops"]) > 0 for row in steps.values())
     assert [row["what"] for row in found[:2]] == ["bf16 product", "copy"]
+
+
+def test_the_one_call_of_a_gpu_is_rehearsed(monkeypatch, capsys, tmp_path: Path) -> None:
+    import gpu_call
+
+    assert run(monkeypatch, gpu_call, "--dry", "--minutes", "9", "--out", str(tmp_path / "out")) == 0
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert said["tests"].startswith("exit code 0")
+    assert {row["what"] for row in rows(tmp_path / "out/gpu.csv") if row.get("method")} == {
+        "augmentation", "network", "step"}  # fmt: skip
+    assert said["training"].startswith("2 epochs")
+    assert read_json(tmp_path / "out/run/run.json")["id"] == read_json(tmp_path / "out/config.json")["id"]
+
+
+def test_the_call_takes_the_longest_run_that_fits_and_ends_in_time(tmp_path: Path) -> None:
+    import gpu_call
+
+    ladder = gpu_call.planned(ROOT)
+    assert [config["params"]["epochs"] for config in ladder] == list(gpu_call.EPOCHS)
+    assert [config["params"]["schedule"]["milestones"][-1] for config in ladder] == [8, 20, 40, 80]
+    around = gpu_call.AROUND_S
+    assert gpu_call.longest(ladder, 4.0, around + 4.0 * 1.15 * 60)["variant"] == "gpu-50"
+    with pytest.raises(UserError, match=r"10 epochs of 40\.0 s do not fit into 300 s"):
+        gpu_call.longest(ladder, 40.0, 300)
+    call = gpu_call.Call(1.0, tmp_path, dry=True)
+    assert call.command("slow", ["-c", "import time; time.sleep(60)"], 0.5).said == "stopped after 0 s"
+    assert not call.command("bad", ["-c", "raise SystemExit('this is wrong')"], 9).ok
 
 
 def test_the_gpu_benchmark_measures_the_parameters_of_the_archive() -> None:
