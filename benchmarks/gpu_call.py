@@ -1,13 +1,13 @@
 """All that a GPU is asked for in one call: ``make gpu`` (nine minutes at most, `--minutes` says otherwise).
 
-First the tests that need a GPU, then the benchmark (`gpu.py`), then IMC-SwAV on CIFAR-10 (JPEG) for as many epochs as
-the rest of the time pays: one of the variants `gpu-EPOCHS`, which the archive plans (dica table-15), so that it is a row
-of that table as soon as its run folder is there. A part that fails or runs out of its time is told, and the next has its
-turn.
+First the tests that need a GPU, then the benchmark (`gpu.py`), then IMC-SwAV on CIFAR-10 (JPEG) for as many epochs
+as the rest of the time pays: one of the variants `gpu-EPOCHS`, which the archive plans (dica table-15), so that it
+is a row of that table as soon as its run folder is there. A part that fails or runs out of its time is told, and
+the next has its turn.
 
-Everything is left under `--out` as well: what the tests said, the benchmark's csv, the run. Needs what the tests need,
-and the prepared images (`python -m dica.data fetch cifar10-jpeg`, then `prepare`). `--dry` rehearses all of it with tiny
-sizes on the CPU.
+Everything is left under `--out` as well: what the tests said, the benchmark's csv, the run. Needs what the tests
+need, and the prepared images (`python -m dica.data fetch cifar10-jpeg`, then `prepare`). `--dry` rehearses all of
+it with tiny sizes on the CPU.
 """
 
 from __future__ import annotations
