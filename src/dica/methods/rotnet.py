@@ -47,8 +47,7 @@ class RotNet(FeatureClusters):
     def loss(self, batch: Batch) -> Step:
         """Cross-entropy of the four rotations of each image, and the share of them that is told right."""
         views = self.augmented(batch.images, batch.rng("augmented"))
-        turned = torch.cat([views.rot90(turns, dims=(2, 3)) for turns in range(TURNS)])
-        turns = torch.arange(TURNS, device=views.device).repeat_interleave(len(views))
+        turned, turns = quarter_turns(views)
         logits = self.network(turned).logits.to(self.clusters.centroids.dtype)
         loss = F.cross_entropy(logits, turns)
         return Step(loss, {"right": (logits.detach().argmax(dim=1) == turns).to(loss.dtype).mean()})
@@ -61,6 +60,12 @@ class RotNet(FeatureClusters):
         """Return the first linear layer (n, d), or the flattened last convolution (`conv`)."""
         self.check_layer(layer)
         return self.network.represent(self.test_view(images), layer)
+
+
+def quarter_turns(views: Tensor) -> tuple[Tensor, Tensor]:
+    """Return views (n, C, H, W) in all four rotations, (4 n, C, H, W), and the quarter turns of each, (4 n,)."""
+    turned = torch.cat([views.rot90(turns, dims=(2, 3)) for turns in range(TURNS)])
+    return turned, torch.arange(TURNS, device=views.device).repeat_interleave(len(views))
 
 
 METHOD = RotNet
