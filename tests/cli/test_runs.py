@@ -190,6 +190,16 @@ def test_estimates_rest_on_finished_runs_only(dica, project: Path) -> None:
     assert (code, "are not in these figures" in output, "rough" in output) == (0, False, True)
 
 
+def test_the_time_of_shorter_epochs_goes_with_their_batches(project: Path) -> None:
+    params = {"epochs": 10, "batch_size": 100, "epoch_batches": 3}
+    estimator, whole = estimate.Estimator(project, "results"), {"epochs": 10, "batch_size": 100}
+    work = [
+        estimator._work({"dataset": "digits", "params": each})
+        for each in (params, whole, params | {"epoch_batches": 99})
+    ]
+    assert work == [10 * 300, 10 * 1797, 10 * 1797]
+
+
 def test_what_nothing_was_timed_like_is_counted(dica, monkeypatch) -> None:
     monkeypatch.setattr("dica.cli.runs.this_device", lambda: "a device that nobody has")
     result = answer(dica, "estimate", "all")
@@ -239,7 +249,7 @@ def test_counts_go_at_the_rate_that_finished_runs_of_such_steps_reached(project:
     assert seconds == pytest.approx(70)
     assert basis == f"the rate of 1 finished runs, {whole.flops / 70 / 1e12:.3g} TFLOP/s"
     assert after("crlc", whole)[0] == pytest.approx(70), "of another method, where its own has none"
-    small = counted.Work(whole.flops / 20, whole.launches, exact=True)
+    small = counted.Work(whole.flops / 20, whole.training / 20, whole.launches, exact=True)
     assert "as stated for CPU" in after("drc", small)[1], "small steps say nothing of large ones"
 
 

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dica.data.splits import DataInfo
 from dica.engine.count import Counter
 from dica.files import read_json
-from dica.plan.counted import COUNTS, counted_work, shape_key
+from dica.plan.artefacts import load_artefacts
+from dica.plan.counted import COUNTS, TOLERANCE, counted_work, shape_key
 from dica.plan.parameters import load_datasets
 from tiny import ROOT, make_prepared, make_trainer, tiny_config
 
@@ -39,6 +40,21 @@ def test_every_planned_run_is_answered_for(planned) -> None:
     assert not lacking, "python workflow/scripts/counts.py"
 
 
+def test_runs_of_equal_arithmetic_have_the_count_that_their_table_states(planned) -> None:
+    datasets, seen = load_datasets(ROOT), []
+    for artefact in load_artefacts(ROOT, ["dica"]):
+        mine = [run for run in planned[1].values() if artefact.address in run["needed_by"]]
+        for run in mine if artefact.tflop else []:
+            work = counted_work(run, datasets[run["dataset"]])
+            if "epochs" not in run["params"]:
+                assert run["method"] == "untrained", "a control that trains nothing spends no budget"
+                continue
+            assert work.exact, "python workflow/scripts/counts.py"
+            assert work.flops / 1e12 == pytest.approx(artefact.tflop, rel=TOLERANCE), (artefact.address, run["path"])
+            seen.append((artefact.name, run["method"]))
+    assert len(set(seen)) == 4 * 6, "six methods that train, in three tables and a figure"
+
+
 @pytest.mark.parametrize(("method", "dataset"), AGAIN)
 def test_the_stored_counts_are_those_of_today(script, planned, method: str, dataset: str) -> None:
     wanted, runs = planned
@@ -47,9 +63,10 @@ def test_the_stored_counts_are_those_of_today(script, planned, method: str, data
     assert script.entry(run, ROOT, runs) == read_json(COUNTS).get(key), told
 
 
-@pytest.mark.parametrize("method", ["drc", "dccm", "crlc"])
-def test_an_epoch_without_content_is_counted_like_one_that_is_trained(method: str, tmp_path: Path) -> None:
-    settings = tiny_config(method, batch_size=16, drop_last=True, **({"inner_batch": 8} if method == "dccm" else {}))
+@pytest.mark.parametrize(("method", "change"), [("drc", {}), ("dccm", {}), ("crlc", {}), ("drc", {"epoch_batches": 2})])
+def test_an_epoch_without_content_is_counted_like_one_that_is_trained(method, change, tmp_path: Path) -> None:
+    own = {"inner_batch": 8} if method == "dccm" else {}
+    settings = tiny_config(method, batch_size=16, drop_last=True, **own, **change)
     trainer = make_trainer(settings, make_prepared(tmp_path / "data"), tmp_path / "state")
     trainer.observer.epochs = []
     with FlopCounterMode(display=False) as counter:

@@ -23,7 +23,7 @@ from dica.runs import record
 from dica.runs.behaviour import trace_of
 from dica.runs.files import PACKAGE
 from dica.runs.ids import run_id
-from tiny import gradient_methods, make_prepared, tiny_config
+from tiny import gradient_methods, make_prepared, make_trainer, tiny_config
 
 
 def arguments(tmp_path: Path, settings: dict, data: Path) -> list[str]:
@@ -258,6 +258,21 @@ def test_uncommitted_files_of_any_name_are_recorded(tmp_path: Path, monkeypatch)
     assert record.code_state()["dirty_sha256"] == sha256_bytes(f"src/übung 1.py {sha256_file(new)}".encode())
     (tmp_path / "src/a.py").write_bytes(b"x = '\xff'\n")
     assert len(record.code_state()["dirty_sha256"]) == 64
+
+
+def test_an_epoch_may_be_a_part_of_a_pass(tmp_path: Path) -> None:
+    """`epoch_batches`: the first batches of the order that a whole pass would have had, in every pass of the epoch."""
+    data = make_prepared(tmp_path / "data")
+    whole, part, more = (
+        make_trainer(tiny_config("drc", **change), data, tmp_path / name)
+        for name, change in (("whole", {}), ("part", {"epoch_batches": 2}), ("more", {"epoch_batches": 9}))
+    )
+    phase = whole.method.phases(0)[0]
+    batches = [[rows.tolist() for rows in trainer._order(phase)] for trainer in (whole, part, more)]
+    assert batches[1] == batches[0][:2]
+    assert batches[2] == batches[0], "a pass has no more than there are"
+    part.run()
+    assert [row["step"] for row in part.history] == [4, 8], "two batches for each of two heads, in two epochs"
 
 
 def test_schedules() -> None:

@@ -17,10 +17,12 @@ from torch import nn
 from dica import analyse, methods, train
 from dica.engine.heat_maps import heat_maps
 from dica.engine.images import ResidentImages
-from dica.figures import clusters, draw, pictures, style, to_bytes
+from dica.figures import clusters, curves, draw, pictures, style, to_bytes
+from dica.figures.panel import Panel
 from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.losses.crlc import critic_scores
 from dica.plan.artefacts import PLOTS, analyses, analysis_path, load_artefacts
+from dica.plan.counted import Work
 from dica.plan.parameters import load_method, method_names
 from dica.report import runs as report_runs
 from dica.scores import evaluation, metrics
@@ -231,11 +233,33 @@ def test_curves_are_those_of_the_looks(project) -> None:
     plt.close(figure)
 
 
+def test_curves_over_arithmetic_end_at_what_the_epochs_are_counted_as(project, monkeypatch) -> None:
+    """A run that was not watched is one mark, at its number on all images."""
+    monkeypatch.setattr(curves, "counted_work", lambda run, entry: Work(9e12, 6e12, 1, exact=True))
+    monkeypatch.setattr(curves, "load_datasets", lambda root: {"digits": {}})
+    looks = Panel.looks
+    unwatched = "prototypes-100"
+    monkeypatch.setattr(
+        Panel, "looks", lambda self, run: None if run.plan["variant"] == unwatched else looks(self, run)
+    )
+    figure, words = figure_of(project, "progress", x="tflop", metrics=["acc"])
+    lines = {tuple(line.get_xdata()): line.get_ydata() for line in figure.axes[0].lines}
+    assert set(lines) == {(0, 3, 6), (6,)}, "two epochs of 3 TFLOP each; predictions are not in them"
+    (run,) = [run for run in project[1]["runs"] if run["variant"] == unwatched]
+    assert list(lines[6,]) == [read_json(project[0] / run["path"] / "metrics.json")["headline"]["acc"]]
+    assert figure.axes[0].get_xlabel() == "counted arithmetic of training (TFLOP)"
+    assert "A mark alone: of all images" in words
+    plt.close(figure)
+    monkeypatch.setattr(curves, "counted_work", lambda run, entry: Work(9e12, 6e12, 1, exact=False))
+    with pytest.raises(UserError, match="its arithmetic was not counted"):
+        figure_of(project, "progress", x="tflop")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"colour": "red"}, "'colour' is not an option of this plot; it has: history"),
-        ({"x": "weeks"}, "x is 'weeks', allowed: epoch, seconds, step"),
+        ({"x": "weeks"}, "x is 'weeks', allowed: epoch, seconds, step, tflop"),
     ],
 )
 def test_an_unknown_option_is_refused(project, change: dict, message: str) -> None:

@@ -26,7 +26,7 @@ def make(root: Path, variant: str = "full", dataset: str = "digits", channels: i
     settings = {"inner_batch": INNER, "inner_passes": 2, "discriminator_width": 8, "batch_size": OUTER, **overrides}
     params = config.resolve("dccm", variant, dataset, {"overrides": {"dccm": settings}}, root)
     torch.manual_seed(0)
-    size = LAYOUTS[params["network"]].image_size
+    size = LAYOUTS[params["network"]].image_size if params["network"] in LAYOUTS else 8
     return DCCM(params, DataInfo(channels, size, {"train": OUTER})).train()
 
 
@@ -49,6 +49,30 @@ def test_networks_have_the_sizes_of_table_4(name: str, mi_layers: str) -> None:
     assert found.shallow.shape == (2, *shallow[mi_layers][name])
     assert found.deep.shape == (2, deep[name] if mi_layers == "paper" else 10)
     assert (network.shallow_size, network.deep_size) == (found.shallow.shape[1], found.deep.shape[1])
+
+
+@pytest.mark.parametrize(("mi_layers", "deep"), [("paper", 32), ("code", 10)])
+def test_a_residual_network_has_the_same_layers_behind_it(root: Path, mi_layers: str, deep: int) -> None:
+    model = make(root, "equal-small", mi_layers=mi_layers)
+    found = model.network(torch.rand(4, 1, 8, 8))
+    assert found.shallow.shape == (4, 8, 5, 5), "the map of the first stage, behind the stem's pooling"
+    assert (found.deep.shape, found.logits.shape) == ((4, deep), (4, 10))
+    spread = (2 / (9 * 8)) ** 0.5  # over fan-out, as every backbone here; Table 4's convolutions are over fan-in
+    assert model.network.stages[2][0].conv1.weight.std().item() == pytest.approx(spread / 2**0.5, rel=0.1)
+    assert torch.equal(model.network.output.weight, torch.eye(10, 32)), "no cluster starts at random"
+
+
+@pytest.mark.parametrize(
+    ("variant", "change", "message"),
+    [
+        ("full", {"network": "residual"}, "network residual is the one that backbone describes"),
+        ("equal-small", {"network": "conv-8"}, "no other network takes one"),
+        ("equal-small", {"backbone": {"name": "wrn10", "stem": "cifar"}}, "take a resnet"),
+    ],
+)
+def test_a_backbone_belongs_to_the_residual_network(root: Path, variant: str, change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(root, variant, **change)
 
 
 def test_linear_layers_start_as_the_identity_and_convolutions_without_bias() -> None:

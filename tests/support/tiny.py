@@ -140,7 +140,7 @@ def families(method: str) -> dict[str, str]:
     first: dict[object, str] = {}
     found = {}
     for variant, override in config.load_method(method, ROOT)["variants"].items():
-        settings = {key: value for key, value in (override or {}).items() if key != "epochs"}  # TINY has its own
+        settings = {key: value for key, value in (override or {}).items() if key not in ("epochs", "precision")}
         found[variant] = first.setdefault(_shape(settings), variant)
     return found
 

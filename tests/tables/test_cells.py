@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import runpy
@@ -25,7 +26,7 @@ from dica.scores.significance import Partitions
 from dica.scores.stats import VERDICTS
 from dica.tables import cells as tables
 from dica.tables import layout, rendering
-from dica.tables.words import protocol_notes
+from dica.tables.words import notes, protocol_notes
 from factory import select, write_failure, write_run
 
 
@@ -183,6 +184,19 @@ def test_notes_tell_of_probes_and_of_images_held_out(root):
     empty = {**plan, "artefacts": [dccm.address], "runs": []}
     frame = tables.cells(empty, root, "results", [dccm])
     assert "NMI is normalised by the geometric mean" in rendering.render(dccm, frame, empty)["md"]
+
+
+def test_a_budget_and_what_it_is_spent_on_are_told(root):
+    (artefact,) = load_artefacts(root, ["dica table-14"])
+    plan = make_plan({**load_profile(root / "params/archive.yaml", root), "artefacts": [artefact.address]}, root)
+    params = next(run["params"] for run in plan["runs"] if run["method"] == "simclr")
+    told = notes(artefact, plan)
+    (budget,) = [note for note in told if "counted arithmetic" in note]
+    assert budget.startswith(f"Each run that trains has {artefact.tflop:g} TFLOP of counted arithmetic, within 2%")
+    (spent,) = [note for note in told if note.startswith("SimCLR and K-means here:")]
+    assert f"{params['epochs']} epochs of {params['epoch_batches']} batches of 128" in spent
+    bare = dataclasses.replace(artefact, tflop=None)
+    assert not [note for note in notes(bare, plan) if "counted arithmetic" in note]
 
 
 def test_all_and_train_are_the_same_without_a_test_split():

@@ -246,6 +246,7 @@ class Counter:
             with Operations() as operations:
                 trainer._run_batch(phase, torch.zeros(min(size, total), dtype=torch.long, device=META))
             batches = total // size if self.params["drop_last"] and total > size else max(1.0, total / size)
+            batches = min(batches, self.params.get("epoch_batches", batches))
             self.epoch += batches * (operations.flops + repeated.flops)
             self.launches += batches * (operations.launches + repeated.launches)
 

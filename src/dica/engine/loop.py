@@ -255,14 +255,14 @@ class Trainer:
             self.at.seconds += time.monotonic() - started
 
     def _order(self, phase: Phase) -> list[Tensor]:
-        """Return the index batches of one pass, shuffled by (seed, epoch, phase) alone."""
+        """Return the index batches of a pass (`epoch_batches`: its first), shuffled by (seed, epoch, phase) alone."""
         count = sum(len(self.images.splits[name]) for name in phase.splits)
         order = torch.randperm(count, generator=generator(self.seed, "order", self.at.epoch, phase.name))
         batches = list(order.to(self.images.index_device).split(self.params["batch_size"]))
         self._on_host = [rows.numpy() for rows in order.split(self.params["batch_size"])]
         if self.params["drop_last"] and len(batches) > 1 and len(batches[-1]) < self.params["batch_size"]:
             batches.pop()
-        return batches
+        return batches[: self.params.get("epoch_batches")]
 
     def _run_batch(self, phase: Phase, indices: Tensor) -> None:
         def rng(purpose: str) -> torch.Generator:

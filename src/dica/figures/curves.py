@@ -23,12 +23,17 @@ from dica.figures.style import (
     resize,
 )
 from dica.files import UserError, read_csv
+from dica.plan.counted import counted_work
+from dica.plan.parameters import load_datasets
 from dica.runs.files import HISTORY
 from dica.scores.stats import mean
 
 PANELS = 4  # side by side
 NOT_LOSSES = ("epoch", "step", "lr", "phase", "seconds", "images_per_second")
-TIMES = {"epoch": "epoch", "seconds": "training time (s)", "step": "training step"}
+TIMES = {
+    **{"epoch": "epoch", "seconds": "training time (s)", "step": "training step"},
+    "tflop": "counted arithmetic of training (TFLOP)",
+}
 
 
 def read_history(path: Path | str) -> dict[str, list[float]]:
@@ -119,7 +124,9 @@ def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]]
 def progress(panel: Panel, figure: Canvas) -> str:
     """A metric of the watched images against epoch, time or step; one colour a method or setting.
 
-    Options: `x` (epoch, seconds, step), `metrics`, `history` (columns of history.csv to draw instead, one axes each),
+    Against arithmetic (`x: tflop`) a run that was not watched has one mark, its number on all images at the end.
+
+    Options: `x` (epoch, seconds, step, tflop), `metrics`, `history` (columns of history.csv instead, one axes each),
     `information` (with `history`: log M - loss, what InfoNCE's bound says, M from the param named).
     """
     x = panel.option("x", "epoch", tuple(TIMES))
@@ -136,13 +143,17 @@ def progress(panel: Panel, figure: Canvas) -> str:
         _reference(panel, axes, name)
         axes.set_xlabel(TIMES[x])
         axes.set_ylabel(_quantity(panel, name))
-        if x != "seconds":
+        if x not in ("seconds", "tflop"):
             integer_axis(axes)
     handles = [line(k, place.label) for k, place in enumerate(places)]
     legend_below(figure, handles, columns=3 if len(names) == 1 else 5)
     if not spoken:
         return "None of these runs was watched while it trained."
-    return "Thin lines: seeds; marked line: their mean. At the end: " + ", ".join(spoken) + "."
+    several = any(len(place.runs) > 1 for place in places)
+    kinds = "Thin lines: seeds; marked line: their mean." if several else "One seed each."
+    if x == "tflop":
+        kinds += " Lines: of the watched images. A mark alone: of all images, clusters found once at the end."
+    return f"{kinds} At the end: {', '.join(spoken)}."
 
 
 def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float]] | None:
@@ -156,11 +167,24 @@ def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float
         return history[x], [math.log(m) - value if m else value for value in history[name]]
     looks = panel.looks(run)
     if looks is None:
-        return None
+        return ([_training_tflop(panel, run)], [run.value(name)]) if x == "tflop" else None
     return _times(panel, run, looks, x), looks.score(name)
 
 
+def _training_tflop(panel: Panel, run) -> float:
+    """Return the counted arithmetic of a run's epochs, in 10^12 operations; 0 where nothing is trained."""
+    if "epochs" not in run.plan["params"]:
+        return 0.0
+    work = counted_work(run.plan, load_datasets(panel.root)[run.plan["dataset"]])
+    if work is None or not work.exact:
+        raise UserError(f"{run.path}: its arithmetic was not counted; run python workflow/scripts/counts.py")
+    return work.training / 1e12
+
+
 def _times(panel: Panel, run, looks, x: str) -> list[float]:
+    if x == "tflop":
+        each = _training_tflop(panel, run) / run.plan["params"]["epochs"]
+        return [each * int(epoch) for epoch in looks.epoch]
     if x == "step":
         history = read_history(panel.root / run.path / HISTORY)
         steps = {0: 0.0, **dict(zip(map(int, history["epoch"]), history["step"], strict=True))}

@@ -20,6 +20,7 @@ Deviations and readings, each a key of params/dccm.yaml:
   from Kaiming weights; the paper does not say.
 - `keras_affine` turns and shifts the images. The code gives its images to Keras as (n, c, h, w) and leaves Keras'
   default, channels last, so that rows are turned and shifted with channels; Keras only warns. Here channels come first.
+- `network: residual` puts a residual network (`backbone`) in the place of Table 4's, for comparisons on one network.
 - `label_loss`, `train_views`, `pairs`, `pair_mode`, `terms` (M1 to M4): see `dica.losses.dccm`.
 - L_MI takes its features from the transformed images (code; the paper does not say).
 - `terms: MI` is the protocol of Table 6: a new network learns from L_MI alone, its pairs chosen by the pseudo-graph of
@@ -40,7 +41,7 @@ from dica.files import UserError
 from dica.losses.dccm import Pairs, Targets, dccm_loss, mutual_information_loss, select_pairs, targets
 from dica.methods.base import Batch, Method, Step
 from dica.methods.outer_batches import OuterBatchMethod
-from dica.networks.dccm import Features, Network
+from dica.networks.dccm import Features, Network, ResidualNetwork
 from dica.networks.plain import initialise
 
 
@@ -90,8 +91,11 @@ class DCCM(OuterBatchMethod):
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
         _check(params)
-        self.network = Network(
-            params["network"], data.channels, params["num_clusters"], params["final_bn"], params["mi_layers"]
+        settings = (params["num_clusters"], params["final_bn"], params["mi_layers"])
+        self.network = (
+            ResidualNetwork(self.build_backbone(), *settings)
+            if params["network"] == "residual"
+            else Network(params["network"], data.channels, *settings)
         )
         if params["terms"] in ("M4", "MI"):
             self.discriminator = Discriminator(
@@ -183,6 +187,8 @@ def _check(params: dict) -> None:
         raise UserError("dccm: terms M1 trains on originals only; set train_views to both")
     if (params["terms"] == "MI") != bool(params.get("source")):
         raise UserError("dccm: terms MI takes its pseudo-graph from a source, and no other terms take one")
+    if (params["network"] == "residual") != ("backbone" in params):
+        raise UserError("dccm: network residual is the one that backbone describes, and no other network takes one")
     if params["pair_mode"] == "code" and params["pairs"] != "V1":
         raise UserError(f"dccm: pair_mode code exists for pairs V1 only, not {params['pairs']}")
 

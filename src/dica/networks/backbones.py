@@ -108,6 +108,8 @@ class ResNet(nn.Module):
     ----------
     out_features : int
         Length of the feature vector.
+    stage_features : list of int
+        Channels of each stage's map.
     """
 
     def __init__(self, block: type[nn.Module], depths: tuple[int, ...], stem: nn.Sequential, width: int) -> None:
@@ -115,10 +117,12 @@ class ResNet(nn.Module):
         self.stem = stem
         stages = []
         channels = width
+        self.stage_features: list[int] = []
         for index, depth in enumerate(depths):
             planes, stride = width * 2**index, 1 if index == 0 else 2
             stages.append(_stage(block, channels, planes, depth, stride))
             channels = planes * block.expansion
+            self.stage_features.append(channels)
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.out_features = channels

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.files import UserError
+from dica.networks.backbones import ResNet
 from dica.networks.plain import BN_MOMENTUM, initialise, plain_layer
 
 
@@ -91,7 +92,8 @@ class Network(nn.Module):
     def __init__(self, layout: str, in_channels: int, num_clusters: int, final_bn: bool, mi_layers: str) -> None:
         super().__init__()
         spec = LAYOUTS[layout]
-        self.layout, self.image_size, self.mi_layers = layout, spec.image_size, mi_layers
+        self.layout, self.mi_layers = layout, mi_layers
+        self.image_size: int | None = spec.image_size
         self.tap = spec.shallow if mi_layers == "paper" else spec.code_shallow
         self.stages = nn.ModuleList()
         channels, self.shallow_size = in_channels, 0
@@ -99,12 +101,16 @@ class Network(nn.Module):
             self.stages.append(plain_layer(channels, *layer))
             channels = layer[2] if layer[0] == "conv" else channels
             self.shallow_size = channels if index == self.tap else self.shallow_size
-        self.hidden = nn.Linear(channels, spec.hidden)
-        self.hidden_bn = nn.BatchNorm1d(spec.hidden, momentum=BN_MOMENTUM)
-        self.output = nn.Linear(spec.hidden, num_clusters)
-        self.output_bn = nn.BatchNorm1d(num_clusters, momentum=BN_MOMENTUM) if final_bn else nn.Identity()
-        self.deep_size = spec.hidden if mi_layers == "paper" else num_clusters
+        self._end(channels, spec.hidden, num_clusters, final_bn)
         initialise(self)
+
+    def _end(self, channels: int, hidden: int, num_clusters: int, final_bn: bool) -> None:
+        """Make the layers behind the last pooling."""
+        self.hidden = nn.Linear(channels, hidden)
+        self.hidden_bn = nn.BatchNorm1d(hidden, momentum=BN_MOMENTUM)
+        self.output = nn.Linear(hidden, num_clusters)
+        self.output_bn = nn.BatchNorm1d(num_clusters, momentum=BN_MOMENTUM) if final_bn else nn.Identity()
+        self.deep_size = hidden if self.mi_layers == "paper" else num_clusters
 
     def forward(self, images: Tensor) -> Features:
         """Map (n, c, s, s) to logits and the two layers of the mutual-information term."""
@@ -138,8 +144,33 @@ class Network(nn.Module):
         return F.relu(self._before_relu(pooled))
 
     def _check_size(self, images: Tensor) -> None:
-        if images.shape[-2:] != (self.image_size, self.image_size):
+        if self.image_size and images.shape[-2:] != (self.image_size, self.image_size):
             raise UserError(
                 f"dccm: network {self.layout} takes images of {self.image_size}x{self.image_size}, the views give "
                 f"{images.shape[-2]}x{images.shape[-1]}; add a resize step to views or choose another network"
             )
+
+
+class ResidualNetwork(Network):
+    """A residual network with the layers of Table 4 behind it; not of the paper.
+
+    S is the map of the first stage, whatever `mi_layers`: there is no max-pooling among its stages.
+
+    Parameters
+    ----------
+    backbone
+        From `build_backbone`; its weights stay as they were drawn.
+    num_clusters, final_bn, mi_layers
+        See `Network`.
+    """
+
+    def __init__(self, backbone: nn.Module, num_clusters: int, final_bn: bool, mi_layers: str) -> None:
+        nn.Module.__init__(self)
+        if not isinstance(backbone, ResNet):
+            raise UserError("dccm: backbone: a wide residual network has no maps that fit here; take a resnet")
+        self.image_size, self.mi_layers, self.tap = None, mi_layers, 1
+        self.stages = nn.ModuleList([backbone.stem, *backbone.stages, backbone.pool])
+        self.shallow_size = backbone.stage_features[0]
+        self._end(backbone.out_features, backbone.out_features, num_clusters, final_bn)
+        for layer in (self.hidden, self.output):
+            initialise(layer)

@@ -169,6 +169,7 @@ def _artefact(body: dict, name: str, where: str) -> Artefact:
         rows=tuple(rows),
         protocol={**body.get("protocol", {}), **spec.get("protocol", {})},
         note=spec.get("note", ""),
+        tflop=spec.get("tflop"),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from dica.files import canonical_json, read_json, sha256_bytes
 
 COUNTS = Path(__file__).with_name("counts.json")
+TOLERANCE = 0.02  # of runs that are said to have equal arithmetic
 # What leaves the arithmetic of a step as it is; of an `id` below a source only its seed could differ.
 SHAPELESS = ("epochs", "eval_split", "id", "lr", "optimizer", "precision", "revision", "schedule", "top5")
 
@@ -26,11 +27,13 @@ class Work:
     Attributes
     ----------
     flops : operations of products and convolutions, a multiplication and its addition being two
+    training : those of them that are in the epochs, not in predictions or fits
     launches : kernels that are started
     exact : whether these very shapes were counted, not those of another variant of the method on as many such images
     """
 
     flops: float
+    training: float
     launches: float
     exact: bool
 
@@ -61,7 +64,8 @@ def counted_work(run: dict[str, Any], entry: dict[str, Any]) -> Work | None:
     if other is None:
         return None
     epochs = run["params"].get("epochs", 0)
-    return Work(other["once"] + epochs * other["epoch"], epochs * other["launches"], found is not None)
+    training = epochs * other["epoch"]
+    return Work(other["once"] + training, training, epochs * other["launches"], found is not None)
 
 
 def shape_key(run: dict[str, Any], entry: dict[str, Any]) -> str:

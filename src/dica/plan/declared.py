@@ -58,7 +58,8 @@ class Artefact:
     """One declared table or figure; `paper` and `name` together are its address.
 
     `rung` is that of other data or a smaller budget than the paper's (see `dica.plan.rungs`); `overrides` are the
-    parameters by method that it changes for its runs.
+    parameters by method that it changes for its runs. `tflop` is the counted arithmetic of each run that trains, where
+    that is the same for all.
     """
 
     paper: str
@@ -81,6 +82,7 @@ class Artefact:
     substitute: str = ""
     rung: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
+    tflop: float | None = None
 
     @property
     def address(self) -> str:

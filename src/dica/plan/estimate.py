@@ -191,9 +191,11 @@ class Estimator:
         return sizes[0] == sizes[1] and done.params.get("backbone") == run["params"].get("backbone")
 
     def _work(self, run: dict[str, Any]) -> float:
-        """Return epochs times images, what the time of a method goes with."""
-        images = sum(self.datasets[run["dataset"]]["splits"].values())
-        return run["params"].get("epochs", 1) * max(images, 1)
+        """Return epochs times their images, what the time of a method goes with."""
+        params, images = run["params"], sum(self.datasets[run["dataset"]]["splits"].values())
+        if "epoch_batches" in params:
+            images = min(images, params["epoch_batches"] * params["batch_size"])
+        return params.get("epochs", 1) * max(images, 1)
 
 
 def _apart_from_epochs(params: dict[str, Any]) -> str:

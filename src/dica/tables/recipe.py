@@ -10,7 +10,7 @@ from dica.plan.artefacts import Artefact, planned
 # What the data set decides, and what the notes on the protocol already say.
 NOT_OF_THE_RECIPE = (
     *("num_clusters", "normalisation", "revision", "source", "top5", "train_split", "eval_split", "epochs"),
-    "precision",
+    *("epoch_batches", "precision"),
 )
 ARCHIVE = "dica"  # its own tables; the papers' tables take the papers' values
 LONGEST = 12  # differences that are listed one by one

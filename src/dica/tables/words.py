@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dica.plan.artefacts import Artefact, planned
+from dica.plan.counted import TOLERANCE
 from dica.tables.recipe import recipe_notes
 
 METRIC_LABELS = {
@@ -38,7 +39,15 @@ def notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
         for row in artefact.rows
         if (chosen := row.protocol.get("selection")) and row.published_method
     ]
+    notes += [_budget(artefact.tflop)] if artefact.tflop else []
     return [*notes, *protocol_notes(artefact, plan), *recipe_notes(artefact, plan)]
+
+
+def _budget(tflop: float) -> str:
+    return (
+        f"Each run that trains has {tflop:,g} TFLOP of counted arithmetic, within {TOLERANCE:.0%}: products and "
+        "convolutions of networks, heads and views, forward and backward, and predictions."
+    )
 
 
 def _split_words(facts: dict[str, Any]) -> str:
@@ -80,6 +89,7 @@ def _used(params: dict[str, Any], paper_epochs: int | None) -> str:
         text = f"trained on {1 - held_out:.0%} of {words}, evaluated on the other {held_out:.0%}"
     if params.get("epochs"):
         text += f", {params['epochs']} epochs"
+        text += f" of {params['epoch_batches']} batches of {params['batch_size']}" if "epoch_batches" in params else ""
         text += f" (paper: {paper_epochs})" if paper_epochs else ""
     if params.get("precision", "float32") != "float32":
         text += f", in {params['precision']}"
