@@ -18,7 +18,7 @@ rule cells:
         made_of(lambda wildcards: ("cells",)),
     output:
         cells=report(
-            f"{RESULTS}/tables/cells.csv",
+            CELLS,
             caption="../report/cells.rst",
             category="All numbers",
         ),
@@ -161,7 +161,7 @@ rule page:
         "../../environment.yml"
     params:
         plan=PLAN_FILE,
-        cells=f"{RESULTS}/tables/cells.csv",
+        cells=CELLS,
         graph=f"{RESULTS}/report/rules.svg",
         out=lambda wildcards, output: Path(output[0]).parent,
     shell:

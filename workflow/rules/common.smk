@@ -1,6 +1,5 @@
 # Shared by all: the profile with its plan (`dica.plan.work`), wildcards and input functions.
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -10,10 +9,11 @@ ROOT = Path(workflow.basedir)
 # The code of this checkout runs, whichever copy of the package happens to be installed.
 sys.path.insert(0, str(ROOT / "src"))
 
-from dica.data.paths import labels_file, manifest_file
+from dica.data.paths import labels_file, manifest_file, prepared_folder
 from dica.engine.launch import command, gpu_request
 from dica.engine.slots import TWELFTHS
 from dica.files import UserError, canonical_json
+from dica.once import prefix, start
 from dica.plan.made import TOLD
 from dica.plan.parameters import load_method
 from dica.plan.own import own_outputs
@@ -33,8 +33,7 @@ def told(function, *arguments):
 
 SOFTWARE = workflow.deployment_settings.deployment_method
 told(require_plain_start, ROOT, workflow.config_settings.config, SOFTWARE)
-# A prefix replaces Snakemake's own strict mode, without which a failure before a pipe goes unnoticed.
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; ")
+shell.prefix(prefix(ROOT))
 # One reader for Snakemake and `dica`: the profile counts as it stands, it is not merged with another one.
 profile_file = [ROOT / "params/archive.yaml", *workflow.overwrite_configfiles][-1]
 WORK = told(Work, ROOT, Path(profile_file), not workflow.is_main_process)
@@ -43,7 +42,7 @@ for line in WORK.ignored:
     logger.warning(f"ignored: {line}")
 
 PROFILE, RESULTS = WORK.profile, WORK.results
-PLAN_FILE = WORK.plan_file
+PLAN_FILE, CELLS = WORK.plan_file, f"{RESULTS}/tables/cells.csv"
 RUN = f"{RESULTS}/runs/{{method}}/{{dataset}}/s{{seed}}-{{id}}"  # the folder of one
 LOG = log_of({name: f"{{{name}}}" for name in ("method", "dataset", "seed", "id")})
 PAPERS = sorted({artefact.paper for artefact in WORK.artefacts})

@@ -37,11 +37,9 @@ rule train:
             load_method(wildcards.method, ROOT),
             told(WORK.run, wildcards.id)["determinism"],
         ),
-        out=lambda wildcards, output: Path(output.record).parent,
-        models=lambda wildcards, output: WORK.models_folder(
-            str(Path(output.record).parent)
-        ),
-        data=lambda wildcards, input: Path(input.data).parent,
+        out=RUN,
+        models=WORK.models_folder(RUN),
+        data=prepared_folder("{dataset}"),
         source=lambda wildcards: told(WORK.source_options, wildcards.id),
         state=f"{RESULTS}/state/{{id}}",
         tracker=(

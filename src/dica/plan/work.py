@@ -34,6 +34,7 @@ from dica.runs.files import METRICS, PREDICTIONS, RECORD, STAGES, WEIGHTS
 from dica.runs.read import read_metrics
 
 ANY_ID = "[0-9a-f]{12}"
+AFTER_CELLS = ("statistics", "claims", "consistency")
 NONE = "none"  # a constraint that no wildcard meets
 
 
@@ -285,10 +286,12 @@ class Work:
         """Return whether a target need not be made again because of what is on disk, however new that is.
 
         Jobs that make something it is made of are Snakemake's to see: but not for the page, whose tables are there
-        already, so it is current only when nothing of what it shows will be made.
+        already, so it is current only when nothing of what it shows will be made; nor for what waits for the cells.
         """
         if self.in_job or not self._same.get(target):  # what has nothing to show yet is not among them
             return False
+        if target[0] in AFTER_CELLS:
+            return as_it_is or not self.unfinished
         if target != ("page",):
             return True
         waits = self.unfinished or self.analysable != NONE
