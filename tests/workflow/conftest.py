@@ -49,6 +49,7 @@ def checkout(tmp_path_factory) -> Project:
             shutil.copy2(ROOT / name, project.folder / name)
     project.run("git", "init", "-q", "-b", "main")
     project.commit("start")
+    project.compile()
     return project
 
 

@@ -152,6 +152,10 @@ class _Problem:
         self.c = t / 2 + (1 - t) * a
         self.right = t * a / 2 if math.isinf(n) else ((n - 1) * t * a / 2 + 1 - self.c) / n
         self.corners = _polygon(self.q, float(shares.min()), float(shares.max()), largest)
+        # What the edges have without multipliers, which are many for each problem.
+        self.step = np.roll(self.corners, -1, axis=0) - self.corners
+        self.height, self.square = self.phi(*self.corners.T), self.phi(*self.step.T)
+        self.rise = 2 * _bilinear(self.corners, self.step, self.k, self.c)
         # An indefinite phi has no minimum inside the polygon; elsewhere nothing is claimed.
         self.sound = self.k > 1 and 0 < t <= 1 and self.c * self.k >= 1 and len(self.corners) > 1 and self.q > 0
 
@@ -172,11 +176,8 @@ class _Problem:
 
     def _least(self, lam: float, mu: float) -> float:
         """Return min(phi - lam d - mu e) over the polygon: on each edge a quadratic in one variable."""
-        first, last = self.corners, np.roll(self.corners, -1, axis=0)
-        step = last - first
-        values = self.phi(*first.T) - first @ (lam, mu)
-        square = self.phi(*step.T)
-        slope = 2 * _bilinear(first, step, self.k, self.c) - step @ (lam, mu)
+        values = self.height - self.corners @ (lam, mu)
+        square, slope = self.square, self.rise - self.step @ (lam, mu)
         inside = np.clip(np.divide(-slope, 2 * square, out=np.zeros_like(slope), where=square > 0), 0, 1)
         return float(min(values.min(), (values + slope * inside + square * inside**2).min()))
 
@@ -206,6 +207,7 @@ def _polygon(q: float, smallest: float, largest_class: float, largest_cluster: f
     return np.array(kept).reshape(-1, 2)
 
 
+@cache
 def largest_cluster_needed(acc: tuple[float, float], ari: float, num_classes: int) -> float:
     """Return a share that the largest cluster must at least have for that ACC and an ARI of at most `ari`."""
     shares = np.full(num_classes, 1 / num_classes)
