@@ -18,10 +18,11 @@ help:  ## list the targets
 
 install: $(STAMP)  ## build .venv from requirements.lock
 
+# Nothing is compiled: Python does that for what is imported, a third of it, when it is.
 $(STAMP): requirements.lock pyproject.toml
 	@echo "installing requirements.lock into $(VENV): some minutes, in which nothing is printed"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 

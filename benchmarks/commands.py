@@ -2,8 +2,8 @@
 
 Both builds run in turns on this machine, and what counts is processor time, that of all processes of a command: what
 else the machine does disturbs both alike. The earlier build is a commit of this repository, unpacked beside this one;
-both read their own parameters and results. `--long` adds the demo and all that `snakemake light` makes (an hour).
-Writes results/commands.csv.
+both read their own parameters and results. `--long` adds the demo, `snakemake light` in a fresh clone, and all that it
+makes, forced (an hour). Writes results/commands.csv.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ rule evaluate:
     shell: "touch {output}"
 """
 LIGHT = ["snakemake", "--cores", "1", "--quiet", "rules", "--forcerun", "table", "figure", "--", "light"]
+CLONED = ["snakemake", "--cores", "1", "--quiet", "rules", "--", "light"]
 DEMO = ["snakemake", "--cores", "1", "--configfile", "params/demo.yaml", "--quiet", "rules"]
 
 
@@ -76,6 +77,16 @@ def unpack(commit: str, folder: Path) -> Path:
         archive.extractall(folder, filter="data")
     compileall.compile_dir(folder / "src", quiet=1)  # or the first command would pay for all
     return folder
+
+
+def in_a_clone(commit: str) -> Callable[[], float]:
+    """Return what times `snakemake light` where nothing but the files of a commit is, all of them new."""
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as name:
+            return seconds(CLONED, unpack(commit, Path(name)))
+
+    return run
 
 
 def row(what: str, then: Callable[[], float], now: Callable[[], float], repeats: int) -> dict:
@@ -123,6 +134,8 @@ def main() -> None:
 
         turns = {what: 1 if what == "the demo" else args.repeats for what in ours}
         rows = [row(what, timed(what, then), timed(what, now), count) for what, count in turns.items()]
+        if args.long:
+            rows.append(row("snakemake light in a fresh clone", in_a_clone(args.then), in_a_clone("HEAD"), 1))
         project, plain = Path(name) / "project", Path(name) / "plain"
         project.mkdir(), plain.mkdir()
         count = make_project(project, args.runs)

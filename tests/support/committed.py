@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 import factory
 from dica.audit.auditor import Auditor, CellAudit
@@ -24,6 +23,7 @@ from dica.scores import evaluation
 from dica.tables import cells as tables
 from dica.tables.inputs import write_inputs
 from dica.tables.rendering import write_tables
+from editable import edit_yaml
 
 CELL = ("dica", "table-1", "drc/digits/acc")
 
@@ -32,12 +32,6 @@ CELL_DECLARED = "params/artefacts/dica.yaml"
 
 
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test")
-
-
-def edit_yaml(path: Path, change) -> None:
-    body = yaml.safe_load(path.read_text())
-    change(body)
-    path.write_text(yaml.safe_dump(body, sort_keys=False))
 
 
 def edit_json(path: Path, change) -> None:

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from editable import edit_yaml
 
 
 def children_seconds() -> float:
@@ -44,10 +44,7 @@ class Project:
 
     def edit(self, name: str, change) -> None:
         """Change a YAML file in place."""
-        path = self.folder / name
-        body = yaml.safe_load(path.read_text())
-        change(body)
-        path.write_text(yaml.safe_dump(body, sort_keys=False))
+        edit_yaml(self.folder / name, change)
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "-A")
