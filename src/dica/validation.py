@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import pickle
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -133,11 +134,20 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor(FLOAT, _Loader.construct_finite)
 
 
-def load_yaml(path: Path, ours: bool = True) -> Any:
+@lru_cache(maxsize=1024)
+def _parsed(text: str, ours: bool) -> bytes:
+    """Return what a text says, pickled: whoever reads the same text again gets a value of its own at little cost."""
+    _require_plain(text, ours)
+    return pickle.dumps(yaml.load(text, Loader=_Loader))
+
+
+def load_yaml(path: Path, ours: bool = True, data: bytes | None = None) -> Any:
     """Read a YAML file.
 
     Parameters
     ----------
+    data
+        What it holds, where that has been read already.
     ours
         People write it for this archive: what YAML reads otherwise than they do is refused. Other programs' files
         (`dvc.lock`) are written and read by the same rules.
@@ -149,11 +159,10 @@ def load_yaml(path: Path, ours: bool = True) -> Any:
         line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if data is None else data.decode()
         if len(text) > TEXT_LIMIT:
             raise UserError(f"{path}: {len(text)} characters; at most {TEXT_LIMIT} are read")
-        _require_plain(text, ours)
-        return yaml.load(text, Loader=_Loader)
+        return pickle.loads(_parsed(text, ours))
     except OSError as error:
         raise UserError(
             f"{path}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
@@ -170,10 +179,25 @@ def short(text: str) -> str:
     return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT // 2]} … {text[-MESSAGE_LIMIT // 2 :]}"
 
 
+_SCHEMAS: dict[Path, dict[str, bytes]] = {}  # what the files of each folder hold
+
+
+@cache
+def _folder(root: Path) -> Path:
+    """Return the folder of a project's schemas; of several with the same ones the first: they share what has passed."""
+    folder = root / "workflow" / "schemas"
+    files = {path.name: path.read_bytes() for path in folder.glob("*.yaml")}
+    for known, same in _SCHEMAS.items():
+        if same == files:
+            return known
+    _SCHEMAS[folder] = files
+    return folder
+
+
 @cache
 def _schema(folder: Path, name: str) -> dict:
     """Return a schema of `folder`, that of a method written out, see `_whole_schema`."""
-    body = load_yaml(folder / name)
+    body = load_yaml(folder / name, data=_SCHEMAS[folder].get(name))
     if "takes" in body:
         return _whole_schema(body, _schema(folder, "training.schema.yaml"), f"workflow/schemas/{name}")
     return body
@@ -269,8 +293,8 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
     UserError
         With the place, the offending key or value and what is allowed there.
     """
-    folder, name = root / "workflow" / "schemas", f"{schema_name}.schema.yaml"
-    if not (folder / name).is_file():
+    folder, name = _folder(root), f"{schema_name}.schema.yaml"
+    if name not in _SCHEMAS[folder]:
         raise UserError(f"workflow/schemas/{name}: no such schema; every params file has one")
     # One is shown; a file of nothing but mistakes has thousands.
     found = islice(_validator(folder, name).iter_errors(value), 100)
@@ -283,7 +307,7 @@ def validate(value: Any, schema_name: str, where: str, root: Path, partial: bool
 
 def schema(name: str, root: Path) -> dict[str, Any]:
     """Return the whole JSON schema of a kind of file, with what it takes from others."""
-    return _schema(root / "workflow" / "schemas", f"{name}.schema.yaml")
+    return _schema(_folder(root), f"{name}.schema.yaml")
 
 
 def _explain(error: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import compileall
+import contextlib
+import io
 import os
 import py_compile
 import re
@@ -14,6 +16,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from dica.cli.__main__ import main
+from dica.cli.runs import console
 from editable import edit_yaml
 
 
@@ -41,6 +47,18 @@ class Project:
 
     def dica(self, *arguments: str, code: int | None = 0) -> str:
         return self.run(sys.executable, "-m", "dica.cli", *arguments, code=code)
+
+    def audit(self, *arguments: str, code: int = 0) -> str:
+        """Run `dica audit` on the checkout inside this process, which has imported all of it; return all it printed."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), pytest.MonkeyPatch.context() as here:
+            here.chdir(self.folder)
+            here.setattr(sys, "argv", ["dica", "audit", *arguments])
+            here.setattr(console, "width", 200)
+            with pytest.raises(SystemExit) as end:
+                main()
+        assert (end.value.code or 0) == code, said.getvalue()
+        return said.getvalue()
 
     def edit(self, name: str, change) -> None:
         """Change a YAML file in place."""

@@ -180,9 +180,9 @@ def test_the_audit_notices_tampering(finished: Project, tmp_path) -> None:
     def spoil(name: str, change, code: int, expected: str) -> None:
         content = (folder / name).read_bytes()
         change(folder / name)
-        output = clone.dica("audit", *CELL, code=code)
+        output = clone.audit(*CELL, code=code)
         assert expected in output, output
-        assert clone.dica("audit", "--all", code=code)
+        assert clone.audit("--all", code=code)
         (folder / name).write_bytes(content)
 
     def flip(path: Path) -> None:
@@ -196,23 +196,23 @@ def test_the_audit_notices_tampering(finished: Project, tmp_path) -> None:
     spoil("metrics.json", lambda p: p.write_text(p.read_text().replace('"acc": 0.', '"acc": 0.1')), 3, "recomputed")
     spoil("predictions.npz", Path.unlink, 4, "missing")
     spoil("run.json", Path.unlink, 4, "missing")
-    assert "matches" in clone.dica("audit", *CELL)
+    assert "matches" in clone.audit(*CELL)
 
 
 def test_the_audit_names_changed_code_and_changed_parameters(finished: Project, tmp_path) -> None:
     clone = finished.clone(tmp_path / "clone")
     with open(clone.folder / "src/dica/losses/drc.py", "a") as file:
         file.write("# another comment\n")
-    output = clone.dica("audit", *CELL)
+    output = clone.audit(*CELL)
     assert "code changed since: src/dica/losses/drc.py; the golden trace" in output
     clone.edit("params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=0.5))
     assert "now ask for other runs" in clone.dica("audit", *CELL, code=3)
 
 
 def test_the_audit_helps_those_who_mistype(finished: Project) -> None:
-    assert "kmeans/digits/acc" in finished.dica("audit", "dica", "table-1", "kmeens/digits/acc", code=2)
-    assert "dica table-1" in finished.dica("audit", "dica", "table-9", "x/y/z", code=2)
-    assert "--all" in finished.dica("audit", code=2)
+    assert "kmeans/digits/acc" in finished.audit("dica", "table-1", "kmeens/digits/acc", code=2)
+    assert "dica table-1" in finished.audit("dica", "table-9", "x/y/z", code=2)
+    assert "--all" in finished.audit(code=2)
 
 
 def test_a_failed_run_is_shown_with_its_reason_and_stops_nothing_else(small: Project, tmp_path) -> None:
