@@ -115,10 +115,11 @@ def make_archive(project: Path, root: Path) -> Path:
     write_labels(project)
 
     def two_methods(body: dict) -> None:
-        for artefact in body["artefacts"].values():
-            artefact.update(
-                seeds=2, rows=[row for row in artefact["rows"] if row.get("method") in (None, "kmeans", "drc")]
-            )
+        for name, artefact in list(body["artefacts"].items()):
+            rows = [row for row in artefact["rows"] if row.get("method") in (None, "kmeans", "drc")]
+            artefact.update(seeds=2, rows=rows)
+            if not rows:  # of other methods alone
+                del body["artefacts"][name]
 
     edit_yaml(project / "params/artefacts/dica.yaml", two_methods)
     edit_yaml(
