@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dica.engine.loop import Trainer
 from dica.files import UserError, canonical_json, read_json
+from tiny import make_prepared
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,6 +123,21 @@ def test_a_step_of_the_cpu_benchmark_goes_through_every_inner_step(monkeypatch) 
     row = cpu_path.method_step(*dccm, batch_size=64, repeats=1)
     assert row["what"] == "step of dccm, conv-8 at 8 px"
     assert len(steps) == 2 * 2 * 2, "two sides, two inner batches of 32, two augmentations"
+
+
+def test_the_pilot_of_equal_arithmetic_trains_and_times(monkeypatch, tmp_path: Path) -> None:
+    import equal
+
+    monkeypatch.setattr(equal, "EPOCHS", 2)
+    monkeypatch.setattr(Trainer, "trial", lambda trainer, seconds: 1.0)
+    images = make_prepared(tmp_path / "data", {"train": 300}, size=32, channels=3)
+    run(monkeypatch, equal, "--seconds=3", "--networks=1", "--methods=tcc", f"--data={images}", f"--out={tmp_path}")
+    pilot, timed = rows(tmp_path / "equal.csv")
+    assert pilot["what"] == "pilot: resnet8 of 8 channels, stem pica"
+    assert (pilot["steps"], pilot["seconds"]) == ("4", "3.0"), "two batches of 128 in each epoch, as many as there are"
+    assert 0 < float(pilot["loss"]) < 7
+    assert (timed["what"], timed["seconds"]) == ("run: tcc", "20.0"), "all its epochs"
+    assert float(timed["tflop"]) > 0
 
 
 def test_scoring_and_planning_can_be_measured(monkeypatch, tmp_path: Path) -> None:
