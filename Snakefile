@@ -19,7 +19,7 @@ include: "workflow/rules/archive.smk"
 
 onstart:
     if workflow.is_main_process:
-        shell.prefix(prefix(ROOT, start(ROOT)))
+        shell.prefix(prefix(ROOT, *start(ROOT)))
         tell(WORK.plan["runs"], ROOT, RESULTS)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def place(root: Path) -> Iterator[Path]:
     """The folder of the program `python`, of a server that listens."""
-    folder = once.start(root)
+    (folder,) = once.start(root)
     until((folder / once.SOCKET).exists)
     yield folder
     server = once._servers.pop()
@@ -113,7 +114,7 @@ def test_the_server_ends_with_the_process_that_started_it(root: Path) -> None:
 import sys, time
 from pathlib import Path
 from dica.once import SOCKET, start
-place = start(Path(sys.argv[1]))
+(place,) = start(Path(sys.argv[1]))
 while not (place / SOCKET).exists():
     time.sleep(0.01)
 print(place, flush=True)
@@ -126,3 +127,14 @@ time.sleep(60)
     head.wait()
     until(lambda: not place.exists())
     shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.parametrize("where", ["not there", "not to be run"])
+def test_without_a_place_for_its_files_there_is_no_server(where: str, root: Path, monkeypatch) -> None:
+    """A folder for temporary files is full or absent, or programs in it cannot be run."""
+    if where == "not there":
+        monkeypatch.setattr(tempfile, "tempdir", str(root / "nowhere"))
+    else:
+        monkeypatch.setattr(os, "access", lambda *arguments: False)
+    assert once.start(root) == once._servers == []
+    assert "PATH" not in once.prefix(root).replace("PYTHONPATH", "")

@@ -54,18 +54,26 @@ def prefix(root: Path, *programs: Path) -> str:
     return f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(root / 'src'))}{found}; "
 
 
-def start(root: Path) -> Path:
-    """Start a server for the scripts of a checkout, which ends with this process; return the folder of its `python`."""
-    place = Path(tempfile.mkdtemp(prefix="dica-"))
-    program = place / "python"
-    names = {"scripts": SCRIPTS, "this": shlex.quote(str(Path(__file__).resolve())), "place": shlex.quote(str(place))}
-    program.write_text(PROGRAM.format(**names))
-    program.chmod(0o700)
-    one = {f"{name}_NUM_THREADS": "1" for name in THREADS}
-    settings = {**os.environ, **one, "PYTHONPATH": str(root / "src")}
-    command = [sys.executable, str(Path(__file__).resolve()), str(place)]
-    _servers.append(subprocess.Popen(command, cwd=root, env=settings, stdin=subprocess.PIPE))
-    return place
+def start(root: Path) -> list[Path]:
+    """Start a server for the scripts of a checkout, which ends with this process; return the folder of its `python`.
+
+    None where temporary files cannot be written or not be run: then each command runs as it stands.
+    """
+    try:
+        place = Path(tempfile.mkdtemp(prefix="dica-"))
+        program, this = place / "python", Path(__file__).resolve()
+        program.write_text(PROGRAM.format(scripts=SCRIPTS, this=shlex.quote(str(this)), place=shlex.quote(str(place))))
+        program.chmod(0o700)
+        if not os.access(program, os.X_OK):
+            shutil.rmtree(place)
+            return []
+        one = {f"{name}_NUM_THREADS": "1" for name in THREADS}
+        settings = {**os.environ, **one, "PYTHONPATH": str(root / "src")}
+        command = [sys.executable, str(this), str(place)]
+        _servers.append(subprocess.Popen(command, cwd=root, env=settings, stdin=subprocess.PIPE))
+    except OSError:
+        return []
+    return [place]
 
 
 @atexit.register
@@ -83,7 +91,7 @@ class Server:
     Parameters
     ----------
     place
-        The folder of the socket, removed at the end.
+        The folder of the socket.
     """
 
     def __init__(self, place: Path) -> None:
@@ -95,13 +103,15 @@ class Server:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the head and the forks
         signal.signal(signal.SIGCHLD, _reap)
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.place / SOCKET))
+            try:
+                listener.bind(str(self.place / SOCKET))
+            except OSError:  # a path too long for a socket: whoever asks runs the command itself
+                return
             listener.listen(64)
             while sys.stdin.fileno() not in (ready := select.select([sys.stdin.fileno(), listener], [], [])[0]):
                 if ready:
                     with listener.accept()[0] as caller:
                         self._answer(caller)
-        shutil.rmtree(self.place, ignore_errors=True)
 
     def _answer(self, caller: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):  # a caller that was killed has nothing to be told
@@ -206,3 +216,4 @@ if __name__ == "__main__":
         sys.exit(ask(Path(sys.argv[1]), sys.argv[2:]))
     sys.path[0] = str(Path.cwd() / SCRIPTS)  # as for a script there, and not the folder of this file
     Server(Path(sys.argv[1])).serve()
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
