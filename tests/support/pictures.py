@@ -38,12 +38,14 @@ def copy_params(root: Path) -> Path:
     return root
 
 
-def planned_run(root: Path, folder: Path, method: str, name: str = "pics", k: int = 4, seeds: int = 1) -> list[dict]:
-    """Declare pictures as `dica cluster` does, write the profile, and return the planned runs of two epochs."""
+def planned_run(
+    root: Path, folder: Path, method: str, name: str = "pics", k: int = 4, seeds: int = 1, epochs: int = 2
+) -> list[dict]:
+    """Declare pictures as `dica cluster` does, write the profile, and return the planned runs."""
     found = own.look(folder)
     own.declare(root, name, folder, found, recipes.prepared_side(found, False), k)
     load_datasets.cache_clear()
-    recipe = recipes.with_epochs(recipes.draft(method, found, k, False, root), 2, found.count, root)
+    recipe = recipes.with_epochs(recipes.draft(method, found, k, False, root), epochs, found.count, root)
     path = root / profile_path(name)
     write_yaml(path, "A test.", make_profile(name, {"method": method, "seeds": seeds}, recipe.overrides))
     profile = load_profile(path, root)

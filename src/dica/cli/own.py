@@ -32,7 +32,12 @@ SEVERAL = 3  # seeds by which numbers of clusters are compared
 def cluster(
     source: Annotated[Path, typer.Argument(help="Folder or archive of images, or features as .npy of shape (n, d).")],
     k: Annotated[str, typer.Option("--k", help="Number of clusters, or a range to choose from, such as 5:20.")],
-    method: Annotated[str, typer.Option(help="crlc, drc, imc-swav, kmeans or tcc; of features ac, kmeans or sc.")] = "",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="crlc, drc, imc-swav, kmeans or tcc; of features ac, crlc-two-stage, kmeans, sc or scan-neighbours."
+        ),
+    ] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).")] = 0,
     budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
     seeds: Annotated[int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).")] = 0,

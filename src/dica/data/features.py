@@ -71,7 +71,7 @@ def checked(rows: np.ndarray, path: Path, start: int = 0) -> np.ndarray:
         If a number is not finite, or too large.
     """
     with np.errstate(over="ignore"):
-        values = np.asarray(rows, dtype=np.float32)
+        values = np.array(rows, dtype=np.float32)  # a copy: the file is mapped read only
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise UserError(f"{path}: row {start + bad[0]} holds what is no finite number; {len(bad)} rows of this part do")

@@ -41,7 +41,7 @@ class CRLC(Method):
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
-        network = params["backbone"]
+        network = params["backbone"] or {"init": "kaiming"}  # null where features are given, see `crlc_two_stage`
         self.backbone = self.build_backbone()
         features, hidden = self.backbone.out_features, (params["head_hidden"],) if params["head_hidden"] else ()
         self.c_head = ClusterSubHeads(features, params["num_clusters"], params["sub_heads"], hidden)

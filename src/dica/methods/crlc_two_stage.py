@@ -11,6 +11,8 @@ Deviations and readings, each a key of params/crlc-two-stage.yaml with the paper
 - `neighbour_layer`: features of the RL-head (`projection`) or of the `backbone`; the paper does not say, SCAN takes the
   output of the contrastive network for SimCLR, and what stands before its head for MoCo.
 - `freeze_backbone`: true for ImageNet: only the C-head is trained and the backbone's statistics stay.
+- `inputs`: features that another program has computed stand for those of a source, `backbone` and `source` are null:
+  neighbours are found in them, and the C-head alone is trained on them, without views.
 - `head_hidden`: the two-layer C-head of the paper; null for SCAN's linear heads.
 - Weight decay is on every parameter, as in SCAN; `lambda1`, `critic`, `gamma`, `reg_*` and the choice of a sub-head are
   as in `dica.methods.crlc`.
@@ -18,8 +20,10 @@ Deviations and readings, each a key of params/crlc-two-stage.yaml with the paper
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dica.data.splits import DataInfo
 from dica.files import UserError
@@ -27,7 +31,9 @@ from dica.losses.common import l2_normalise, leading
 from dica.losses.crlc import cluster_loss
 from dica.methods.base import Batch, Method, Step
 from dica.methods.crlc import CRLC, step_of
+from dica.methods.inputs import Inputs
 from dica.networks.backbones import load_state
+from dica.rng import Rng
 
 PART = 1000  # images at a time: through the network, and against all others
 
@@ -38,6 +44,9 @@ class TwoStageCRLC(CRLC):
     neighbours: Tensor
 
     def __init__(self, params: dict, data: DataInfo) -> None:
+        self.given = "inputs" in params
+        if any((params[key] is None) != self.given for key in ("source", "backbone")):
+            raise UserError("inputs: features that are given take the place of source and backbone: set both to null")
         super().__init__(params, data)
         rows, count = sum(data.counts[name] for name in self._splits()), params["neighbours"]
         if count >= rows:
@@ -46,6 +55,23 @@ class TwoStageCRLC(CRLC):
         if params["freeze_backbone"]:
             self.backbone.requires_grad_(False)
 
+    def build_backbone(self) -> nn.Module:
+        """Return the network, or what rescales given features; there is nothing to train in that."""
+        if not self.given:
+            return super().build_backbone()
+        return Inputs(self.data.channels, self.data.image_size, **self.params["inputs"])
+
+    def pipeline(self, name: str) -> Any:
+        """Return the views called `name`; rows of given features have none."""
+        return _as_they_are if self.given else super().pipeline(name)
+
+    @torch.no_grad()
+    def before_epoch(self, epoch: int, images: dict[str, Tensor], rng: Rng) -> None:
+        """Find the neighbours in features that are given, once; those of a source are found in `adopt`."""
+        if self.given and epoch == 0:
+            rows = torch.cat([images[name].to(self.neighbours.device) for name in self._splits()])
+            self._find_neighbours(self.backbone.fit(rows, 0))  # a rescaling draws nothing
+
     @torch.no_grad()
     def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
         """Take the source's backbone, and find each training image's neighbours in the source's features."""
@@ -53,7 +79,9 @@ class TwoStageCRLC(CRLC):
         load_state(self.backbone, source.backbone.state_dict(), refusal)
         layer = self.params["neighbour_layer"]
         parts = (part for name in self._splits() for part in images[name].split(PART))
-        features = torch.cat([source.features(part.to(self.neighbours.device), layer) for part in parts])
+        self._find_neighbours(torch.cat([source.features(part.to(self.neighbours.device), layer) for part in parts]))
+
+    def _find_neighbours(self, features: Tensor) -> None:
         self.neighbours = nearest_neighbours(features, self.params["neighbours"])
 
     def train(self, mode: bool = True) -> TwoStageCRLC:
@@ -84,6 +112,10 @@ class TwoStageCRLC(CRLC):
         rows, draw = self.neighbours[batch.indices], batch.rng("neighbour")
         drawn = torch.randint(rows.shape[1], (len(rows), 1), generator=draw, device=draw.device)
         return rows.gather(1, drawn.to(rows.device))[:, 0]
+
+
+def _as_they_are(rows: Tensor, rng: torch.Generator) -> Tensor:
+    return rows
 
 
 def nearest_neighbours(features: Tensor, count: int) -> Tensor:

@@ -81,7 +81,7 @@ class Inputs(nn.Module):
         reduced = scale in ("pca", "whitened")
         if reduced and components > width:
             raise UserError(f"inputs.components: {components}, but {map} gives {width} numbers an image")
-        self.width = components if reduced else width
+        self.width = self.out_features = components if reduced else width
         self.register_buffer("center", torch.zeros(0 if scale == "as-is" else width))
         self.register_buffer("matrix", torch.zeros(width, components) if reduced else torch.zeros(len(self.center)))
 

@@ -10,7 +10,8 @@ Deviations and readings, each a key of params/scan-neighbours.yaml with the valu
 - `with_self`: an image is one of its own neighbours, as in the code: 21 candidates.
 - `weight` of the entropy in training, `select_weight` where a sub-head is chosen. The code so chooses an epoch and a
   sub-head on the test images, without labels; here a sub-head by its losses in the last epoch of training.
-- `freeze_backbone`, `neighbour_layer`: see `dica.methods.crlc_two_stage`, which is this stage with another loss.
+- `freeze_backbone`, `neighbour_layer`, `inputs`: see `dica.methods.crlc_two_stage`, which is this stage with
+  another loss.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from dica.data.splits import DataInfo
 from dica.losses.scan import scan_loss
-from dica.methods.base import Batch, Method, Step
+from dica.methods.base import Batch, Step
 from dica.methods.crlc_two_stage import TwoStageCRLC
 
 
@@ -33,10 +34,8 @@ class SCANNeighbours(TwoStageCRLC):
             rows, count = self.neighbours.shape
             self.register_buffer("neighbours", torch.zeros(rows, count + 1, dtype=torch.long))
 
-    @torch.no_grad()
-    def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
-        """Take the source's backbone, and find each training image's neighbours in the source's features."""
-        super().adopt(source, images)
+    def _find_neighbours(self, features: Tensor) -> None:
+        super()._find_neighbours(features)
         if self.params["with_self"]:
             own = torch.arange(len(self.neighbours), device=self.neighbours.device)[:, None]
             self.neighbours = torch.cat([own, self.neighbours], dim=1)

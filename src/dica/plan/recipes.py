@@ -19,7 +19,9 @@ from dica.validation import hint
 
 DEFAULT = "imc-swav"
 METHODS = ("crlc", "drc", "imc-swav", "kmeans", "tcc")  # the networks of DCCM take images of fixed sizes
-FITTED = ("ac", "kmeans", "sc")  # for features that are given: nothing is left to learn
+FITTED = ("ac", "kmeans", "sc")  # of features that are given; nothing is trained by steps
+HEADS = ("crlc-two-stage", "scan-neighbours")  # of features that are given: CRLC's head and SCAN's, by neighbours
+NEIGHBOURS, SUB_HEADS, HEAD_RATE, HEAD_BATCH = 20, 10, 1e-3, 128
 CPU_SIDE, GPU_SIDE = 32, 96  # pixels; a CPU has no time for more
 GLYPH_SIDE = 32  # grey images up to this size are taken as signs: moved and bent a little, never mirrored
 MINUTES = {"cpu": 6.0, "gpu": 10.0}  # of training a run, unless a budget or epochs are given
@@ -47,7 +49,7 @@ def prepared_side(look: Look, gpu: bool) -> int:
 
 def check_method(method: str, features: bool = False) -> None:
     """Raise a UserError unless there is a recipe for a method, on images or on `features`."""
-    known, where = (FITTED, " on features") if features else (METHODS, "")
+    known, where = ((*FITTED, *HEADS), " on features") if features else (METHODS, "")
     if method not in known:
         raise UserError(f"--method: no recipe for {method!r}{where}; {hint(method, known)}")
 
@@ -68,8 +70,7 @@ def draft(method: str, look: Look, k: int, gpu: bool, root: Path, side: int = 0)
     side = side or prepared_side(look, gpu)
     known = {"num_clusters": k, "train_split": "all", "eval_split": "all"}
     if look.features:
-        reason = f"{look.count} rows of {look.features} numbers, which are clustered as they are"
-        return Recipe(method, {**known, "inputs": {"map": "features"}}, reason)
+        return _on_features(method, look, known)
     if method == "kmeans":
         more = {"resize": KMEANS_SIDE} if side > KMEANS_SIDE else {}
         more |= {"minibatch": KMEANS_PLAIN // 2} if look.count > KMEANS_PLAIN else {}
@@ -88,6 +89,20 @@ def draft(method: str, look: Look, k: int, gpu: bool, root: Path, side: int = 0)
         queue = overrides.get("instance_queue", defaults.get("instance_queue"))
         overrides["instance_queue"] = min(queue, max(look.count // batch - 1, 1) * batch)
     return Recipe(method, overrides, _reason(look, side, glyphs, gpu, overrides, defaults))
+
+
+def _on_features(method: str, look: Look, known: dict[str, Any]) -> Recipe:
+    """Return the recipe for features that are given: they are clustered, or a head learns from nearest neighbours."""
+    rows = f"{look.count} rows of {look.features} numbers"
+    if method in FITTED:
+        return Recipe(method, {**known, "inputs": {"map": "features"}}, f"{rows}, which are clustered as they are")
+    near = max(1, min(NEIGHBOURS, look.count // (4 * known["num_clusters"])))  # a quarter of an even cluster
+    given: dict[str, Any] = {"source": None, "backbone": None, "freeze_backbone": True, "normalisation": None}
+    given |= {"inputs": {"map": "features", "scale": "standardised"}, "views": {"augmented": [], "test": []}}
+    how: dict[str, Any] = {"epochs": MOST_EPOCHS, "batch_size": _batch(look.count, HEAD_BATCH), "lr": HEAD_RATE}
+    how |= {"neighbours": near, "neighbour_layer": "backbone", "sub_heads": SUB_HEADS}
+    reason = f"{rows}, each number rescaled to deviation 1; {SUB_HEADS} heads learn that {near} neighbours are alike"
+    return Recipe(method, known | given | how, reason)
 
 
 def _scaled(views: dict[str, Any], factor: float) -> dict[str, Any]:
