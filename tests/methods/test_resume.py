@@ -169,6 +169,43 @@ def test_a_checkpoint_of_sound_digest_that_does_not_load_is_kept_aside_and_the_o
     assert state.load(torch.device("cpu"))[0]["x"] == 1, "a save has not put the broken one in the place of the sound"
 
 
+def _drop(state: dict, key: str) -> None:
+    del state[key]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: _drop(state, "looks"), "KeyError: 'looks'"),
+        (lambda state: state["at"].update(lap=1), "TypeError"),
+        (lambda state: state["method"].update(more=torch.zeros(2)), "more is (2,), here not there"),
+        (lambda state: _drop(state["method"], next(iter(state["method"]))), "is not there, here ("),
+        (lambda state: state["optimizer"]["param_groups"].pop(), "its optimiser has other parameters"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_kept_aside_and_the_one_before_used(change, said, tmp_path, capsys) -> None:
+    """As after a change of the code: nothing of it is taken over, and the next attempt does not fail on it again."""
+    data, settings = make_prepared(tmp_path / "data"), tiny_config("drc")
+    trainer = make_trainer(settings, data, tmp_path / "state", SaveEvery(seconds=0, batches=2))
+    trainer.run()
+    state, _ = trainer.state.load(torch.device("cpu"))
+    assert state
+    change(state)
+    trainer.state.save(state)
+    trainer.state.close()
+    again = make_trainer(settings, data, tmp_path / "state")
+    again.resume()
+    assert again.at.step > 0
+    assert "does not fit this run (" in (told := capsys.readouterr().err)
+    assert said in told
+    assert (tmp_path / f"state/refused-{NEWEST}").is_file()
+    again.state.close()
+    (tmp_path / "state" / PREVIOUS).unlink()
+    fresh = make_trainer(settings, data, tmp_path / "state")
+    fresh.resume()
+    assert fresh.at.step == 0
+
+
 def test_a_second_writer_is_told_who_the_first_is_and_may_wait_for_it(tmp_path: Path, capsys) -> None:
     first = StateFolder(tmp_path, "a" * 12)
     with pytest.raises(HeldError, match=r"process \d+ on") as refused:

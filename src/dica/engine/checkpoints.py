@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -97,9 +98,12 @@ class StateFolder:
             newest.replace(self.folder / PREVIOUS)
         staged.replace(newest)
 
-    def load(self, device: torch.device) -> tuple[dict[str, Any] | None, list[str]]:
+    def load(
+        self, device: torch.device, unfit: Callable[[dict[str, Any]], str] = lambda state: ""
+    ) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest sound checkpoint, or None, and a warning for each one that had to be refused.
 
+        `unfit` says why the trainer cannot go on from a state; an empty text if it can.
         A refused one is kept under another name, so that the next attempt does not stumble over it and the next save
         does not put it in the place of the sound one.
         """
@@ -108,7 +112,10 @@ class StateFolder:
             path = self.folder / name
             if path.is_file():
                 try:
-                    return self._read(path, device), warnings
+                    state = self._read(path, device)
+                    if not (why := unfit(state)):
+                        return state, warnings
+                    warnings.append(f"{path}: does not fit this run ({why}), not used; kept as {REFUSED}{name}")
                 except UserError as error:
                     warnings.append(f"{error}; kept as {REFUSED}{name}")
                 if not self.read_only:

@@ -126,7 +126,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the newest sound checkpoint, if there is one."""
-        saved, warnings = self.state.load(self.images.device)
+        saved, warnings = self.state.load(self.images.device, self._unfit)
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         if saved is None:
@@ -140,6 +140,27 @@ class Trainer:
         self.at = Position(**saved["at"])
         self.at.resumed += 1
         print(f"resumed at epoch {self.at.epoch + 1}, step {self.at.step}", file=sys.stderr)
+
+    def _unfit(self, saved: dict) -> str:
+        """Return why this run cannot go on from a state, or nothing; asked before anything is taken over.
+
+        A state of other code may lack a buffer or have one of another shape. Taken over in part it would leave neither
+        that state nor a new run.
+        """
+        try:
+            theirs, groups = saved["method"], [len(group["params"]) for group in saved["optimizer"]["param_groups"]]
+            Position(**saved["at"])
+            shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+            list(saved["looks"])
+        except (KeyError, TypeError, AttributeError) as error:
+            return f"{type(error).__name__}: {error}"
+        mine = {name: tuple(tensor.shape) for name, tensor in self.method.state_dict().items()}
+        for name in sorted(shapes.keys() | mine.keys()):
+            if shapes.get(name) != mine.get(name):
+                return f"{name} is {shapes.get(name, 'not there')}, here {mine.get(name, 'not there')}"
+        if groups != [len(group["params"]) for group in self.optimizer.param_groups]:
+            return "its optimiser has other parameters"
+        return ""
 
     def begin(self, attempt: dict) -> None:
         """Add this attempt to those behind the state; warn if the last one ran other code, which no id shows.
