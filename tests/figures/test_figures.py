@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from matplotlib import pyplot as plt
@@ -12,6 +14,9 @@ import factory
 from dica import figures
 from dica.files import UserError
 from dica.plan.artefacts import load_artefacts
+from dica.plan.parameters import load_method, method_names
+
+PAPERS = ("drc", "dccm", "crlc", "tcc", "imc-swav")
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +112,27 @@ def test_figures_without_any_run_are_not_written_but_can_be_drawn(root, tmp_path
         figure, words = figures.draw(artefact, plan, project, "results")
         plt.close(figure)
         assert re.search(r"not run|Not run| 0", words), words
+
+
+def test_all_38_figures_of_the_papers_are_declared(root: Path) -> None:
+    with open(root / "params/published/artefacts.csv", newline="") as file:
+        listed = {(row["paper"], row["artefact_id"]) for row in csv.DictReader(file) if row["kind"] == "figure"}
+    declared = {(a.paper, a.name): a for a in load_artefacts(root, PAPERS) if a.kind == "figure" and not a.rung}
+    assert len(listed) == 38
+    assert set(declared) == listed
+    drawings = {f"{paper} {name}" for (paper, name), artefact in declared.items() if not artefact.regenerated}
+    known = "drc 1, drc 2, dccm 2, crlc 1, tcc 1, tcc 2, tcc 7, imc-swav 1"
+    assert drawings == {entry.replace(" ", " figure-") for entry in known.split(", ")}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_declared_figure_has_options_that_its_plot_knows(root: Path, paper: str) -> None:
+    known = {name: load_method(name, root)["variants"] for name in method_names(root)}
+    for artefact in load_artefacts(root, [paper]):
+        if artefact.kind != "figure" or not artefact.regenerated:
+            continue
+        unknown = [row.key for row in artefact.rows if row.method in known and row.variant not in known[row.method]]
+        assert unknown == []
+        figure, words = figures.draw(artefact, {"runs": [], "artefacts": []}, root, "results")
+        assert artefact.plot == "surfaces" or "ot run" in words
+        plt.close(figure)

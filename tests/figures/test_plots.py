@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,13 +22,11 @@ from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.losses.crlc import critic_scores
 from dica.plan.artefacts import PLOTS, analyses, analysis_path, load_artefacts
 from dica.plan.counted import Work
-from dica.plan.parameters import load_method, method_names
 from dica.report import runs as report_runs
 from dica.scores import evaluation, metrics
 from dica.scores import outside as scoring
 from tiny import make_prepared, tiny_config
 
-PAPERS = ("drc", "dccm", "crlc", "tcc", "imc-swav")
 CLASSES = 8
 RUNS = (("full", 0, {}), ("full", 1, {}), ("prototypes-100", 0, {"num_prototypes": 20}))
 ROWS = """
@@ -442,27 +439,3 @@ def test_nothing_is_analysed_that_is_not_as_recorded(
 
 def unlabelled(run: analyse.Trained) -> dict:
     return {**read_json(run.folder / "run.json"), "method_record": {}}
-
-
-def test_all_38_figures_of_the_papers_are_declared(root: Path) -> None:
-    with open(root / "params/published/artefacts.csv", newline="") as file:
-        listed = {(row["paper"], row["artefact_id"]) for row in csv.DictReader(file) if row["kind"] == "figure"}
-    declared = {(a.paper, a.name): a for a in load_artefacts(root, PAPERS) if a.kind == "figure" and not a.rung}
-    assert len(listed) == 38
-    assert set(declared) == listed
-    drawings = {f"{paper} {name}" for (paper, name), artefact in declared.items() if not artefact.regenerated}
-    known = "drc 1, drc 2, dccm 2, crlc 1, tcc 1, tcc 2, tcc 7, imc-swav 1"
-    assert drawings == {entry.replace(" ", " figure-") for entry in known.split(", ")}
-
-
-@pytest.mark.parametrize("paper", PAPERS)
-def test_every_declared_figure_has_options_that_its_plot_knows(root: Path, paper: str) -> None:
-    known = {name: load_method(name, root)["variants"] for name in method_names(root)}
-    for artefact in load_artefacts(root, [paper]):
-        if artefact.kind != "figure" or not artefact.regenerated:
-            continue
-        unknown = [row.key for row in artefact.rows if row.method in known and row.variant not in known[row.method]]
-        assert unknown == []
-        figure, words = draw(artefact, {"runs": [], "artefacts": []}, root, "results")
-        assert artefact.plot == "surfaces" or "ot run" in words
-        plt.close(figure)
