@@ -155,8 +155,9 @@ class CRLC(Method):
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the softmax of the sub-head with the lowest loss on the test view, (n, K)."""
-        head = self.c_head.heads[int(self.head_losses.argmin())]
-        return torch.softmax(head(self.backbone(self.test_view(images))), dim=1)
+        scores = self.c_head(self.backbone(self.test_view(images)))
+        best = self.head_losses.argmin().view(1)  # stays on the device: nothing waits for it
+        return torch.softmax(scores.index_select(0, best).squeeze(0), dim=1)
 
     def predict_heads(self, images: Tensor) -> Tensor:
         """Return the cluster that each sub-head gives, (H, n)."""
