@@ -279,12 +279,15 @@ def _coverage(artefacts: Sequence[Artefact], frame: pd.DataFrame) -> list[dict[s
 
 
 def _headline_tables(frame: pd.DataFrame) -> list[str]:
-    """Return the addresses of the tables for the overview: the first ones, the archive's own before all, mostly run."""
+    """Return the addresses of the tables for the overview: own ones first, mostly run, each about other images."""
     planned = frame[frame["method"] != ""]
-    shares = (planned["n"] > 0).groupby([planned["paper"], planned["artefact"]], sort=False).mean()
-    mostly = [place for place, share in shares.items() if share > 0]
-    ranked = sorted(mostly, key=lambda place: (place[0] != "dica", shares[place] < 0.5))
-    return [f"{paper} {name}" for paper, name in ranked[:HEADLINES]]
+    groups = planned.groupby(["paper", "artefact"], sort=False)
+    shares = groups["n"].apply(lambda counts: (counts > 0).mean())
+    ranked = sorted(shares[shares > 0].index, key=lambda place: (place[0] != "dica", shares[place] < 0.5))
+    first: dict[frozenset[str], str] = {}
+    for paper, name in ranked:
+        first.setdefault(frozenset(groups.get_group((paper, name))["dataset"]), f"{paper} {name}")
+    return list(first.values())[:HEADLINES]
 
 
 def _done(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:
