@@ -155,7 +155,7 @@ class _Problem:
         # What the edges have without multipliers, which are many for each problem.
         self.step = np.roll(self.corners, -1, axis=0) - self.corners
         self.height, self.square = self.phi(*self.corners.T), self.phi(*self.step.T)
-        self.rise = 2 * _bilinear(self.corners, self.step, self.k, self.c)
+        self.rise: np.ndarray = 2 * _bilinear(self.corners, self.step, self.k, self.c)
         # An indefinite phi has no minimum inside the polygon; elsewhere nothing is claimed.
         self.sound = self.k > 1 and 0 < t <= 1 and self.c * self.k >= 1 and len(self.corners) > 1 and self.q > 0
 
