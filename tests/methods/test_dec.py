@@ -24,7 +24,7 @@ def trainer_of(tmp_path: Path, **overrides: object):
 
 def test_the_encoder_and_the_centres_are_those_of_the_source(tmp_path: Path) -> None:
     trainer, _ = trainer_of(tmp_path)
-    below = trained(tiny_config("autoencoder", "dec"), trainer.images.info, tmp_path / "data")
+    below = trained(tiny_config("autoencoder"), trainer.images.info, tmp_path / "data")
     method, images = trainer.method, trainer.images.all_of("train")
     torch.testing.assert_close(method.features(images), below.features(images))
     nearest = torch.cdist(method.features(images), method.centres).argmin(dim=1)

@@ -115,7 +115,7 @@ def test_wide_network_is_wrn_28_2() -> None:
 
 
 def test_the_wide_network_can_be_compiled_and_shared_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = make(root, backbone={"name": "wrn10", "stem": "cifar", "width": 4, "init": "kaiming"})
+    method = make(root, backbone={"name": "wrn10", "stem": "cifar", "width": 8, "init": "kaiming"})
     assert method.networks() == [method.own[0], method.average[0]]
     monkeypatch.setattr(distributed, "processes", lambda: 2)
     distributed.share_out(method)
