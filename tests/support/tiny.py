@@ -100,8 +100,7 @@ def make_trainer(
     method = methods.build(settings["method"], settings["params"], images.info).to(device, torch.get_default_dtype())
     if source := settings["params"].get("source"):
         below = tiny_config(source["method"], source["variant"], settings["seed"])
-        with torch.random.fork_rng(devices=[]):  # whether it was trained before or now must not be seen in what is drawn
-            found = trained(below, images.info, data)
+        found = trained(below, images.info, data)
         found = found if device == "cpu" else copy.deepcopy(found).to(device)
         method.adopt(found, {name: images.all_of(name) for name in images.splits})
     if device != "cpu":

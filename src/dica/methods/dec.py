@@ -54,6 +54,7 @@ class DEC(Method):
     def adopt(self, source: Method, images: dict[str, Tensor]) -> None:
         """Take the encoder, and the centres of K-means on its codes, drawn by the run's seed."""
         load_state(self.encoder, source.encoder.state_dict(), "dec: encoder is not the one of the source run")
+        self.encoder.eval()  # from the first step on: a new module trains, batch norms included
         keys = ("num_clusters", "train_split", "restarts", "max_iterations")
         clusters = KMeans({key: self.params[key] for key in keys}, self.data)
         clusters.adopt(source, images)
