@@ -21,6 +21,7 @@ from dica.engine.count import Counter
 from dica.engine.images import ResidentImages
 from dica.engine.loop import SaveEvery, Trainer
 from dica.engine.memory import keep_memory
+from dica.own.measure import seconds_per_epoch
 from dica.plan.parameters import load_profile, merge, resolve
 from dica.rng import derive_seed
 
@@ -30,22 +31,16 @@ CANDIDATES = [("pica", 8), ("pica", 16), ("pica", 32), ("cifar", 8)]
 EPOCHS = 20  # of the pilot's trainings; the loss that counts is that of the last one
 
 
-def trainer_of(method: str, params: dict, images: ResidentImages, folder: str) -> Trainer:
-    """Return what trains, with nothing but the loss to look at."""
-    config = {"id": "0" * 12, "method": method, "seed": SEED, "params": params}
-    torch.manual_seed(derive_seed(SEED, "init"))
-    built = methods.build(method, params, images.info).to(memory_format=torch.channels_last)
-    trainer = Trainer(config, built, images, StateFolder(Path(folder), config["id"]), SaveEvery(seconds=0))
-    trainer.observer.epochs = []
-    return trainer
+def config_of(method: str, params: dict) -> dict:
+    """Return the config of a run that is not kept."""
+    return {"id": "0" * 12, "method": method, "seed": SEED, "params": params}
 
 
 def timed(method: str, params: dict, images: ResidentImages, seconds: float) -> dict[str, float]:
     """Return what a recipe takes: its arithmetic, seconds of a core for all epochs, and the rate."""
-    count = Counter({"method": method, "seed": SEED, "params": params}, images.info).count()
-    with tempfile.TemporaryDirectory() as folder:
-        needed = trainer_of(method, params, images, folder).trial(seconds) * params["epochs"]
-    flops = count.epoch * params["epochs"]
+    config = config_of(method, params)
+    flops = Counter(config, images.info).count().epoch * params["epochs"]
+    needed = seconds_per_epoch(config, images, seconds) * params["epochs"]
     return {"tflop": flops / 1e12, "seconds": needed, "gflops": flops / needed / 1e9}
 
 
@@ -55,9 +50,13 @@ def pilot(network: dict, images: ResidentImages, seconds: float) -> dict[str, fl
                    {"backbone": network, "epochs": EPOCHS})  # fmt: skip
     needed = timed("simclr", params, images, seconds / 10)["seconds"]
     params["epoch_batches"] = max(1, round(params["epoch_batches"] * seconds / needed))
-    flops = Counter({"method": "simclr", "seed": SEED, "params": params}, images.info).count().epoch * EPOCHS
+    config = config_of("simclr", params)
+    flops = Counter(config, images.info).count().epoch * EPOCHS
+    torch.manual_seed(derive_seed(SEED, "init"))
+    method = methods.build("simclr", params, images.info).to(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of("simclr", params, images, folder)
+        trainer = Trainer(config, method, images, StateFolder(Path(folder), config["id"]), SaveEvery(seconds=0))
+        trainer.observer.epochs = []  # nothing but the loss is looked at
         trainer.run()
     return {"steps": trainer.at.step, "tflop": flops / 1e12, "seconds": seconds, "loss": trainer.history[-1]["loss"]}
 

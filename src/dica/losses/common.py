@@ -52,6 +52,17 @@ def at_least_float32(value: Any) -> Any:
     return value
 
 
+def share_right(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Return the share of rows (n, k) whose largest score is the wanted one (n,), without a gradient.
+
+    Examples
+    --------
+    >>> share_right(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]))
+    tensor(0.5000)
+    """
+    return (scores.detach().argmax(dim=1) == wanted).to(scores.dtype).mean()
+
+
 def l2_normalise(x: Tensor, dim: int = -1) -> Tensor:
     """Divide `x` by its 2-norm along `dim`; a zero vector stays zero.
 

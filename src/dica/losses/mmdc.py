@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from dica.losses.common import full_precision
+from dica.losses.common import full_precision, share_right
 
 
 @full_precision
@@ -35,8 +35,7 @@ def target_loss(z: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     tensor(0.2000)
     """
     loss = F.mse_loss(z, F.one_hot(targets, z.shape[1]).to(z.dtype))
-    right = (z.detach().argmax(dim=1) == targets).to(z.dtype).mean()
-    return loss, {"L_target": loss.detach(), "right": right}
+    return loss, {"L_target": loss.detach(), "right": share_right(z, targets)}
 
 
 @torch.no_grad()

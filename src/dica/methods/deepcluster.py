@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
+from dica.losses.common import share_right
 from dica.methods.base import Batch, Step
 from dica.methods.feature_clusters import FeatureClusters, centroid_seed
 from dica.methods.kmeans import fit_kmeans
@@ -87,8 +88,7 @@ class DeepCluster(FeatureClusters):
         rows = self.drawn[batch.indices]
         logits = self.network(self.augmented(batch.take(rows), batch.rng("augmented"))).logits
         logits, groups = logits.to(self.clusters.centroids.dtype), self.group[rows]
-        loss = F.cross_entropy(logits, groups)
-        return Step(loss, {"right": (logits.detach().argmax(dim=1) == groups).to(loss.dtype).mean()})
+        return Step(F.cross_entropy(logits, groups), {"right": share_right(logits, groups)})
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return the first linear layer (n, d), or the flattened last convolution (`conv`)."""

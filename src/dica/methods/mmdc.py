@@ -62,11 +62,9 @@ class MMDC(Method):
         """Take the corners of K-means in the last epochs."""
         if epoch < self.params["regroup_from"]:
             return
-        training, params = self.training, self.params
-        self.eval()
+        params = self.params
         parts = (part.to(self.target.device) for name in self.splits for part in images[name].split(PART))
-        points = torch.cat([self._outputs(self.test_view(part)) for part in parts]).cpu().numpy()
-        self.train(training)
+        points = torch.cat([self._plain(part) for part in parts]).cpu().numpy()
         settings = {"restarts": params["restarts"], "max_iterations": params["max_iterations"]}
         found = fit_kmeans(points, params["num_clusters"], centroid_seed(rng), **settings).labels_
         groups = torch.from_numpy(found).to(self.target)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dica.data.splits import DataInfo
+from dica.losses.common import share_right
 from dica.methods.base import Batch, Step
 from dica.methods.feature_clusters import FeatureClusters
 from dica.networks import dccm
@@ -49,8 +50,7 @@ class RotNet(FeatureClusters):
         views = self.augmented(batch.images, batch.rng("augmented"))
         turned, turns = quarter_turns(views)
         logits = self.network(turned).logits.to(self.clusters.centroids.dtype)
-        loss = F.cross_entropy(logits, turns)
-        return Step(loss, {"right": (logits.detach().argmax(dim=1) == turns).to(loss.dtype).mean()})
+        return Step(F.cross_entropy(logits, turns), {"right": share_right(logits, turns)})
 
     def clustered(self, images: Tensor) -> Tensor:
         """Return what K-means reads, (n, d)."""

@@ -27,15 +27,19 @@ SECONDS = 6.0
 
 def measure(config: dict, data: Path, device: torch.device, seconds: float) -> dict[str, float | str]:
     """Train a run for `seconds` and return what was measured."""
-    images = ResidentImages(data, device)
-    method = methods.build(config["method"], config["params"], images.info).to(device)
-    method.to(memory_format=torch.channels_last)
-    with tempfile.TemporaryDirectory() as state:
-        trainer = Trainer(config, method, images, StateFolder(Path(state), config["id"]), SaveEvery(float("inf"), 0))
-        per_epoch = trainer.trial(seconds)
+    per_epoch = seconds_per_epoch(config, ResidentImages(data, device), seconds)
     facts = record.device_facts(device.type)
     memory = record.peak_memory_mb(device.type)
     return {"seconds_per_epoch": round(per_epoch, 4), "peak_memory_mb": memory, "device": str(facts["name"])}
+
+
+def seconds_per_epoch(config: dict, images: ResidentImages, seconds: float) -> float:
+    """Return what an epoch takes (on a CPU: of processor time), by training for `seconds` what is then thrown away."""
+    method = methods.build(config["method"], config["params"], images.info).to(images.device)
+    method.to(memory_format=torch.channels_last)
+    with tempfile.TemporaryDirectory() as state:
+        trainer = Trainer(config, method, images, StateFolder(Path(state), config["id"]), SaveEvery(float("inf"), 0))
+        return trainer.trial(seconds)
 
 
 def main(arguments: list[str] | None = None) -> int:

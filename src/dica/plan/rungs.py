@@ -6,6 +6,7 @@ smaller budget), `digits`. What is of a lower rung says so in its title and neve
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,7 @@ def lowered(declared: dict[str, Artefact], lower: dict[str, Any], where: str, ro
         if name not in declared or declared[name].rung or not declared[name].regenerated:
             known = [known for known, artefact in declared.items() if artefact.regenerated and not artefact.rung]
             raise UserError(f"{where}.artefacts: no {name!r} that is regenerated; {hint(name, known)}")
-        keys = [row.key for row in declared[name].rows]
-        if unknown := [key for key in skipped if key not in keys]:
-            raise UserError(f"{where}.artefacts.{name}: no row {unknown[0]!r}; {hint(unknown[0], keys)}")
+        _require_rows(skipped, declared[name], f"{where}.artefacts.{name}")
         made = _at_rung(declared[name], skipped, lower)
         found[made.name] = made
     _check_more_seeds(lower, {name: found[f"{name}-{lower['rung']}"] for name in lower["artefacts"]}, where)
@@ -82,9 +81,13 @@ def _check_more_seeds(lower: dict[str, Any], made: dict[str, Artefact], where: s
     for name, rows in lower.get("more_seeds", {}).items():
         if name not in made:
             raise UserError(f"{where}.more_seeds: {name!r} is not among the block's artefacts; {hint(name, made)}")
-        keys = [row.key for row in made[name].rows]
-        if unknown := [key for key in rows if key not in keys]:
-            raise UserError(f"{where}.more_seeds.{name}: no row {unknown[0]!r}; {hint(unknown[0], keys)}")
+        _require_rows(rows, made[name], f"{where}.more_seeds.{name}")
+
+
+def _require_rows(named: Iterable[str], artefact: Artefact, where: str) -> None:
+    keys = [row.key for row in artefact.rows]
+    if unknown := [key for key in named if key not in keys]:
+        raise UserError(f"{where}: no row {unknown[0]!r}; {hint(unknown[0], keys)}")
 
 
 def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> Artefact:

@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 from datetime import datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -170,6 +171,7 @@ def processor_kind() -> str:
     return " ".join([maker, *parts]) + (f", {widest}" if widest else "")
 
 
+@cache
 def _cpu_facts() -> dict[str, str]:
     """Return what Linux says of the first processor; empty elsewhere."""
     try:
