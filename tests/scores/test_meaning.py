@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from dica.files import read_csv
+from dica.files import read_csv, write_json
 from dica.scores import meaning
 
 
@@ -48,6 +48,24 @@ def test_the_whole_of_it_on_few_images(monkeypatch) -> None:
     assert [row["ACC, mean of 10"] for row in found["subsets"]] == ["1.0000"] * 2
     assert float(found["subsets"][0]["random labels"]) > float(found["subsets"][1]["random labels"]) > 0.5
     assert found["neighbours"][0]["nearest of the same class"] == "1.000"
+
+
+def test_what_was_chosen_among_heads_is_counted_by_group_of_runs(tmp_path) -> None:
+    for seed, (taken, mean, best) in enumerate([(0.6, 0.5, 0.6), (0.4, 0.5, 0.7)]):
+        folder = tmp_path / f"results/runs/iic/digits/s{seed}-0"
+        write_json(folder / "config.json", {"method": "iic", "variant": "full", "dataset": "digits"})
+        heads = {"count": 5, "mean": {"acc": mean}, "oracle": {"acc": best}}
+        write_json(folder / "metrics.json", {"headline": {"acc": taken}, "heads": heads})
+    write_json(tmp_path / "results/runs/drc/digits/s0-0/metrics.json", {"headline": {"acc": 1}})  # it has one head
+    [row] = meaning.chosen(tmp_path)
+    assert row["runs of"] == "iic, full, digits"
+    assert [row[name] for name in list(row)[3:6]] == ["0.5000", "0.5000", "0.6500"]
+    assert [row[name] for name in list(row)[6:]] == ["1 of 2", "1 of 2"]
+
+
+def test_the_page_counts_the_heads_of_the_runs_that_are_there(root: Path) -> None:
+    told = read_csv(root / "docs/numbers/chosen.csv")
+    assert told == [{name: str(value) for name, value in row.items()} for row in meaning.chosen(root)]
 
 
 def test_copies_are_left_out_by_split_and_position() -> None:

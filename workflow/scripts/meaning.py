@@ -43,7 +43,7 @@ def main() -> None:
     root = project_root()
     digits = load_digits()
     starts = meaning.restarts("the digits, pixels", digits.data / 16, digits.target, 200)
-    tables = {"levels": meaning.levels(), "digits": [starts]}
+    tables = {"levels": meaning.levels(), "digits": [starts], "chosen": meaning.chosen(root)}
     if given.images:
         classes = load_arrays(labels_of_prepared(given.images))["test"]
         images = np.array(open_split(given.images, "test"))

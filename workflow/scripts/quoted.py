@@ -14,7 +14,7 @@ from pathlib import Path
 from dica.files import atomic_write_text, project_root
 
 BENCHMARKS = ("commands", "cpu_path", "plan", "evaluation", "gpu")
-NUMBERS = ("levels", "digits", "restarts", "heads", "jpeg", "subsets", "neighbours", "copies")
+NUMBERS = ("levels", "digits", "restarts", "heads", "chosen", "jpeg", "subsets", "neighbours", "copies")
 PAGES = {
     "docs/numbers.md": {name: f"docs/numbers/{name}.csv" for name in NUMBERS},
     "docs/reliability.md": {"faults": "docs/reliability.csv", "tampering": "docs/tampering.csv"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from dica.files import read_json
+from dica.runs.files import CONFIG, METRICS
 from dica.scores.chance import chance, equal_sizes
 from dica.scores.metrics import accuracy, ari
 
@@ -115,6 +118,35 @@ def of_heads(what: str, found: dict[str, np.ndarray], classes: np.ndarray) -> di
     """Return what the rule `lowest loss` chooses among the cluster heads of a run (analysis `heads`)."""
     scores = [accuracy(classes, assignment) for assignment in found["assignment"]]
     return choice_row(what, found["loss"].tolist(), scores)
+
+
+def chosen(root: Path) -> Rows:
+    """Return what the rule `lowest loss` chose in the archive's runs with several heads, a row for each group of runs."""
+    runs = []
+    for path in sorted((root / "results/runs").glob(f"*/*/*/{METRICS}")):
+        if "heads" in (scores := read_json(path)):
+            config = read_json(path.with_name(CONFIG))
+            runs.append((f"{config['method']}, {config['variant']}, {config['dataset']}", scores))
+    rows = []
+    for what in sorted({name for name, _ in runs}):
+        found = [(m["headline"]["acc"], m["heads"]) for name, m in runs if name == what]
+        taken, means, best = (
+            np.array(column)
+            for column in zip(*((acc, h["mean"]["acc"], h["oracle"]["acc"]) for acc, h in found), strict=True)
+        )
+        rows.append(
+            {
+                "runs of": what,
+                "runs": len(found),
+                "heads": found[0][1]["count"],
+                "ACC, mean of the heads": f"{means.mean():.4f}",
+                "of the lowest loss": f"{taken.mean():.4f}",
+                "of the best by labels": f"{best.mean():.4f}",
+                "lowest loss above the mean": f"{(taken > means).sum()} of {len(found)}",
+                "lowest loss is the best": f"{(taken >= best).sum()} of {len(found)}",
+            }
+        )
+    return rows
 
 
 def each_standardised(points: np.ndarray) -> np.ndarray:
