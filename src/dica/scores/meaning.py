@@ -121,7 +121,7 @@ def of_heads(what: str, found: dict[str, np.ndarray], classes: np.ndarray) -> di
 
 
 def chosen(root: Path) -> Rows:
-    """Return what the rule `lowest loss` chose in the archive's runs with several heads, a row for each group of runs."""
+    """Return what the rule `lowest loss` chose in runs with several heads, a row for each group of runs."""
     runs = []
     for path in sorted((root / "results/runs").glob(f"*/*/*/{METRICS}")):
         if "heads" in (scores := read_json(path)):
