@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,16 @@ from dica.tables.cells import read_cells, summarise
 from edits import edit_published, git, light, remove_run, replace
 from factory import ARROWS
 from tamperings import BESIDE, EVERY, PARAMS, TABLE, Tampering
+
+GONE = (
+    "report",
+    "claims.csv",
+    "plan.json",
+    "metrics/drc.json",
+    "plans/drc.json",
+    "tables/consistency.csv",
+    "tables/statistics/pairs.csv",
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +123,29 @@ def test_what_is_gone_altogether_is_noticed_too(committed: Path, shared_place: P
         "plan and stray files": 4,
         "README": 3,
     }
+
+
+def test_what_is_removed_and_that_committed_is_missed(committed: Path, shared_place: Path) -> None:
+    """The checkout is then as committed, and nothing of a kind may be left to compare: the history has it."""
+    root = Path(shutil.copytree(committed, shared_place / "removed"))
+    (root / "dvc.lock").write_text("stages: {}\n")
+    (root / "results/claims.csv").write_text("claim\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "more")
+    run = run_folder(root).relative_to(root).as_posix()
+    git(root, "rm", "-rq", "dvc.lock", run, *(f"results/{name}" for name in GONE))
+    git(root, "commit", "-qm", "fewer")
+    auditor = Auditor(root)
+    auditor.cells = [row for row in auditor.cells if "/drc/" not in row["runs"]]
+    checks = Uncelled(auditor)
+    parts = (checks._check_remade(), checks._check_summaries(), checks._check_report(), checks._check_plan())
+    found = [*chain.from_iterable(parts), *checks._check_lock(), *checks._claims()[0].findings]
+    found += checks.check_runs_of_figures().findings
+    missed = {finding.what for finding in found if finding.missing}
+    made = {name.removeprefix("tables/") for name in GONE if name != "report"}
+    assert missed >= {*made, "report/index.html", "dvc.lock", f"{run}/run.json"}
+    shutil.rmtree(root / ".git")
+    assert Uncelled(Auditor(root))._claims() == [], "without Git nobody knows of it"
 
 
 def test_a_run_that_only_a_figure_shows_and_that_is_gone_is_noticed(committed: Path, shared_place: Path) -> None:

@@ -163,6 +163,36 @@ def test_a_lone_folder_of_images_is_a_class_and_one_of_folders_is_a_wrapper():
     assert found(["a/b/cat/1.png"])["a/b/cat/1.png"] == ("train", "cat")
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["d/logo.png", *(f"d/{name}" for name in both("train", "test"))], "but images beside them do not"),
+        (["a/d/logo.png", "a/d/train/cat/1.png", "a/d/train/dog/1.png"], "but images beside them do not"),
+        (["d/logo.png", "d/cat/1.png", "d/dog/1.png"], r"inside class folders and outside \('d/logo.png'\)"),
+        (["cat/1.png", "cat/more/2.png"], r"inside class folders and outside \('cat/1.png'\)"),
+        (
+            ["train/d/logo.png", "train/d/cat/1.png", "train/d/dog/1.png"],
+            r"all images of train lie in 'd', which holds folders",
+        ),
+        (["train/a/cat/1.png", "train/a/dog/2.png", "test/a/cat/1.png"], r"train lie in 'a'.*classes: \[a\]"),
+        (["logo/a.png", *(f"set/{name}" for name in both("Train", "val"))], r"'set' holds 'Train', 'val'.*top: set"),
+        (["cat/train/1.png", "dog/2.png"], r"'cat' holds 'train'.*split_folders: \{\}"),
+    ],
+)
+def test_images_beside_folders_that_mean_something_make_no_class_of_what_is_around_them(names, said):
+    with pytest.raises(UserError, match=said):
+        found(names)
+
+
+def test_what_is_declared_decides_about_images_beside_folders():
+    names = ["d/logo.png", *(f"d/{name}" for name in both("train", "test"))]
+    assert "d/logo.png" not in found(names, split_folders={"train": "train", "test": "test"})
+    assert set(found(names, split_folders={}, labels="none").values()) == {("train", None)}
+    assert set(found(["cat/1.png", "cat/more/2.png"], top="").values()) == {("train", "cat")}
+    assert len(set(found(["cat/train/1.png", "dog/2.png"], split_folders={}).values())) == 2
+    assert set(found(["train/a/cat/1.png", "train/a/2.png"], classes=["a"]).values()) == {("train", "a")}
+
+
 def test_a_declared_top_wins_over_what_a_lone_folder_looks_like():
     assert found(["cat/old/1.png", "cat/new/2.png"], top="")["cat/old/1.png"] == ("train", "cat")
     assert found(["a/cat/1.png", "b/2.png"], top="a") == {"a/cat/1.png": ("train", "cat")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
@@ -26,6 +26,15 @@ def divided_by() -> Iterator[tuple[str, str, str]]:
                         yield module.name, name, setting
 
 
+def losses_in_full_precision() -> Iterator[tuple[str, Callable]]:
+    """Every loss that `full_precision` wraps, by name."""
+    for module in pkgutil.iter_modules(losses.__path__):
+        for name, loss in vars(import_module(f"dica.losses.{module.name}")).items():
+            code = getattr(loss, "__code__", None)
+            if code and code.co_qualname.startswith("full_precision.") and loss.__module__.endswith(f".{module.name}"):
+                yield name, loss
+
+
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_settings_that_are_divided_by_are_above_zero(value: float) -> None:
     found = list(divided_by())
@@ -34,6 +43,19 @@ def test_settings_that_are_divided_by_are_above_zero(value: float) -> None:
         loss = getattr(import_module(f"dica.losses.{module}"), name)
         with pytest.raises(UserError, match=f"{name}: {setting} is {value}; choose a finite number above 0"):
             loss(**{setting: value})
+
+
+def test_an_empty_batch_is_one_clear_error_and_not_a_number_that_is_none() -> None:
+    found = list(losses_in_full_precision())
+    assert {"information_loss", "scan_loss", "self_label_loss", "pica_loss", "drc_loss"} <= {name for name, _ in found}
+    for name, loss in found:
+        tensors = {
+            setting: torch.zeros(0, 3)
+            for setting, said in inspect.signature(loss).parameters.items()
+            if said.default is inspect.Parameter.empty and said.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        }
+        with pytest.raises(UserError, match=rf"{name}: the batch is empty \(shape \(0, 3\)\)"):
+            loss(**tensors or {"views": torch.zeros(0, 3)})
 
 
 def test_a_memory_bank_of_one_row_has_no_negatives() -> None:

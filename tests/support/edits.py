@@ -163,6 +163,16 @@ def other_weights(root: Path) -> None:
         path.write_bytes(b"others")
 
 
+def commit_without(*names: str) -> Callable[[Path], None]:
+    """Return an edit that removes what `names` match in results/ and commits that."""
+
+    def edit(root: Path) -> None:
+        git(root, "rm", "-q", *(f"results/{name}" for name in names))
+        git(root, "commit", "-qm", "fewer")
+
+    return edit
+
+
 def commit_without_a_seed(root: Path) -> None:
     remove_run(root)
     git(root, "add", "-A")

@@ -13,6 +13,7 @@ from dica.files import write_npz
 from edits import (
     better_predictions,
     column,
+    commit_without,
     commit_without_a_seed,
     dataset,
     declared,
@@ -352,6 +353,13 @@ BESIDE = [
         "runs, from which it is made again",
         lambda root: (root / "results/report/claims.html").unlink(),
         4,
+    ),
+    *(
+        T(f"{what} removed and that committed", check, "Git's history", commit_without(*names), 4)
+        for what, check, names in (
+            ("the whole report", "report/index.html", ["report/*"]),
+            ("the p values", "statistics/pairs.csv", ["tables/statistics/pairs.csv"]),
+        )
     ),
     T(
         "a page added to the report",

@@ -100,6 +100,17 @@ class Checkout:
                 found[path] = "changed"
         return found
 
+    @cached_property
+    def removed(self) -> frozenset[str]:
+        """Paths of `watched` that a commit removed, as far back as this clone's history goes; empty without Git."""
+        options = ("-m", "--diff-filter=D", "--format=", "--name-only", "--no-renames", "--relative", "-z")
+        return frozenset((self._git("log", *options, "--", *self.watched) or "").split("\0"))
+
+    def gone(self, paths: Iterable[str]) -> list[str]:
+        """Return which of these files are not here though a commit has them, or had them until another one."""
+        absent = [path for path in paths if not (self.root / path).is_file()]
+        return [path for path in absent if path in self.removed or (self.states or {}).get(path) == "deleted"]
+
     def committed(self, path: str) -> str | None:
         """Return the text of a file as committed, or None."""
         return self._git("show", f"HEAD:./{path}")

@@ -6,6 +6,7 @@ What can be made again cheaply is made again, in memory or a temporary folder, a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from dica.plan.plan import methods_of, write_recorded
 from dica.plan.planned import artefacts_of, has_something, scored_runs
 from dica.runs.files import METRICS, PREDICTIONS, RECORD, RESULT_FILES
 from dica.runs.read import Finding, read_record
+from dica.tables import links
 from dica.tables.cells import summarise
 from dica.tables.claims import CSV as LEDGER
 from dica.validation import hint
@@ -67,19 +69,21 @@ class Uncelled:
         others = [run["path"] for run in self.auditor.plan["runs"] if run["path"] not in shown]
         here = [folder for folder in others if (self.root / folder / RECORD).is_file()]
         runs, labels = self._runs(here)
-        fewer = self.checkout.fewer_than_recorded([folder for folder in others if folder not in here])
+        absent = [folder for folder in others if folder not in here]
+        fewer = self.checkout.fewer_than_recorded(absent)
+        fewer += [
+            Finding(path, False, "its run is planned, a commit removed it", missing=True)
+            for path in self.checkout.gone(f"{folder}/{RECORD}" for folder in absent)
+        ]
         git = self.checkout.check_git([f"{folder}/" for folder in others])
         return CellAudit("runs of figures alone", {}, runs, [*labels, *fewer, git], self.light)
 
     def _claims(self) -> list[CellAudit]:
         """Check the ledger of claims, where there is one or a commit has one."""
-        path = f"{self.results}/{LEDGER}"
-        if (self.root / path).is_file():
+        if (self.root / self.results / LEDGER).is_file():
             return [ClaimsAudit(self.auditor).audit_all()]
-        if (self.checkout.states or {}).get(path) != "deleted":
-            return []
-        gone = Finding(LEDGER, False, f"missing; build it again: {self.light}", missing=True)
-        return [CellAudit("claims", {}, [], [gone], self.light)]
+        gone = self._once_there([LEDGER])
+        return [CellAudit("claims", {}, [], gone, self.light)] if gone else []
 
     def audit(self, paper: str, name: str) -> CellAudit:
         """Check one figure, or one of the tables that are made of runs without cells (``statistics/pairs``).
@@ -153,9 +157,7 @@ class Uncelled:
         """Make statistics and bounds again in a temporary folder and compare them with those that are stored."""
         stored = self.root / self.results / "tables"
         names = [name for name in chosen if (stored / name).is_file()]
-        states = self.checkout.states or {}
-        gone = [name for name in chosen if states.get(f"{self.results}/tables/{name}") == "deleted"]
-        findings = [Finding(name, False, f"missing; build it again: {self.light}", missing=True) for name in gone]
+        findings = self._once_there(chosen, "tables/")
         if not names:
             return findings
         scored = [run["path"] for run in scored_runs(self.auditor.plan_of_tables, self.root)]
@@ -201,9 +203,11 @@ class Uncelled:
             made = summarise(path.stem, plan, self.root, self.results, profile["recorded_datasets"])
             same = _json_or_none(path) == made
             found.append(self._same(f"metrics/{path.name}", same))
+        planned = self.auditor.plan_of_params
+        methods = methods_of(profile, planned)
+        found += self._once_there(f"{folder}/{method}.json" for folder in ("metrics", "plans") for method in methods)
         with TemporaryDirectory() as place:
-            planned = self.auditor.plan_of_params
-            write_recorded(planned, methods_of(profile, planned), profile["recorded_datasets"], Path(place))
+            write_recorded(planned, methods, profile["recorded_datasets"], Path(place))
             for listed in sorted(Path(place).glob("*.json")):
                 stored = self.root / self.results / "plans" / listed.name
                 if stored.is_file():
@@ -216,8 +220,8 @@ class Uncelled:
         stored = {path.name: path for path in sorted(folder.glob("*.html"))}
         graph = folder / "rules.svg"
         if not graph.is_file():  # no page is written without it
-            lost = Finding("report/rules.svg", False, f"missing; build it again: {self.light}", missing=True)
-            return [lost] if stored else []
+            lost = self._missing("report/rules.svg")
+            return [lost] if stored else self._once_there((graph.name, links.INDEX), "report/")
         from dica.report import rulegraph
         from dica.report.pages import render
 
@@ -242,11 +246,7 @@ class Uncelled:
             )
         else:
             found += [self._same(f"report/{name}", name not in unlike) for name in pages if name in stored]
-        found += [
-            Finding(f"report/{name}", False, f"missing; build it again: {self.light}", missing=True)
-            for name in pages
-            if name not in stored
-        ]
+        found += [self._missing(f"report/{name}") for name in pages if name not in stored]
         return found + [
             Finding(f"report/{name}", False, "no page of the report") for name in stored.keys() - pages.keys()
         ]
@@ -267,11 +267,15 @@ class Uncelled:
 
     def _check_lock(self) -> list[Finding]:
         """Compare what ``dvc.lock`` recorded of results and labels with what is there."""
+        if self.checkout.gone(["dvc.lock"]):
+            return [Finding("dvc.lock", False, "missing; `dvc repro` writes it again", missing=True)]
         return [self.checkout.check_recorded(path) for path in self.checkout.dvc_lock if (self.root / path).exists()]
 
     def _check_plan(self) -> list[Finding]:
         """Tell in what plan.json is not the plan that params/ give; what rests on that is checked elsewhere."""
         given, now = _json_or_none(self.root / self.results / "plan.json"), self.auditor.plan_of_params
+        if gone := self._once_there(["plan.json"]):
+            return gone
         if not isinstance(given, dict) or given == now:
             return []
         keys = [key for key in sorted({*given, *now}) if given.get(key) != now.get(key)]
@@ -292,6 +296,14 @@ class Uncelled:
         folders = [Path(run["path"]) for run in self.auditor.plan["runs"] if (self.root / run["path"]).is_dir()]
         names = [folder / name for folder in folders for name in (*RESULT_FILES, METRICS, RECORD)]
         return [name.as_posix() for name in names if not (self.root / name).is_file()]
+
+    def _missing(self, what: str) -> Finding:
+        return Finding(what, False, f"missing; build it again: {self.light}", missing=True)
+
+    def _once_there(self, names: Iterable[str], folder: str = "") -> list[Finding]:
+        """Tell which files of the results are gone that a commit has, or had: the workflow makes them anew."""
+        wanted = {f"{self.results}/{folder}{name}": name for name in names}
+        return [self._missing(f"{folder.removeprefix('tables/')}{wanted[path]}") for path in self.checkout.gone(wanted)]
 
     def _same(self, what: str, same: bool) -> Finding:
         wrong = f"differs from what the runs give; build it again: {self.light}"

@@ -6,8 +6,9 @@
 
 The usual names of splits count in any case (`Train`, `testing`, `unlabelled`, `train_set`). Held-out images under
 another name (`val`, `dev`) are split `test` where there is no `test`. One folder around everything that holds folders
-carries no meaning and is skipped; one that holds images is a class. What could mean two things is refused, and the
-message names the key of `prepare` that decides it: `top`, `split_folders`, `classes`, `labels`.
+carries no meaning and is skipped; one that holds images alone is a class. What could mean two things (images beside
+class folders, splits inside one of several folders) is refused, and the message names the key of `prepare` that decides
+it: `top`, `split_folders`, `classes`, `labels`.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = N
         elif parts[0] in split_of and len(parts) > 1:
             places.append((split_of[parts[0]], parts[1:], name))
     with_labels = [] if prepare.get("labels") == "none" else _labelled_splits(places, where)
+    if split_of and "classes" not in prepare:
+        _require_no_wrapper(places, with_labels, where)
     found = [ImagePlace(split, nfc(parts[0]) if split in with_labels else None, name) for split, parts, name in places]
     _require_one_spelling(paths, where)
     _require_same_classes(found, with_labels, prepare.get("classes"), where)
@@ -129,9 +132,10 @@ def _below_top(paths: dict[str, tuple[str, ...]], top: str | None, where: str) -
 
 
 def _is_wrapped(paths: Iterable[tuple[str, ...]]) -> bool:
-    """Whether one folder, which is no split and holds folders alone, is around everything."""
+    """Whether one folder, which is no split and holds folders, is around everything."""
     paths = list(paths)
-    return min(map(len, paths)) > 2 and len({parts[0] for parts in paths}) == 1 and not split_meant(paths[0][0])
+    within = min(map(len, paths)) > 1 and max(map(len, paths)) > 2
+    return within and len({parts[0] for parts in paths}) == 1 and not split_meant(paths[0][0])
 
 
 def split_meant(folder: str) -> str | None:
@@ -163,10 +167,17 @@ def _split_folders(
 
 
 def _require_classes_on_top(paths: Iterable[tuple[str, ...]], where: str) -> None:
-    """Refuse top folders of which one has all that any has: they look like splits under names that no one can know."""
+    """Refuse top folders of which one holds splits, or has all that any has: then they look like splits themselves."""
     below: dict[str, set[str]] = {}
     for parts in paths:
         below.setdefault(parts[0], set()).update(parts[1:2] if len(parts) > 2 else [])
+    for top, held in below.items():
+        if splits := sorted(folder for folder in held if split_meant(folder)):
+            raise UserError(
+                f"{where}: {top!r} holds {', '.join(map(repr, splits[:3]))}, which look like splits, and "
+                f"{len(below) - 1} more beside it; read that alone with `prepare: {{top: {top}}}`, or declare "
+                "`split_folders: {}` if the outer folders are the classes"
+            )
     every: set[str] = set().union(*below.values())
     if len(below) > 1 and len(every) > 1 and all(below.values()) and every in below.values():
         tops, inside = sorted(below), ", ".join(map(repr, sorted(every)[:3]))
@@ -218,6 +229,18 @@ def _labelled_splits(places: list[tuple[str, tuple[str, ...], str]], where: str)
         if True in depths:
             labelled.append(split)
     return labelled
+
+
+def _require_no_wrapper(places: list[tuple[str, tuple[str, ...], str]], labelled: list[str], where: str) -> None:
+    """Refuse a split with one folder alone that holds folders: they may be the classes, or it."""
+    for split in labelled:
+        inside = [parts for place, parts, _ in places if place == split]
+        tops = sorted({parts[0] for parts in inside})
+        if len(tops) == 1 and any(len(parts) > 2 for parts in inside):
+            raise UserError(
+                f"{where}: all images of {split} lie in {tops[0]!r}, which holds folders; move them up if they are the "
+                f"classes, or declare `prepare: {{classes: [{tops[0]}]}}`, or `{{labels: none}}` if there are none"
+            )
 
 
 def _require_one_spelling(names: Iterable[str], where: str) -> None:

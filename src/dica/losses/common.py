@@ -23,7 +23,7 @@ def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
     float32 arguments for the matrix products inside. float64 stays float64.
 
     The wrapped loss refuses what its arithmetic turns into no number, or into one that means nothing: temperatures and
-    the like that are not above 0 (`_must_be_positive`).
+    the like that are not above 0 (`_must_be_positive`), and a batch without an image, which has no mean.
     """
 
     @functools.wraps(loss)
@@ -33,8 +33,12 @@ def full_precision(loss: Callable[..., Any]) -> Callable[..., Any]:
                 raise UserError(f"{loss.__name__}: {name} is {value}; choose a finite number above 0")
         raised = [at_least_float32(value) for value in args]
         named = {name: at_least_float32(value) for name, value in kwargs.items()}
-        device = next(value.device.type for value in (*raised, *named.values()) if torch.is_tensor(value))
-        with torch.autocast(device, enabled=False):
+        first = next(value for value in (*raised, *named.values()) if torch.is_tensor(value))
+        if not first.numel():
+            raise UserError(
+                f"{loss.__name__}: the batch is empty (shape {tuple(first.shape)}); give at least one image"
+            )
+        with torch.autocast(first.device.type, enabled=False):
             return loss(*raised, **named)
 
     return wrapper
