@@ -193,6 +193,14 @@ def test_every_table_can_be_shown_on_other_data(root):
     assert stages.rows[0].method == "simclr", "the stand-in of the weights that only ImageNet has"
 
 
+def test_a_profile_with_fewer_seeds_shows_the_same_on_the_same_images(root):
+    (whole,), (few,) = (load_artefacts(root, ["dica table-1"], substitute) for substitute in (None, {"seeds": 2}))
+    assert max(row.seeds for row in whole.rows) > 2
+    assert {row.seeds for row in few.rows} == {few.seeds} == {2}
+    assert [(row.key, row.note) for row in few.rows] == [(row.key, row.note) for row in whole.rows]
+    assert (few.title, few.columns, few.substitute) == (whole.title, whole.columns, "")
+
+
 def test_an_unknown_data_set_is_named_where_it_stands(root, tmp_path):
     body = yaml.safe_load((root / "params/sampler.yaml").read_text())
     body["substitute"]["dataset"] = "numerals"

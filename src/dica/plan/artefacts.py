@@ -12,7 +12,7 @@ from typing import Any
 from dica.files import UserError
 from dica.plan.declared import Artefact, Column, Row, column_key
 from dica.plan.parameters import load_yaml, validate
-from dica.plan.rungs import lowered, on_other_data
+from dica.plan.rungs import lowered, on_other_data, with_at_most
 
 Need = tuple[str, str, str, int]
 
@@ -96,7 +96,8 @@ def load_artefacts(root: Path, names: Sequence[str], substitute: dict[str, Any] 
     names
         Papers (`drc`: everything of it) or single artefacts (`drc table-1`).
     substitute
-        A profile's `{dataset, seeds}`: everything is shown on that one data set instead, see `on_other_data`.
+        A profile's `{seeds}`: at most so many are asked for; with a `dataset` everything is shown on that one instead, see
+        `on_other_data`.
 
     Raises
     ------
@@ -111,6 +112,8 @@ def load_artefacts(root: Path, names: Sequence[str], substitute: dict[str, Any] 
             raise UserError(f"params/artefacts/{paper}.yaml: artefacts: no {name!r}; there are: {', '.join(declared)}")
         chosen += [declared[name]] if name else declared.values()
     once = {artefact.address: artefact for artefact in chosen}.values()
+    if substitute and "dataset" not in substitute:
+        return [with_at_most(artefact, substitute["seeds"]) for artefact in once]
     if substitute:
         own = [artefact for artefact in once if not artefact.rung]
         return [on_other_data(artefact, **substitute) if needs(artefact) else artefact for artefact in own]

@@ -19,6 +19,12 @@ from dica.validation import hint
 RUNGS = {"paper": "the paper's data and budget", "scaled": "real images, a smaller budget", "digits": "the digits"}
 
 
+def with_at_most(artefact: Artefact, seeds: int) -> Artefact:
+    """Return an artefact that asks for no more than so many seeds."""
+    rows = tuple(replace(row, seeds=min(row.seeds, seeds)) for row in artefact.rows)
+    return replace(artefact, seeds=min(artefact.seeds, seeds), rows=rows)
+
+
 def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
     """Return an artefact as it looks on another data set than the paper's.
 
@@ -27,23 +33,22 @@ def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
     """
     kept = [column for column in artefact.columns if column.dataset == artefact.columns[0].dataset]
     columns = [_on_dataset(column, dataset) for column in kept]
-    rows = [_with_stand_in(row, min(row.seeds, seeds)) for row in artefact.rows if row.method or row.runs]
+    fewer = with_at_most(artefact, seeds)
     return replace(
-        artefact,
+        fewer,
         title=f"{artefact.title}, on other data: {dataset}",
         note=f"A sample of this {artefact.kind} on the data set {dataset}, not the paper's data: no published number "
         "can be compared.",
-        seeds=min(artefact.seeds, seeds),
         columns=tuple({column.key: column for column in columns}.values()),
-        rows=tuple(rows),
+        rows=tuple(_with_stand_in(row) for row in fewer.rows if row.method or row.runs),
         protocol={},
         substitute=dataset,
     )
 
 
-def _with_stand_in(row: Row, seeds: int) -> Row:
+def _with_stand_in(row: Row) -> Row:
     """Return a row without printed numbers, and with the method that is run where its own needs the paper's data."""
-    bare = replace(row, seeds=seeds, datasets=(), published_method=None, protocol={}, note="", incomparable="")
+    bare = replace(row, datasets=(), published_method=None, protocol={}, note="", incomparable="")
     if row.stand_in is None:
         return bare
     method, variant = row.stand_in["method"], row.stand_in.get("variant", "full")
