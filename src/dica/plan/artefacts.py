@@ -96,8 +96,8 @@ def load_artefacts(root: Path, names: Sequence[str], substitute: dict[str, Any] 
     names
         Papers (`drc`: everything of it) or single artefacts (`drc table-1`).
     substitute
-        A profile's `{seeds}`: at most so many are asked for; with a `dataset` everything is shown on that one instead, see
-        `on_other_data`.
+        A profile's `{seeds}`: at most so many are asked for; with a `dataset` everything is shown on that one
+        instead, see `on_other_data`.
 
     Raises
     ------

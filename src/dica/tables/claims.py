@@ -34,9 +34,7 @@ def ledger(plan: dict[str, Any], root: Path, results: str) -> list[dict[str, str
     UserError
         For a bad declaration, or a run without the metric that a claim is about.
     """
-    if "dataset" in plan.get(
-        "substitute", {}
-    ):  # everything is on other data there, and nothing is at the rung that it is named after
+    if "dataset" in plan.get("substitute", {}):  # everything is on other data, nothing at the rung of its name
         return []
     runs = {run.plan["id"]: run for run in load_runs(plan, root, results)}
     groups = alike(plan)
