@@ -80,6 +80,21 @@ def forge(trained: Path, name: str) -> None:
     write_json(trained / "run.json", {**record, "files": {**record["files"], name: sha256_file(path)}})
 
 
+def test_one_forged_image_is_noticed_where_training_comes_out_the_same(verify, trained: Path) -> None:
+    before = {path: path.read_bytes() for path in (trained / "predictions.npz", trained / "run.json")}
+    arrays = load_arrays(trained / "predictions.npz")
+    arrays["train_assignment"][0] = (arrays["train_assignment"][0] + 1) % 3
+    write_npz(trained / "predictions.npz", arrays)
+    record = read_json(trained / "run.json")
+    record["files"]["predictions.npz"] = sha256_file(trained / "predictions.npz")
+    write_json(trained / "run.json", record)
+    code, found = verify()
+    said = "97.92 % of the images are in the same clusters though training came out the same"
+    assert (code, found["train_assignment"]["detail"]) == (3, said)
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
 @pytest.mark.parametrize(("name", "said"), [("history.csv", "epoch 2: loss"), ("predictions.npz", "same clusters")])
 def test_a_forgery_that_agrees_with_itself_is_noticed(verify, trained: Path, name: str, said: str) -> None:
     before = {path: path.read_bytes() for path in (trained / name, trained / "run.json")}
