@@ -173,7 +173,7 @@ def test_a_deposit_that_grows_without_bounds_is_refused_before_it_is_written(tmp
         member.size = 8 << 20
         archive.addfile(member, io.BytesIO(bytes(member.size)))
     written = []
-    monkeypatch.setattr(tarfile.TarFile, "extractall", lambda *a, **k: written.append(a))
+    monkeypatch.setattr(deposit, "_write", lambda *member_and_path: written.append(member_and_path))
     monkeypatch.setattr(deposit, "MOST_BYTES", 1 << 20)
     with pytest.raises(UserError, match="no deposit is as large"):
         deposit.check(file)
@@ -190,25 +190,43 @@ def test_links_and_claims_of_enormous_members_are_refused(tmp_path: Path) -> Non
         member = tarfile.TarInfo("a/link")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(UserError, match="neither a plain file nor a folder"):
+    with pytest.raises(UserError, match="'a/link' is not a plain file"):
         deposit.check(file)
     member = tarfile.TarInfo("a/claim")
     member.size = 10**14
     with gzip.open(file, "wb") as packed:
         packed.write(member.tobuf(tarfile.PAX_FORMAT))
-    with pytest.raises(UserError, match="no deposit is as large"):
+    with pytest.raises(UserError, match="claims 100000000000000 bytes; refused"):
         deposit.check(file)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_that_grow_without_bounds_are_not_held_in_memory(kind: bytes, tmp_path: Path) -> None:
+    file, header = tmp_path / NAME, tarfile.TarInfo("header")
+    header.type, header.size = kind, 4 << 20
+    with gzip.open(file, "wb", compresslevel=1) as packed:
+        packed.write(header.tobuf(tarfile.GNU_FORMAT) + b"a" * header.size)
+    with pytest.raises(UserError, match="the headers of a member have more than"):
+        deposit.check(file)
+
+
+def test_a_file_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / NAME, "w:gz") as archive:
+        for name in ("a/file", "a/./file"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(UserError, match="'a/file' is there twice"):
+        deposit.check(tmp_path / NAME)
 
 
 def test_what_is_no_deposit(project: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         deposit.check(tmp_path / "nothing.tar.gz")
     (tmp_path / "text.tar.gz").write_text("text")
-    with pytest.raises(UserError, match="not a readable deposit"):
+    with pytest.raises(UserError, match="damaged or not an archive"):
         deposit.check(tmp_path / "text.tar.gz")
     with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
-    with pytest.raises(UserError, match="not a readable deposit"):
+    with pytest.raises(UserError, match="points outside the archive"):
         deposit.check(tmp_path / "evil.tar.gz")
     with pytest.raises(UserError, match=r"ends in \.tar\.gz"):
         deposit.build(project, "results", tmp_path / "deposit.zip")

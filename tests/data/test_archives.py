@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import tarfile
@@ -109,6 +110,19 @@ def test_something_else_is_not_an_archive(tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(b"<html>not found</html>")
     with pytest.raises(UserError, match=r"x\.tar\.gz: damaged"):
         archive_names(tmp_path / "x.tar.gz")
+
+
+@pytest.mark.parametrize("level", [None, 0, 9])
+def test_a_tar_with_a_zip_at_its_end_is_a_tar(tmp_path, level):
+    inside = io.BytesIO()
+    with zipfile.ZipFile(inside, "w") as file:
+        file.writestr("other/3.png", b"3")
+    path = archives.write_tar(tmp_path / "x.tar", {"a/1.png": b"1", "b/2.png": b"2", "c.zip": inside.getvalue()}, "w")
+    if level is not None:  # of level 0 the zip is there as it is
+        path.write_bytes(gzip.compress(path.read_bytes(), level))
+    assert archive_names(path) == [member.name for member in archive_members(path)] == ["a/1.png", "b/2.png", "c.zip"]
+    path.write_bytes(b"#!/bin/sh\n" + inside.getvalue())  # what unpacks itself
+    assert archive_names(path) == ["other/3.png"]
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w"])

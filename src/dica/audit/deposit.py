@@ -25,6 +25,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from dica.data.archives import Member, tar_members
 from dica.data.paths import LABELS
 from dica.files import (
     IntegrityError,
@@ -56,6 +57,7 @@ NEEDED = ("Snakefile", "LICENSE", "requirements.lock")
 RESULT_TREES = ("runs", "tables", "figures", "metrics", "report", "analyses", "made")
 RESULT_FILES = ("plan.json", "claims.csv", "claims.md")
 MODE, EPOCH = 0o644, 0
+BLOCK = 2**20
 MOST_BYTES, MOST_MEMBERS = 1 << 30, 100_000  # of a deposit, unpacked; the archive's own has some 40 MB and 3,000 files
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -159,8 +161,8 @@ def unpacked(file: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dica-deposit-") as place:
         try:
             _measure(file)
-            with _opened(file) as archive:
-                archive.extractall(place, filter="data")
+            for member in _members(file):
+                _write(member, Path(place) / member.name)
         except FileNotFoundError:
             raise UserError(f"{file}: no such file") from None
         except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
@@ -186,11 +188,10 @@ class _Bounded(io.RawIOBase):
         return data
 
 
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[tarfile.TarFile]:
-    """Yield a deposit as a stream of members that cannot grow without bounds."""
-    with gzip.open(file) as plain, tarfile.open(fileobj=_Bounded(plain, str(file)), mode="r|") as archive:
-        yield archive
+def _members(file: Path) -> Iterator[Member]:
+    """Yield the files of a deposit from a stream that cannot grow without bounds; links and devices are refused."""
+    with gzip.open(file) as plain:
+        yield from tar_members(_Bounded(plain, str(file)), str(file), "r|")
 
 
 def _measure(file: Path) -> None:
@@ -201,15 +202,19 @@ def _measure(file: Path) -> None:
     UserError
         If it has too many or too large members, or one that is neither a plain file nor a folder.
     """
-    total = count = 0
-    with _opened(file) as archive:
-        for member in archive:
-            count, total = count + 1, total + max(member.size, 0)
-            if not (member.isdir() or (member.isreg() and not member.issparse())):
-                raise UserError(f"{file}: {member.name[:200]}: is neither a plain file nor a folder")
-            if count > MOST_MEMBERS or total > MOST_BYTES:
-                what = f"more than {MOST_MEMBERS} members" if count > MOST_MEMBERS else f"{total} bytes"
-                raise UserError(f"{file}: says that it holds {what}; no deposit is as large")
+    total = 0
+    for count, member in enumerate(_members(file), 1):
+        total += member.size
+        if count > MOST_MEMBERS or total > MOST_BYTES:
+            what = f"more than {MOST_MEMBERS} members" if count > MOST_MEMBERS else f"{total} bytes"
+            raise UserError(f"{file}: says that it holds {what}; no deposit is as large")
+
+
+def _write(member: Member, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        for start in range(0, member.size, BLOCK):
+            file.write(member.take(min(BLOCK, member.size - start)))
 
 
 def verify(folder: Path) -> int:

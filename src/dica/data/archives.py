@@ -40,6 +40,15 @@ FOREIGN = {  # containers that are told by their first bytes and not read
 }
 
 
+COMPRESSED: tuple[tuple[bytes, Any], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ", lzma.open),
+    (b"\x5d\0\0", lzma.open),
+)
+TAR_MAGIC = slice(257, 262)  # where a tar says what it is
+
+
 class Member(NamedTuple):
     """A regular file of an archive; `stream` may be read only until the next member is asked for."""
 
@@ -102,7 +111,8 @@ def tar_members(source: Path | IO[bytes], archive: str, mode: str = "r|*") -> It
     archive
         What error messages call it.
     mode
-        `r|*` reads once, forward, through any compression. `r:` seeks, for plain tars that are read in part.
+        `r|*` reads once, forward, through any compression, `r|` a plain tar. `r:` seeks, for plain tars that are read
+        in part.
 
     Raises
     ------
@@ -115,7 +125,7 @@ def tar_members(source: Path | IO[bytes], archive: str, mode: str = "r|*") -> It
         if isinstance(source, Path):
             refuse_foreign(source)
             source = stack.enter_context(open(source, "rb"))
-        reader = _Bounded(_decompressed(source, mode), archive, mode == "r|*")
+        reader = _Bounded(_decompressed(source, mode), archive, mode.startswith("r|"))
         options: dict[str, Any] = {"mode": "r|" if mode == "r|*" else mode, "fileobj": reader}
         tar = stack.enter_context(tarfile.open(**options))
         for info in tar:
@@ -166,12 +176,7 @@ def _decompressed(source: IO[bytes], mode: str) -> IO[bytes]:
         return source
     start = source.read(6)
     source.seek(0)
-    for magic, opened in (
-        (b"\x1f\x8b", gzip.open),
-        (b"BZh", bz2.open),
-        (b"\xfd7zXZ", lzma.open),
-        (b"\x5d\0\0", lzma.open),
-    ):
+    for magic, opened in COMPRESSED:
         if start.startswith(magic):
             unpacked: Any = opened(source)
             return unpacked
@@ -221,7 +226,7 @@ def _zip_files(file: zipfile.ZipFile, archive: str) -> dict[str, zipfile.ZipInfo
 
 def archive_names(path: Path) -> list[str]:
     """Return the names of the regular files of a tar (plain, gz, bz2, xz) or zip archive, all checked."""
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         return [member.name for member in tar_members(path, path.name)]
     with damage_reported(path.name), zipfile.ZipFile(path) as file:
         return list(_zip_files(file, path.name))
@@ -229,4 +234,12 @@ def archive_names(path: Path) -> list[str]:
 
 def archive_members(path: Path) -> Iterator[Member]:
     """Yield the regular files of a tar (plain, gz, bz2, xz) or zip archive."""
-    return zip_members(path, path.name) if zipfile.is_zipfile(path) else tar_members(path, path.name)
+    return zip_members(path, path.name) if _is_zip(path) else tar_members(path, path.name)
+
+
+def _is_zip(path: Path) -> bool:
+    """Tell a zip, also behind a program that unpacks it, from a tar whose last member is one."""
+    with open(path, "rb") as file:
+        start = file.read(TAR_MAGIC.stop)
+    packed = start.startswith(tuple(magic for magic, _ in COMPRESSED))
+    return not packed and start[TAR_MAGIC] != b"ustar" and zipfile.is_zipfile(path)
