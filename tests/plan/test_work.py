@@ -115,7 +115,7 @@ def test_a_plan_that_another_snakemake_works_with_is_left_alone(project: Path) -
     assert noted(project).ignored == [], "another profile's plan"
 
 
-BROKEN = [b"", b"\xff\xfe\x00", b"[" * 50, b"[1, 2]", b"null", b'{"a": ', b'"text"']
+BROKEN = [b"", b"\xff\xfe\x00", b"[" * 50, b"[1, 2]", b"null", b'{"a": ', b'"text"', b'{"runs": [{}], "id": 1}']
 
 
 @pytest.mark.parametrize("content", BROKEN)
@@ -138,6 +138,13 @@ def test_what_is_broken_under_results_stops_nobody_and_is_named(content: bytes, 
     assert again.unusable_scores(run["id"])
     assert "digits" in again.unprepared
     assert work(project, in_job=True).run(run["id"]) == run
+
+
+@pytest.mark.parametrize("name", ["plan.json", "plans/drc.json", "state/changes.json", "state/planned.json"])
+def test_a_folder_in_the_place_of_a_file_is_one_line(name: str, project: Path) -> None:
+    (project / RESULTS / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{name}: Is a directory; mend that"):
+        noted(project)
 
 
 def test_scores_of_another_run_are_made_again_once(project: Path) -> None:

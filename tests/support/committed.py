@@ -117,6 +117,8 @@ def make_archive(project: Path, root: Path) -> Path:
     def two_methods(body: dict) -> None:
         for name, artefact in list(body["artefacts"].items()):
             rows = [row for row in artefact["rows"] if row.get("method") in (None, "kmeans", "drc")]
+            for row in rows:
+                row.pop("seeds", None)
             artefact.update(seeds=2, rows=rows)
             if not rows:  # of other methods alone
                 del body["artefacts"][name]

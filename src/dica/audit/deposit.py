@@ -24,6 +24,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from dica.data.archives import Member, tar_members
 from dica.data.paths import LABELS
@@ -191,7 +192,7 @@ class _Bounded(io.RawIOBase):
 def _members(file: Path) -> Iterator[Member]:
     """Yield the files of a deposit from a stream that cannot grow without bounds; links and devices are refused."""
     with gzip.open(file) as plain:
-        yield from tar_members(_Bounded(plain, str(file)), str(file), "r|")
+        yield from tar_members(cast(IO[bytes], _Bounded(plain, str(file))), str(file), "r|")
 
 
 def _measure(file: Path) -> None:

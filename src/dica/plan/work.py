@@ -15,7 +15,7 @@ from typing import Any
 
 from dica.data.paths import labels_file, manifest_file
 from dica.data.prepared import is_current
-from dica.files import UserError, canonical_json, read_json, sha256_file
+from dica.files import UserError, canonical_json, explain_os_error, read_json, sha256_file
 from dica.plan.artefacts import Artefact, analyses, analysis_path, load_artefacts
 from dica.plan.made import Made, Target, shown_file
 from dica.plan.own import own_analyses
@@ -310,9 +310,19 @@ class Work:
         """Write what the rules and `dvc repro` read of all this, each file only if there is something new.
 
         Nothing is written while another Snakemake works with the plan: its jobs must not see it change.
+
+        Raises
+        ------
+        UserError
+            If the system refuses a file.
         """
-        if self.in_job:
-            return
+        try:
+            if not self.in_job:
+                self._note()
+        except OSError as error:
+            raise UserError(explain_os_error(error)) from None
+
+    def _note(self) -> None:
         folder = self.root / self.results
         # `tables` of dvc.yaml depends on the folder, whether or not anything is in it.
         (folder / "analyses").mkdir(parents=True, exist_ok=True)
@@ -357,7 +367,8 @@ class Work:
 
     def _remembered(self) -> dict[str, dict]:
         """Return every run that a head has planned here, by id."""
-        return self._mapping(self._memory)
+        known = self._mapping(self._memory)
+        return {name: run for name, run in known.items() if isinstance(run, dict) and run.get("id") == name}
 
     def _remember(self) -> None:
         """Add the planned runs to those that jobs find, whatever becomes of parameters and plan while they wait."""
