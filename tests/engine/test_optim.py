@@ -49,3 +49,16 @@ def test_lars_leaves_a_weight_without_a_direction_to_sgd() -> None:
     given.weight.grad = torch.ones_like(given.weight)
     optimizer.step()
     torch.testing.assert_close(given.weight.detach(), torch.full_like(given.weight, -0.1))
+
+
+def test_a_gpu_s_sgd_takes_layers_that_learn_later() -> None:
+    """A head without a gradient in the first pass of an epoch, as MMDC's, has not moved when the others have."""
+    spec = {"name": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
+    both = {kind: Given() for kind in ("cpu", "cuda")}
+    steps = {kind: build_optimizer(both[kind], {"optimizer": spec, "lr": 0.1}, torch.device(kind)) for kind in both}
+    for turn in range(3):
+        for kind, given in both.items():
+            given.weight.grad = torch.full_like(given.weight, 1.0 + turn)
+            given.bias.grad = torch.ones_like(given.bias) if turn else None
+            steps[kind].step()
+    torch.testing.assert_close(both["cuda"].state_dict(), both["cpu"].state_dict())

@@ -51,13 +51,18 @@ BUDGETS = {
 
 
 def trainer_as_on_a_gpu(method: str, variant: str, tmp_path: Path, wrap):
-    """Return a trainer with the optimiser of a GPU; `wrap(step, batch)` runs its steps after the first."""
+    """Return a trainer with the optimiser of a GPU; `wrap(step, batch)` runs its steps after each phase's first."""
     short = {"inner_passes": 1} if method == "dccm" else {}
     settings = tiny_config(method, variant, epochs=1, **short)
     trainer = make_trainer(settings, make_prepared(tmp_path / "data"), tmp_path / "state")
     trainer.optimizer = build_optimizer(trainer.method, settings["params"], torch.device("cuda"))
-    step = trainer._step
-    trainer._step = lambda batch: wrap(step, batch) if trainer.at.step else step(batch)
+    step, seen = trainer._step, set()
+
+    def stepped(batch) -> None:
+        wrap(step, batch) if batch.phase in seen else step(batch)
+        seen.add(batch.phase)
+
+    trainer._step = stepped
     return trainer
 
 

@@ -96,6 +96,10 @@ def build_optimizer(
         return uncompiled(LARS)(groups, trust=trust, clip=clip, momentum=momentum, **common)
     if spec["name"] == "sgd":
         momentum, nesterov = spec.get("momentum", 0.0), spec.get("nesterov", False)
-        return uncompiled(torch.optim.SGD)(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)
+        sgd = uncompiled(torch.optim.SGD)(groups, momentum=momentum, nesterov=nesterov, fused=fused, **common)
+        if fused and momentum:  # torch's fused step fails where some parameters have moved before and others have not
+            for parameter in (p for group in sgd.param_groups for p in group["params"]):
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     alpha = spec.get("alpha", 0.99)
     return uncompiled(torch.optim.RMSprop)(groups, alpha=alpha, foreach=True, capturable=capturable, **common)
