@@ -29,6 +29,7 @@ EVERY_OP = [
     {"op": "affine", "rotation": 10, "shift": 0.1, "scale": [0.9, 1.1], "shear": 5},
     {"op": "keras_affine", "rotation": 20, "shift": 0.18, "zoom": [0.85, 1.15]},
     {"op": "channel_shift", "amount": 0.1},
+    {"op": "channel_shuffle"},
     {"op": "rescale", "factor": 0.95},
     {"op": "rand_augment", "count": 2},
     {"op": "normalize"},
@@ -133,7 +134,7 @@ def test_operations_do_not_grow_with_the_batch_and_none_waits():
             pipeline(bytes_(n), generator())
         counts.append(calls.count)
         assert not calls.waits
-    assert counts[0] == counts[1] < 700  # for all fifteen steps; a view of IMC-SwAV takes 300
+    assert counts[0] == counts[1] < 710  # for all steps; a view of IMC-SwAV takes 300
 
 
 def test_a_batch_of_512_takes_far_less_than_a_loop_would():

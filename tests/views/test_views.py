@@ -168,6 +168,16 @@ def test_normalize_and_rescale():
     torch.testing.assert_close(found, functional.normalize(images / 255 * 0.95, MEAN, STD))
 
 
+def test_channel_shuffle_gives_every_order_of_the_channels():
+    images = torch.arange(3, dtype=torch.uint8).mul(50)[None, :, None, None].expand(300, -1, 2, 2)
+    found = build_pipeline([{"op": "channel_shuffle"}])(images, generator()) * 255 / 50
+    assert torch.equal(found, found[:, :, :1, :1].expand_as(found)), "channels move whole"
+    orders = [tuple(order) for order in found[:, :, 0, 0].round().int().tolist()]
+    assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2)}
+    assert len(set(orders)) == 6
+    assert all(30 < orders.count(order) < 75 for order in set(orders))
+
+
 def test_channel_shift_stays_in_the_range_of_the_image():
     images = bytes_(50).clamp(60, 200)
     found = build_pipeline([{"op": "channel_shift", "amount": 0.1}])(images, generator())

@@ -326,6 +326,15 @@ class ChannelShift:
         return torch.clamp(images + added[:, :, None, None], low, high)
 
 
+@dataclass(frozen=True)
+class ChannelShuffle:
+    """Put the channels of each image in a random order; all orders are as likely."""
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        order = _uniform(generator, images, images.shape[1]).argsort(dim=1)
+        return images.gather(1, order[:, :, None, None].expand_as(images))
+
+
 def corner_matrix(angle: Tensor, shear: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
     """Return the (n, 2, 3) map from output to input of PIL's rotation about the centre, shear and translation.
 
