@@ -86,7 +86,6 @@ def test_two_builds_are_equal_bytes(project: Path, built: Path, tmp_path: Path, 
     monkeypatch.chdir(elsewhere)
     command("build", str(tmp_path / NAME))
     assert (tmp_path / NAME).read_bytes() == built.read_bytes()
-    command("check", str(tmp_path / NAME))
     assert "MB)" in capsys.readouterr().out
 
 
@@ -111,12 +110,16 @@ def test_every_page_that_the_readme_leads_to_is_inside(project: Path, built: Pat
     assert links <= inside
 
 
-def test_a_sound_deposit_passes(built: Path) -> None:
-    files, code, tables, cells, *_ = deposit.check(built)
-    assert int(files.split()[0]) == len(members(built)) - 1
-    assert "its code is the code of the installed package" in code
-    assert "offline and without torch" in tables
-    assert "6 cells over 4 runs: 6 matches" in cells
+def test_a_sound_deposit_passes(built: Path, capsys) -> None:
+    command("check", str(built))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{len(members(built)) - 1} files" in said
+    for part in (
+        "its code is the code of the installed package",
+        "offline and without torch",
+        "6 cells over 4 runs: 6 matches",
+    ):
+        assert part in said
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ PROFILE = {
     "methods": ["drc", "imc-swav", "kmeans"],
     "recorded_methods": ["drc", "imc-swav", "kmeans"],
     "recorded_datasets": ["digits"],
-    "overrides": {"drc": {"epochs": 1}, "imc-swav": {"epochs": 1}},
+    "overrides": {"drc": {"epochs": 1}, "imc-swav": {"epochs": 1, "epoch_batches": 2}},
 }
 CLAIMS = {
     "dica-1": {
