@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from dica.files import UserError, parse_json, plain_cell, read_csv, read_json, safe_cell
+from dica.audit.deposit import unpacked
+from dica.files import UserError, load_arrays, parse_json, plain_cell, read_csv, read_json, safe_cell
 from dica.tables.cells import CELL_COLUMNS, cells_text, read_cells
+from dica.validation import load_yaml
 from fuzz import RECORDS
 
-FORMULAS = ["=1+1", "+SimCLR", "-x", "@SUM(A1)", "\tx", "'=1", "''-x", '=HYPERLINK("http://x")']
+FORMULAS = ["\n=1", "\uff1d1+1", "=1+1", "+SimCLR", "-x", "@SUM(A1)", "\tx", "'=1", "''-x", '=HYPERLINK("http://x")']
 
 
 @pytest.mark.parametrize("what", ["nested 100,000 deep", "an integer of 5,000 digits", "no number", "not UTF-8"])
@@ -32,6 +36,21 @@ def test_what_the_system_refuses_is_a_users_error(tmp_path: Path) -> None:
             reader(tmp_path)
         with pytest.raises(UserError, match="no such file"):
             reader(tmp_path / "nothing")
+
+
+def open_deposit(path: Path) -> None:
+    with unpacked(path):
+        pass
+
+
+@pytest.mark.parametrize("reader", [read_json, read_csv, load_yaml, load_arrays, open_deposit])
+def test_a_pipe_or_a_device_is_not_read(reader: Callable, tmp_path: Path) -> None:
+    """One that nobody writes to has no end, and neither has /dev/zero."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(UserError, match=f"{name}: .*is no plain file"):
+            reader(tmp_path / name)
 
 
 def test_a_csv_file_of_another_form_is_refused(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
 import math
 import os
 import re
+import stat
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ARRAYS_LIMIT = 512 * 2**20  # bytes of all arrays of one npz file; zeros are packed a thousand times smaller
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
+FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # how a cell begins that a spreadsheet computes
 INTERRUPTED = 75  # exit code of a run that stopped with its state saved: EX_TEMPFAIL of sysexits.h, try again
 
 
@@ -144,6 +146,13 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def require_plain(path: Path | str) -> None:
+    """Raise an OSError if a path leads to a pipe or a device: reading one may never end."""
+    mode = Path(path).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says it better
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+
+
 def read_bytes(path: Path | str) -> bytes:
     """Return the content of a file.
 
@@ -153,6 +162,7 @@ def read_bytes(path: Path | str) -> bytes:
         If the system does not give it; the message names file and reason.
     """
     try:
+        require_plain(path)
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -224,6 +234,7 @@ def load_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> dict[str, np.nda
     import numpy as np  # this module is read by every command, and most have no arrays
 
     try:
+        require_plain(path)
         require_small_arrays(path, limit)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from dica.files import UserError, canonical_json
+from dica.files import UserError, canonical_json, require_plain
 
 SHOWN = 40  # names that a message lists at most
 FLOAT = "tag:yaml.org,2002:float"
@@ -159,6 +159,8 @@ def load_yaml(path: Path, ours: bool = True, data: bytes | None = None) -> Any:
         line.
     """
     try:
+        if data is None:
+            require_plain(path)
         text = path.read_text(encoding="utf-8") if data is None else data.decode()
         if len(text) > TEXT_LIMIT:
             raise UserError(f"{path}: {len(text)} characters; at most {TEXT_LIMIT} are read")

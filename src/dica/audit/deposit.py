@@ -33,6 +33,7 @@ from dica.files import (
     UserError,
     atomic_write_bytes,
     read_bytes,
+    require_plain,
     sha256_bytes,
     sha256_file,
 )
@@ -161,6 +162,7 @@ def unpacked(file: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="dica-deposit-") as place:
         try:
+            require_plain(file)
             _measure(file)
             for member in _members(file):
                 _write(member, Path(place) / member.name)
