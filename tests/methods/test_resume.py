@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from dica.engine.checkpoints import MAGIC, NEWEST, PREVIOUS, HeldError, StateFolder
-from dica.engine.loop import Interrupted, SaveEvery
+from dica.engine.loop import Interrupted, Position, SaveEvery
 from dica.files import INTERRUPTED, UserError, read_json, sha256_file
 from dica.runs.record import history_csv
 from kills import command, run_with_kills, start
@@ -178,6 +178,8 @@ def _drop(state: dict, key: str) -> None:
     [
         (lambda state: _drop(state, "looks"), "KeyError: 'looks'"),
         (lambda state: state["at"].update(lap=1), "TypeError"),
+        (lambda state: state["at"].update(epoch="1"), "epoch is '1'"),
+        (lambda state: state.update(looks=[1]), "TypeError: 'int' object"),
         (lambda state: state["method"].update(more=torch.zeros(2)), "more is (2,), here not there"),
         (lambda state: _drop(state["method"], next(iter(state["method"]))), "is not there, here ("),
         (lambda state: state["optimizer"]["param_groups"].pop(), "its optimiser has other parameters"),
@@ -204,6 +206,30 @@ def test_a_checkpoint_that_does_not_fit_is_kept_aside_and_the_one_before_used(ch
     fresh = make_trainer(settings, data, tmp_path / "state")
     fresh.resume()
     assert fresh.at.step == 0
+
+
+ROW, SUMS = {"epoch": 1}, {"main": {"loss": torch.zeros(())}}
+
+
+@pytest.mark.parametrize(
+    ("noted", "said"),
+    [
+        ({"epoch": 1, "history": [ROW], "sums": SUMS, "steps": {"main": 1}, "attempts": [{}]}, ""),
+        ({"step": -1}, "step is -1"),
+        ({"batch": None}, "batch is None"),
+        ({"seconds": "long"}, "seconds is 'long'"),
+        ({"history": "abc"}, "history is 'abc'"),
+        ({"epoch": 3, "history": [ROW] * 3}, "epoch is 3 of 2, 3 are noted"),
+        ({"epoch": 1}, "epoch is 1 of 2, 0 are noted"),
+        ({"attempts": [None]}, "of another form"),
+        ({"sums": {"main": {"loss": "x"}}, "steps": {"main": 1}}, "of another form"),
+        ({"sums": SUMS}, "of another form"),
+    ],
+)
+def test_a_position_that_no_loop_leaves_is_told(noted: dict, said: str) -> None:
+    found = Position(**noted).fault(epochs=2)
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 def test_a_second_writer_is_told_who_the_first_is_and_may_wait_for_it(tmp_path: Path, capsys) -> None:

@@ -80,6 +80,20 @@ class Position:
     resumed: int = 0
     attempts: list[dict] = field(default_factory=list)
 
+    def fault(self, epochs: int) -> str:
+        """Return which of these is no position of a run of so many epochs, or nothing."""
+        for name, kind in ((name, type(value)) for name, value in vars(Position()).items()):
+            value = getattr(self, name)
+            if type(value) is not kind or (kind in (int, float) and value < 0):
+                return f"{name} is {value!r:.40}"
+        whole = all(isinstance(row, dict) for row in (*self.history, *self.attempts))
+        summed = all(torch.is_tensor(total) for parts in self.sums.values() for total in parts.values())
+        if not whole or not summed or self.sums.keys() != self.steps.keys():
+            return "what it has noted is of another form"
+        if self.epoch > epochs or len(self.history) != self.epoch:
+            return f"epoch is {self.epoch} of {epochs}, {len(self.history)} are noted"
+        return ""
+
 
 class Trainer:
     """Train a method from where its state folder left off to the last epoch."""
@@ -149,11 +163,13 @@ class Trainer:
         """
         try:
             theirs, groups = saved["method"], [len(group["params"]) for group in saved["optimizer"]["param_groups"]]
-            Position(**saved["at"])
+            wrong = Position(**saved["at"]).fault(self.params["epochs"])
             shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
-            list(saved["looks"])
+            looked = all(isinstance(look["epoch"], int) for look in saved["looks"])
         except (KeyError, TypeError, AttributeError) as error:
             return f"{type(error).__name__}: {error}"
+        if wrong or not looked:
+            return wrong or "looks are not what the observer leaves"
         mine = {name: tuple(tensor.shape) for name, tensor in self.method.state_dict().items()}
         for name in sorted(shapes.keys() | mine.keys()):
             if shapes.get(name) != mine.get(name):
