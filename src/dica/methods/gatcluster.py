@@ -66,7 +66,7 @@ POOL = (("max", 2),)
 _HEAD = (*_convolutions(64, 64, 64), *POOL, *_convolutions(128, 128, 128))
 _LONG = (*_HEAD, *POOL, *_convolutions(256, 256, 256), *POOL)
 LAYOUTS = {
-    "gat-8": Layout(8, 4, _convolutions(32, 64)),
+    "gat-8": Layout(8, 2, _convolutions(32, 32, 128)),
     "gat-32": Layout(32, 7, _HEAD),
     "gat-96": Layout(96, 6, _LONG),
     "gat-128": Layout(128, 6, (*_LONG, *_convolutions(256, 256)), relu=True, located=False),

@@ -50,6 +50,8 @@ LOSS_PARTS = {
     "encoder_L_adversary": "DCCS: minus what the critic finds in the codes",
     "encoder_L_MI": "DCCS: error in telling an image's own code from another's",
     "encoder_L_views": "DCCS: distance of the categories of an augmented view from those of the image",
+    "R_all": "MCR2: coding rate of the features of all views: large where they spread in many directions",
+    "R_image": "MCR2: mean coding rate of the views of an image",
     "L_swap": "IMC-SwAV: predicting one view's prototypes from another view",
     "L_cluster": "IMC-SwAV: mutual information between prototypes and clusters",
     "L_ins": "CC: contrast between images",
