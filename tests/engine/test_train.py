@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dica import methods, train
-from dica.data.splits import DataInfo, splits_of
+from dica.data.splits import DataInfo, require_enough, splits_of
 from dica.engine import outputs
 from dica.engine.optim import learning_rate, uncompiled
 from dica.files import UserError, read_json, sha256_bytes, sha256_file, write_json
@@ -41,6 +41,13 @@ def test_more_clusters_than_images_are_refused_in_one_line(method: str, tmp_path
     settings["id"] = run_id(settings)
     assert train.main(arguments(tmp_path, settings, make_prepared(tmp_path / "data", {"train": 48}))) == 2
     assert "num_clusters is 49, but there are 48 images to train on" in capsys.readouterr().err
+
+
+def test_one_image_is_not_clustered() -> None:
+    params = {"num_clusters": 1, "train_split": "train"}
+    with pytest.raises(UserError, match="there is 1 image to train on"):
+        require_enough(params, DataInfo(1, 8, {"train": 1}))
+    require_enough(params, DataInfo(1, 8, {"train": 2}))
 
 
 @pytest.mark.parametrize("method", ["kmeans", "drc"])

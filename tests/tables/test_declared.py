@@ -104,3 +104,13 @@ def test_a_damaged_file_of_published_numbers_is_refused(project):
         published.load_published(project)
     with pytest.raises(UserError, match="no such file"):
         published.load_published(project, "absent.csv")
+
+
+def test_a_tuned_recipe_is_called_so_in_every_table_and_figure_of_the_archive(root):
+    shown = [(artefact.address, row.label)
+             for artefact in load_artefacts(root, ["dica"])
+             for row in artefact.rows
+             if {column.dataset for column in artefact.columns} == {"digits"}
+             and row.method in ("drc", "dccm", "crlc", "tcc", "imc-swav") and row.variant == "full"]  # fmt: skip
+    assert {address for address, _ in shown} >= {"dica table-1", "dica figure-2", "dica figure-5"}
+    assert [(address, label) for address, label in shown if not label.endswith(", tuned for digits")] == []

@@ -33,7 +33,7 @@ def splits_of(name: str, data: DataInfo) -> tuple[str, ...]:
 
 
 def require_enough(params: dict[str, Any], data: DataInfo) -> None:
-    """Raise a UserError for more clusters than training images: each method would fail in a way of its own."""
+    """Raise a UserError for more clusters than training images, or one alone: each method would fail in its own way."""
     wanted, name = params["num_clusters"], params["train_split"]
     count = sum(data.counts[split] for split in splits_of(name, data)) if name in SPLITS else wanted
     if wanted > count:
@@ -41,3 +41,5 @@ def require_enough(params: dict[str, Any], data: DataInfo) -> None:
             f"num_clusters is {wanted}, but there are {count} images to train on (train_split: {name}); ask for fewer "
             f"clusters or give more images"
         )
+    if count == 1:
+        raise UserError(f"there is 1 image to train on (train_split: {name}); give at least 2")

@@ -37,7 +37,7 @@ def seeds(panel: Panel, figure: Canvas) -> str:
             _seed_column(axes, k, values, bool(place))
             printed |= _printed_mark(panel, axes, k, row, column, metric)
             spoken.append(_spoken(row.label, column.label, metric, values))
-        axes.set_xticks(range(len(panel.rows)), [row.label for row in panel.rows])
+        axes.set_xticks(range(len(panel.rows)), [row.label.replace(", ", ",\n") for row in panel.rows])
         axes.set_xlim(-0.6, len(panel.rows) - 0.4)
         axes.grid(axis="x", visible=False)
         axes.set_ylabel(f"{metric_label(metric)} ({FRACTION})")
