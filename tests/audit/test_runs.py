@@ -100,6 +100,14 @@ def test_a_metric_that_one_run_lacks_spoils_the_cells_of_that_run_only(editable:
     assert audit(editable, "kmeans/digits/nmi_geometric").code == 0
 
 
+@pytest.mark.parametrize("name", ["n", "num_clusters", "largest_cluster_share"])
+def test_scores_without_a_number_that_tables_need_are_not_usable(name: str, project: Path) -> None:
+    edit_json(run_folder(project) / "metrics.json", lambda body: body["headline"].pop(name))
+    result = audit(project)
+    assert result.code == 3
+    assert f"lacks headline.{name}" in said(result)
+
+
 def test_a_metric_that_no_run_was_scored_with_is_missing(editable: Path) -> None:
     show_metrics(editable, "acc")
     build_tables(editable)

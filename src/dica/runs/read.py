@@ -27,7 +27,7 @@ METRICS_KEYS = {
     **{"id": TEXT, "evaluated_on": TEXT, "headline": dict, "splits": dict},
     **{"predictions_sha256": TEXT, "labels_sha256": TEXT},
     **dict.fromkeys(("headline.acc", "headline.nmi", "headline.ari", "headline.*"), NUMBER),
-    **dict.fromkeys(("headline.largest_cluster_share", "headline.num_clusters"), NUMBER),
+    **dict.fromkeys(("headline.n", "headline.largest_cluster_share", "headline.num_clusters"), NUMBER),
 }
 UNLABELLED_KEYS = {  # of a data set without labels, `num_classes` 0
     **{key: kind for key, kind in METRICS_KEYS.items() if key not in ("headline.acc", "headline.nmi", "headline.ari")},
