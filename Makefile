@@ -18,11 +18,13 @@ help:  ## list the targets
 
 install: $(STAMP)  ## build .venv from requirements.lock
 
-# Nothing is compiled: Python does that for what is imported, a third of it, when it is.
+# Compiled by all cores, which pip does not: where Python may write no bytecode (PYTHONDONTWRITEBYTECODE, read-only images)
+# each of the many short processes would compile again what it imports. Some packages hold files that do not compile.
 $(STAMP): requirements.lock pyproject.toml
 	@echo "installing requirements.lock into $(VENV): some minutes, in which nothing is printed"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
