@@ -11,7 +11,7 @@ import pytest
 import factory
 from dica.plan.artefacts import load_artefacts
 from dica.tables import cells as tables
-from dica.tables import rendering
+from dica.tables import layout, rendering
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,12 @@ def test_best_and_second_among_published(texts):
     assert "<ins>89.1 ± 0.5</ins>" in text
     assert "**92.8**" not in text, "the supervised probe does not compete"
     assert "**0.898" in texts["dica table-1"]["md"], "without published numbers ours are ranked"
+
+
+def test_controls_do_not_compete(root):
+    (table,) = load_artefacts(root, ["dica table-2"])
+    competing = {key for block in layout._blocks(table) for key in block}
+    assert {row.key for row in table.rows} - competing == {"random-labels", "untrained", "supervised"}
 
 
 def test_footnotes_are_shared(texts):

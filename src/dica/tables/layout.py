@@ -18,6 +18,7 @@ from dica.tables.cells import LOWER_IS_BETTER
 from dica.tables.links import runs_page
 from dica.tables.words import METRIC_LABELS, notes
 
+CONTROLS = ("random-labels", "untrained", "supervised")  # methods whose rows are a scale for the others
 LEVEL_TO_SAY = 0.05  # NMI of random labels from which on a table corrects ours for it
 MARKS = {  # how a verdict is written beside a number: words for people, signs where room is short (LaTeX)
     "agrees": ("agrees", r"$\approx$"),
@@ -348,14 +349,14 @@ def _digits(artefact: Artefact, metric: str) -> int:
 
 
 def _blocks(artefact: Artefact) -> list[list[str]]:
-    """Return the keys of the rows that compete: those under one heading, which asks one question."""
+    """Return the keys of the rows that compete: those under one heading, which asks one question, but for controls."""
     blocks: list[list[str]] = []
     group = ""
     for row in artefact.rows:
         if not blocks or (row.group and row.group != group):
             blocks.append([])
         group = row.group or group
-        blocks[-1] += [] if row.published_metrics else [row.key]
+        blocks[-1] += [] if row.published_metrics or row.method in CONTROLS else [row.key]
     return blocks
 
 
