@@ -65,8 +65,8 @@ def test_bytes_repeat_and_text_stays_text(example, tmp_path):
     assert [p.suffix for p in first] == [".svg", ".png"] * 2
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     svg = first[0].read_text()
-    assert "DRC: over_loss" in svg
-    assert "IMC-SwAV: not run yet" in svg
+    assert "DRC, tuned for digits: over_loss" in svg
+    assert "IMC-SwAV, tuned for digits: not run yet" in svg
     assert not re.search(r"<dc:date>", svg)
     assert (
         "http"
@@ -77,7 +77,7 @@ def test_bytes_repeat_and_text_stays_text(example, tmp_path):
 def test_words_of_a_figure_name_every_value(example):
     project, plan, artefacts = example
     figure, words = figures.draw(artefacts[1], plan, project, "results")
-    assert "IMC-SwAV on Digits: not run." in words
+    assert "IMC-SwAV, tuned for digits on Digits: not run." in words
     assert len(re.findall(r"\d\.\d{3}", words)) == 8, "two methods: three seeds and a mean each"
     plt.close(figure)
 

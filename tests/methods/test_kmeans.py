@@ -13,10 +13,12 @@ from threadpoolctl import threadpool_limits
 from dica.data.splits import DataInfo
 from dica.files import UserError, write_npz
 from dica.methods import build
-from dica.methods.inputs import MAPS, Inputs
+from dica.methods import inputs as inputs_module
+from dica.methods.inputs import FILTERS, MAPS, Inputs
 from dica.methods.kmeans import fit_kmeans
 from dica.scores.evaluation import recompute
 from dica.train import predict
+from dispatch import Operations
 
 PARAMS = {"num_clusters": 3, "train_split": "train", "eval_split": "train", "restarts": 3, "max_iterations": 50}
 
@@ -112,6 +114,16 @@ def test_maps_against_plain_loops() -> None:
     assert not Inputs(3, 4, map="image-standardised")(flat).any(), "a constant image stays at zero"
     mean = Inputs(3, 4, map="mean-colour")(images)
     torch.testing.assert_close(mean, images.float().mean(dim=(2, 3)) / 255)
+
+
+@pytest.mark.parametrize("name", [*MAPS, "filters"])
+def test_no_map_takes_more_memory_than_the_filters_for_a_part_of_32_pixels(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(inputs_module, "PART", 8)
+    inputs = Inputs(3, 64, map=name)
+    images = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with Operations() as operations:
+        assert len(inputs(images)) == 16
+    assert operations.largest <= 8 * 32**2 * FILTERS * 4
 
 
 def test_more_components_than_numbers_is_one_clear_error() -> None:

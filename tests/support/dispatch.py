@@ -25,16 +25,20 @@ def _name(operation) -> str:
 
 
 class Operations(TorchDispatchMode):
-    """Count the operations that would launch a kernel."""
+    """Count the operations that would launch a kernel, and the most bytes that one tensor of theirs takes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.largest = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         if _name(operation) not in _VIEWS:
             self.counts[_name(operation)] += 1
-        return operation(*args, **(kwargs or {}))
+        made = operation(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.largest = max(self.largest, made.untyped_storage().nbytes())
+        return made
 
 
 class WaitError(AssertionError):

@@ -18,7 +18,7 @@ from dica.rng import generator
 from dica.views.pixels import rgb_to_grey, stretch
 from dica.views.whole import squares
 
-PART = 1000  # images at a time
+PART, PART_SIDE = 1000, 32  # images at a time, of that side; fewer of larger ones, as filters need room for each pixel
 LEVELS = 8  # of each channel in a colour histogram
 FILTERS, KERNEL = 512, 5
 FEATURES = "features"  # rows of numbers that another program has computed (`dica.data.features`), not shades of 255
@@ -36,8 +36,9 @@ def histogram(images: Tensor) -> Tensor:
     """Return the shares of an image's pixels in the cells of a colour cube, `LEVELS` a channel: (n, LEVELS ** C)."""
     levels = (images * LEVELS).long().clamp(max=LEVELS - 1)
     place = sum(levels[:, channel] * LEVELS**channel for channel in range(images.shape[1]))
-    cells = F.one_hot(place.flatten(1), LEVELS ** images.shape[1])
-    return cells.to(images.dtype).mean(dim=1)
+    pixels = place.flatten(1)
+    counts = images.new_zeros(len(images), LEVELS ** images.shape[1])
+    return counts.scatter_add_(1, pixels, images.new_ones(()).expand_as(pixels)) / pixels.shape[1]
 
 
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -110,7 +111,8 @@ class Inputs(nn.Module):
 
     @torch.no_grad()
     def _mapped(self, images: Tensor) -> Tensor:
-        parts = (part.to(self.center.device).float() / self.largest for part in images.split(PART))
+        at_once = min(PART, max(1, PART * PART_SIDE**2 // self.size**2))
+        parts = (part.to(self.center.device).float() / self.largest for part in images.split(at_once))
         return torch.cat([self.map(self._sized(part)) for part in parts])
 
     def _sized(self, images: Tensor) -> Tensor:
