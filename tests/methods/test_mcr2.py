@@ -12,7 +12,7 @@ from dica import methods
 from dica.data.splits import DataInfo
 from dica.losses.mcr2 import coding_rate, mcr2_loss
 from dica.methods.base import Batch
-from dica.methods.mcr2 import Network
+from dica.methods.mcr2 import build_network
 from dica.rng import generator
 from tiny import tiny_config
 
@@ -68,7 +68,7 @@ def test_a_step_sees_each_image_as_it_is_and_in_other_views() -> None:
 
 @pytest.mark.parametrize(("stem", "size", "side"), [("cifar", 32, 4), ("large", 96, 4)])
 def test_the_stages_of_the_network_are_as_wide_as_asked_for(stem: str, size: int, side: int) -> None:
-    network = Network(3, stem, [8, 8, 16, 12], 2).eval()
+    network = build_network(3, stem, [8, 8, 16, 12], 2).eval()
     assert network.feature_map(torch.rand(1, 3, size, size)).shape == (1, 12, side, side)
     assert network(torch.rand(2, 3, size, size)).shape == (2, 12)
     shortcuts = [stage[0].downsample is not None for stage in network.stages]

@@ -16,7 +16,6 @@ Deviations and readings, each a key of params/mcr2.yaml:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -30,29 +29,13 @@ from dica.methods.feature_clusters import FeatureClusters
 from dica.networks.backbones import BasicBlock, ResNet
 
 
-class Network(ResNet):
-    """A residual network with stages of any widths."""
-
-    def __init__(self, channels: int, stem: str, widths: Sequence[int], blocks: int) -> None:
-        nn.Module.__init__(self)
-        large = stem == "large"
-        kernel, stride, padding = (5, 2, 3) if large else (3, 1, 1)
-        first = nn.Conv2d(channels, widths[0], kernel, stride, padding, bias=False)
-        pool = [nn.MaxPool2d(3, 2, padding=1)] if large else []
-        self.stem = nn.Sequential(first, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True), *pool)
-        sizes = itertools.pairwise((widths[0], *widths))
-        self.stages = nn.Sequential(*(_stage(*size, blocks, 2 if at else 1) for at, size in enumerate(sizes)))
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.stage_features, self.out_features = list(widths), widths[-1]
-
-
-def _stage(channels: int, out: int, blocks: int, stride: int) -> nn.Sequential:
-    shortcut = None
-    if stride > 1 or channels != out:
-        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-    return nn.Sequential(
-        BasicBlock(channels, out, stride, shortcut), *(BasicBlock(out, out) for _ in range(blocks - 1))
-    )
+def build_network(channels: int, stem: str, widths: Sequence[int], blocks: int) -> ResNet:
+    """Return the residual network of the code for CIFAR or STL-10, its stages `widths` wide and `blocks` deep."""
+    kernel, stride, padding = (5, 2, 3) if stem == "large" else (3, 1, 1)
+    first = nn.Conv2d(channels, widths[0], kernel, stride, padding, bias=False)
+    pool = [nn.MaxPool2d(3, 2, padding=1)] if stem == "large" else []
+    layers = nn.Sequential(first, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True), *pool)
+    return ResNet(BasicBlock, [blocks] * len(widths), widths, layers)
 
 
 class MCR2(FeatureClusters):
@@ -60,7 +43,7 @@ class MCR2(FeatureClusters):
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
-        self.backbone = Network(data.channels, params["stem"], params["widths"], params["blocks"])
+        self.backbone = build_network(data.channels, params["stem"], params["widths"], params["blocks"])
         self.original, self.augmented = self.pipeline("original"), self.pipeline("augmented")
         self.make_clusters(self.backbone.out_features)
 

@@ -18,6 +18,8 @@ global average serves all of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -104,6 +106,15 @@ class Sobel(nn.Module):
 class ResNet(nn.Module):
     """A residual network without its classifier; `build_backbone` chooses the parts.
 
+    Parameters
+    ----------
+    block
+        `BasicBlock` or `Bottleneck`.
+    depths, planes
+        Blocks of each stage, and channels of their 3x3 convolutions.
+    stem
+        What stands before the first stage; it has as many channels as that stage's convolutions.
+
     Attributes
     ----------
     out_features : int
@@ -112,16 +123,17 @@ class ResNet(nn.Module):
         Channels of each stage's map.
     """
 
-    def __init__(self, block: type[nn.Module], depths: tuple[int, ...], stem: nn.Sequential, width: int) -> None:
+    def __init__(
+        self, block: type[nn.Module], depths: Sequence[int], planes: Sequence[int], stem: nn.Sequential
+    ) -> None:
         super().__init__()
         self.stem = stem
         stages = []
-        channels = width
+        channels = planes[0]
         self.stage_features: list[int] = []
-        for index, depth in enumerate(depths):
-            planes, stride = width * 2**index, 1 if index == 0 else 2
-            stages.append(_stage(block, channels, planes, depth, stride))
-            channels = planes * block.expansion
+        for index, (depth, width) in enumerate(zip(depths, planes, strict=True)):
+            stages.append(_stage(block, channels, width, depth, stride=2 if index else 1))
+            channels = width * block.expansion
             self.stage_features.append(channels)
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -236,7 +248,8 @@ def build_backbone(
         block, depths = BACKBONES[name]
         layers = [Sobel()] if sobel else []
         layers += _stem(stem, 2 if sobel else in_channels, width, image_size)
-        network = ResNet(block, depths, nn.Sequential(*layers), width)
+        planes = [width * 2**stage for stage in range(len(depths))]
+        network = ResNet(block, depths, planes, nn.Sequential(*layers))
     init_weights(network, init, generator)
     return network
 
