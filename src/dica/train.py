@@ -231,6 +231,8 @@ def _fit(
         if options.tracker:
             EventFile(options.tracker, history)
         return Position(history=history, images_seen=seen, seconds=seconds, attempts=[attempt]), None
+    if images.device.type == "cpu":
+        keep_memory()  # of equal steps; those of a fit differ, and what one leaves does not serve the next
     method.to(memory_format=torch.channels_last)
     trainer = Trainer(config, method, images, state, SaveEvery(options.save_seconds, options.save_batches), speed)
     trainer.resume()
@@ -248,7 +250,6 @@ def _device(options: Options) -> Iterator[torch.device]:
     if options.device == "cuda" and not devices:
         raise UserError("--device cuda: torch sees no CUDA device here")
     if not devices:
-        keep_memory()
         yield torch.device("cpu")
     else:
         with gpu_slot(devices, options.gpu_share) as index:

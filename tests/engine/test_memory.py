@@ -47,11 +47,12 @@ def test_a_library_without_mallopt_is_left_alone(monkeypatch) -> None:
     assert memory.keep_memory() is False
 
 
-def test_a_training_on_a_cpu_keeps_its_memory(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("method", "kept"), [("kmeans", []), ("mcr2", [True])])
+def test_a_training_by_steps_on_a_cpu_keeps_its_memory(method: str, kept: list, tmp_path: Path, monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(train, "keep_memory", lambda: asked.append(True))
-    write_json(tmp_path / "config.json", tiny_config("kmeans"))
+    write_json(tmp_path / "config.json", tiny_config(method))
     data = make_prepared(tmp_path / "data")
     where = ("--config", tmp_path / "config.json", "--data", data, "--out", tmp_path / "out")
     assert train.main([*map(str, where), "--device", "cpu"]) == 0
-    assert asked == [True]
+    assert asked == kept

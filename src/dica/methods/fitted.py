@@ -91,13 +91,15 @@ def nearest_others(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     if count >= len(points):
         raise UserError(f"neighbours: {count}, but an image has only {len(points) - 1} others; lower it")
-    distances, positions = [], []
+    distances = points.new_empty(len(points), count)  # at once: pieces would part the blocks' memory
+    positions = torch.empty_like(distances, dtype=torch.long)
     for start in range(0, len(points), PART):
-        block = squared_distances(points[start : start + PART], points)
+        rows = slice(start, start + PART)
+        block = squared_distances(points[rows], points)
         block.diagonal(start).fill_(torch.inf)  # the points themselves
-        positions.append(leading(-block, count))
-        distances.append(block.gather(1, positions[-1]))
-    return torch.cat(distances), torch.cat(positions)
+        positions[rows] = leading(-block, count)
+        distances[rows] = block.gather(1, positions[rows])
+    return distances, positions
 
 
 def sparse_graph(weights: Tensor, positions: Tensor) -> csr_matrix:
