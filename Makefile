@@ -72,7 +72,6 @@ site: $(STAMP) $(SITE)/installed  ## the documentation as pages: dist/site/index
 	$(SITE)/bin/sphinx-build -W --keep-going -q dist/site-source dist/site
 
 faults: $(STAMP)  ## the long tests of kills, faults and bad input; writes docs/{reliability,tampering}.csv and the page
-	@echo "check,unit,tried,survived,seconds" > docs/reliability.csv
 	OMP_NUM_THREADS=1 DICA_FAULTS=docs/reliability.csv python -m pytest -m slow tests
 	OMP_NUM_THREADS=1 DICA_FAULTS=docs/reliability.csv python -m pytest tests/audit/test_tampering.py
 	PYTHONPATH=src python workflow/scripts/quoted.py

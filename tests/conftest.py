@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
+
+from dica.files import read_csv, write_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,14 +37,17 @@ def shared() -> Path:
 
 @pytest.fixture
 def note_figures(request):
-    """A function that adds a line (what was checked, times tried, times survived) to the csv in DICA_FAULTS."""
+    """A function that writes a check (what, times tried, times survived) over its line in the csv in DICA_FAULTS."""
     begin = time.monotonic()
 
     def note(check: str, unit: str, tried: int, survived: int) -> None:
         if name := os.environ.get("DICA_FAULTS"):
-            with open(name, "a", encoding="utf-8", newline="") as file:
-                seconds = round(time.monotonic() - begin)
-                csv.writer(file, lineterminator="\n").writerow([check, unit, tried, survived, seconds])
+            path, seconds = Path(name), round(time.monotonic() - begin)
+            rows = read_csv(path)
+            new = dict(check=check, unit=unit, tried=tried, survived=survived, seconds=seconds, date=date.today())
+            place = next((k for k, row in enumerate(rows) if row["check"] == check), len(rows))
+            rows[place : place + 1] = [new]
+            write_csv(rows, list(new), path)
 
     return note
 
