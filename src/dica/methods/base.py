@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import ClassVar
@@ -245,6 +246,15 @@ class FitMethod(Method):
     def fit(self, images: dict[str, Tensor], seed: int) -> list[dict[str, float]]:
         """Fit to the training splits among `images`, see `pick`; return the rows of the history, mostly one."""
         raise NotImplementedError
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network, or a method, into its eval mode, and back into the mode that it was in."""
+    training = network.training
+    network.eval()
+    yield
+    network.train(training)
 
 
 def decayed_apart(network: nn.Module) -> list[dict]:

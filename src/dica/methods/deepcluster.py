@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from dica.data.splits import DataInfo, splits_of
 from dica.files import UserError
 from dica.losses.common import share_right
-from dica.methods.base import Batch, Step
+from dica.methods.base import Batch, Step, evaluating
 from dica.methods.feature_clusters import FeatureClusters, centroid_seed
 from dica.methods.kmeans import fit_kmeans
 from dica.networks import dccm
@@ -68,12 +68,11 @@ class DeepCluster(FeatureClusters):
     @torch.no_grad()
     def before_epoch(self, epoch: int, images: dict[str, Tensor], rng: Rng) -> None:
         """Group all images, draw those of the epoch, and begin the last layer anew."""
-        training, params = self.training, self.params
-        self.eval()
+        params = self.params
         parts = (part.to(self.group.device) for name in self.splits for part in images[name].split(PART))
-        features = torch.cat([self.network.represent(self.test_view(part), "before-relu") for part in parts])
+        with evaluating(self):
+            features = torch.cat([self.network.represent(self.test_view(part), "before-relu") for part in parts])
         points = F.normalize(whitened(features.to(self.clusters.centroids.dtype), params["components"]), dim=1)
-        self.train(training)
         settings = {"restarts": 1, "max_iterations": params["group_iterations"]}
         found = fit_kmeans(points.cpu().numpy(), params["groups"], centroid_seed(rng), **settings)
         self.group.copy_(torch.from_numpy(found.labels_))

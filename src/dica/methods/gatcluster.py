@@ -29,7 +29,7 @@ from dica.data.splits import DataInfo
 from dica.files import UserError
 from dica.losses.dec import target
 from dica.losses.gatcluster import attention, balanced, gat_loss
-from dica.methods.base import Batch, Step
+from dica.methods.base import Batch, Step, evaluating
 from dica.methods.feature_clusters import centroid_seed
 from dica.methods.kmeans import fit_kmeans
 from dica.methods.outer_batches import OuterBatchMethod
@@ -144,10 +144,8 @@ class GATCluster(OuterBatchMethod):
 
     def targets(self, batch: Batch) -> Targets:
         """Return the augmented views, and what the images as they are say of them."""
-        training = self.training
-        self.eval()
-        p = self.network(self.original(batch.images, batch.rng("targets"))).p
-        self.train(training)
+        with evaluating(self):
+            p = self.network(self.original(batch.images, batch.rng("targets"))).p
         views, sharpened = self.augmented(batch.images, batch.rng("augmented")), target(p)
         groups = self._groups(np.array(sharpened.tolist()), centroid_seed(batch.rng))
         together = torch.from_numpy(groups[:, None] == groups).to(p.device)

@@ -32,7 +32,7 @@ from dica.data.splits import DataInfo, splits_of
 from dica.losses.common import l2_normalise
 from dica.losses.jule import others, triplet_loss
 from dica.methods.agglomeration import Merging
-from dica.methods.base import Batch, Method, Step
+from dica.methods.base import Batch, Method, Step, evaluating
 from dica.methods.fitted import nearest_others
 from dica.rng import Rng
 
@@ -77,11 +77,10 @@ class JULE(Method):
 
     def _merge(self, images: dict[str, Tensor], clusters: int) -> None:
         """Merge until so many are left, along a graph of the embeddings as they are now."""
-        training = self.training
-        points = self.eval()._embeddings(images)
+        with evaluating(self):
+            points = self._embeddings(images)
         distances, positions = nearest_others(points, min(self.params["neighbours"], len(points) - 1))
         self._remember(Merging(weights(distances, positions), self.labels.cpu().numpy()).until(clusters))
-        self.train(training)
 
     def _remember(self, labels: np.ndarray) -> None:
         """Keep the clusters, and where in a list ordered by cluster an image and the first of its cluster are."""

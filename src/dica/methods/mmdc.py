@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from dica.data.splits import DataInfo, splits_of
 from dica.losses.common import l2_normalise
 from dica.losses.mmdc import exchanged, renamed, target_loss
-from dica.methods.base import Batch, Method, Phase, Step, decayed_apart
+from dica.methods.base import Batch, Method, Phase, Step, decayed_apart, evaluating
 from dica.methods.feature_clusters import centroid_seed
 from dica.methods.kmeans import fit_kmeans
 from dica.methods.rotnet import TURNS, quarter_turns
@@ -95,11 +95,8 @@ class MMDC(Method):
     @torch.no_grad()
     def _plain(self, images: Tensor) -> Tensor:
         """Return the outputs of the un-augmented view, in eval mode (code)."""
-        training = self.training
-        self.eval()
-        outputs = self._outputs(self.test_view(images))
-        self.train(training)
-        return outputs
+        with evaluating(self):
+            return self._outputs(self.test_view(images))
 
     def predict(self, images: Tensor) -> Tensor:
         """Return (n, K), largest for the nearest corner: the softmax of the outputs."""
