@@ -42,8 +42,8 @@ def note_figures(request):
 
     def note(check: str, unit: str, tried: int, survived: int) -> None:
         if name := os.environ.get("DICA_FAULTS"):
-            path, seconds = Path(name), round(time.monotonic() - begin)
-            rows = read_csv(path)
+            path, seconds = ROOT / name, round(time.monotonic() - begin)
+            rows = read_csv(path) if path.is_file() else []
             new = dict(check=check, unit=unit, tried=tried, survived=survived, seconds=seconds, date=date.today())
             place = next((k for k, row in enumerate(rows) if row["check"] == check), len(rows))
             rows[place : place + 1] = [new]
