@@ -11,7 +11,7 @@ Deviations, each a key of params/ac.yaml:
 - `resize`, `inputs`: what is clustered, as in `dica.methods.kmeans`; the copied rows do not say.
 
 Nothing is drawn at random but the images kept for new ones (`dica.methods.fitted`), so that one seed says it all.
-Ward's sums take 16 bytes a number in float64: 6 GB in all for 60,000 images of 32 pixels in colour.
+Ward's sums take 16 bytes a number in float64: 6.5 GB in all for 60,000 images of 32 pixels in colour.
 """
 
 from __future__ import annotations
