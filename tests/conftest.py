@@ -44,7 +44,7 @@ def note_figures(request):
         if name := os.environ.get("DICA_FAULTS"):
             path, seconds = ROOT / name, round(time.monotonic() - begin)
             rows = read_csv(path) if path.is_file() else []
-            new = dict(check=check, unit=unit, tried=tried, survived=survived, seconds=seconds, date=date.today())
+            new = dict(check=check, unit=unit, tried=tried, survived=survived, seconds=seconds, day=date.today())
             place = next((k for k, row in enumerate(rows) if row["check"] == check), len(rows))
             rows[place : place + 1] = [new]
             write_csv(rows, list(new), path)
