@@ -279,11 +279,13 @@ def _coverage(artefacts: Sequence[Artefact], frame: pd.DataFrame) -> list[dict[s
 
 
 def _headline_tables(frame: pd.DataFrame) -> list[str]:
-    """Return the addresses of the tables for the overview: own ones first, mostly run, each about other images."""
+    """Return the tables for the overview: own ones first, mostly run, of several methods, each about other images."""
     planned = frame[frame["method"] != ""]
     groups = planned.groupby(["paper", "artefact"], sort=False)
-    shares = groups["n"].apply(lambda counts: (counts > 0).mean())
-    ranked = sorted(shares[shares > 0].index, key=lambda place: (place[0] != "dica", shares[place] < 0.5))
+    shares, methods = groups["n"].apply(lambda counts: (counts > 0).mean()), groups["method"].nunique()
+    ranked = sorted(
+        shares[shares > 0].index, key=lambda place: (place[0] != "dica", shares[place] < 0.5, methods[place] < 2)
+    )
     first: dict[frozenset[str], str] = {}
     for paper, name in ranked:
         first.setdefault(frozenset(groups.get_group((paper, name))["dataset"]), f"{paper} {name}")
