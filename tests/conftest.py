@@ -35,19 +35,25 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def faults() -> Path | None:
+    """The csv that measured checks go into, if DICA_FAULTS names one (from the root of the project)."""
+    return ROOT / name if (name := os.environ.get("DICA_FAULTS")) else None
+
+
 @pytest.fixture
-def note_figures(request):
-    """A function that writes a check (what, times tried, times survived) over its line in the csv in DICA_FAULTS."""
+def note_figures(faults):
+    """A function that writes a check (what, times tried, times survived) over its line of `faults`."""
     begin = time.monotonic()
 
     def note(check: str, unit: str, tried: int, survived: int) -> None:
-        if name := os.environ.get("DICA_FAULTS"):
-            path, seconds = ROOT / name, round(time.monotonic() - begin)
-            rows = read_csv(path) if path.is_file() else []
+        if faults:
+            seconds = round(time.monotonic() - begin)
+            rows = read_csv(faults) if faults.is_file() else []
             new = dict(check=check, unit=unit, tried=tried, survived=survived, seconds=seconds, day=date.today())
             place = next((k for k, row in enumerate(rows) if row["check"] == check), len(rows))
             rows[place : place + 1] = [new]
-            write_csv(rows, list(new), path)
+            write_csv(rows, list(new), faults)
 
     return note
 

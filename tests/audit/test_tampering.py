@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from itertools import chain
@@ -80,12 +79,12 @@ def shared_place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def noted() -> Iterator[list[Tampering]]:
-    """What was noticed; written beside DICA_FAULTS when all has been tried."""
+def noted(faults) -> Iterator[list[Tampering]]:
+    """What was noticed; written beside `faults` when all has been tried."""
     found: list[Tampering] = []
     yield found
-    if (name := os.environ.get("DICA_FAULTS")) and len(found) == len(EVERY):
-        with open(Path(name).with_name("tampering.csv"), "w", encoding="utf-8", newline="") as file:
+    if faults and len(found) == len(EVERY):
+        with open(faults.with_name("tampering.csv"), "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["what was changed", "noticed by", "which rests on", "exit code"])
             writer.writerows([t.what, t.check.rstrip("/"), t.rests_on, t.code] for t in found)

@@ -124,7 +124,7 @@ def chosen(root: Path) -> Rows:
     """Return what the rule `lowest loss` chose in runs with several heads, a row for each group of runs."""
     runs = []
     for path in sorted((root / "results/runs").glob(f"*/*/*/{METRICS}")):
-        if "heads" in (scores := read_json(path)):
+        if (scores := read_json(path)).get("heads", {"count": 0})["count"] > 1:
             config = read_json(path.with_name(CONFIG))
             runs.append((f"{config['method']}, {config['variant']}, {config['dataset']}", scores))
     rows = []
