@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -215,8 +216,9 @@ def test_the_audit_helps_those_who_mistype(finished: Project) -> None:
     assert "--all" in finished.audit(code=2)
 
 
-def test_a_failed_run_is_shown_with_its_reason_and_stops_nothing_else(small: Project, tmp_path) -> None:
-    project = small.copy(tmp_path / "project")
+def test_a_failed_run_is_shown_with_its_reason_and_stops_nothing_else(finished: Project, tmp_path) -> None:
+    project = finished.copy(tmp_path / "project")
+    shutil.rmtree(project.folder / "results/runs/kmeans")
     project.edit("params/drc.yaml", lambda body: body["datasets"]["digits"].update(lr=1e30))
     project.commit("a learning rate that fails")
     project.snakemake("light")
