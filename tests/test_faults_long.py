@@ -85,12 +85,13 @@ def test_kill_9_of_training_processes(tmp_path: Path, note_figures) -> None:
 
 
 def source_of(settings: dict, folder: Path, data: Path) -> list[str]:
-    """Train the run that this one builds on, if it does, and return the options that name it."""
+    """Train what this run builds on, if it does, the lowest first; return the options that name the nearest."""
     source = settings["params"].get("source")
     if not source:
         return []
-    finish(command(tiny_config(source["method"], source["variant"]), folder, "below", data))
-    return ["--source", str(folder / "below")]
+    below = tiny_config(source["method"], source["variant"])
+    finish(command(below, folder, below["id"], data, *source_of(below, folder, data)))
+    return ["--source", str(folder / below["id"])]
 
 
 def finish(arguments: list[str]) -> None:
@@ -113,4 +114,5 @@ def test_gpu_slots_under_load(tmp_path: Path, note_figures) -> None:
         found = slots_under_load(tmp_path / str(seed), processes=50, kills=25, seed=seed)
         assert found["met"] == found["leaked"] == 0
         processes, killed = processes + found["processes"], killed + found["killed"]
-    note_figures(f"GPU slots, 8 on 4 pretended devices, {killed} holders killed", "processes", processes, processes)
+    assert killed > 100
+    note_figures("GPU slots, 8 on 4 pretended devices, some holders killed", "processes", processes, processes)

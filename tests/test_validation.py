@@ -86,6 +86,7 @@ def test_the_thousands_comma_in_a_list_is_noticed(tmp_path):
         ("\n" + "[" * 500 + "]" * 500, "f.yaml:2: nested too deeply"),
         ("\n" + "[" * 200_000, "f.yaml:2: nested too deeply"),
         ("a: =\n", "f.yaml:1: "),
+        (f"name: {'x' * 1001}", "a text of 1001 characters; at most 1000 are read"),
     ],
 )
 def test_other_surprises_are_refused(tmp_path, text, said):

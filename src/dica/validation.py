@@ -24,6 +24,7 @@ TEXT_LIMIT = 10_000_000  # characters of a file; the longest parameter file has 
 DEPTH_LIMIT = 100  # mappings and lists inside each other
 NODE_LIMIT = 200_000  # values, with every alias written out: a small file can claim to be enormous
 MESSAGE_LIMIT = 600  # characters of an error message
+SCALAR_LIMIT = 1000  # characters of one text in a parameter file; the longest, a note, has some 400
 SCHEMA_KEYS = {"$schema", "title", "takes", "views", "optional", "properties", "not"}  # of a method's short schema
 
 
@@ -95,6 +96,8 @@ def _require_plain(text: str, ours: bool) -> None:
             continue
         if getattr(event, "tag", None):
             raise _refusal(f"{event.tag[:50]}: could not determine a constructor for tags; none is needed", event)
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > SCALAR_LIMIT:
+            raise _refusal(f"a text of {len(event.value)} characters; at most {SCALAR_LIMIT} are read", event)
         if isinstance(event, yaml.ScalarEvent) and not event.style and (trap := TRAP.fullmatch(event.value)):
             why = list(TRAPS)[int(str(trap.lastgroup)[1:])]
             raise _refusal(f"{event.value[:50]}: {why}; put it in quotes if text is meant", event)

@@ -190,8 +190,22 @@ def _check(spec: dict, name: str, layout: str, where: str) -> None:
     lacking = [key for key in needed if key not in spec]
     if lacking:
         raise UserError(f"{where}: lacks the key {lacking[0]!r}")
-    if spec["kind"] == "figure" and spec["plot"] not in PLOTS:
-        raise UserError(f"{where}: plot: no plot {spec['plot']!r}; there are: {', '.join(PLOTS)}")
+    if spec["kind"] == "figure":
+        _check_plot(spec, where)
+
+
+def _check_plot(spec: dict[str, Any], where: str) -> None:
+    """Refuse a plot that is not there, also as one of several panels."""
+    asked = [("plot", spec["plot"], PLOTS)]
+    if spec["plot"] == "panels":
+        panels = spec.get("options", {}).get("panels")
+        if not panels:
+            raise UserError(f"{where}: plot: 'panels' needs `options: {{panels: [...]}}`")
+        alone = [name for name in PLOTS if name != "panels"]
+        asked += [(f"options.panels.{k}.plot", panel.get("plot"), alone) for k, panel in enumerate(panels)]
+    for key, plot, known in asked:
+        if plot not in known:
+            raise UserError(f"{where}: {key}: no plot {plot!r}; there are: {', '.join(known)}")
 
 
 def _column(spec: str | dict) -> Column:
