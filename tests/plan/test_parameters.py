@@ -211,3 +211,10 @@ def test_all_methods_of_a_profile_are_those_with_planned_runs(root: Path) -> Non
     assert methods_of(PROFILE, plan) == ["drc"]
     with pytest.raises(UserError, match=r"params/x\.yaml: methods: 'all' was expected"):
         config.validate_profile({**PROFILE, "methods": "drc"}, "params/x.yaml", root)
+
+
+@pytest.mark.parametrize("named", ["../../etc", "kmeans"])
+def test_a_file_of_parameters_is_named_as_its_method(copied_params: Path, named: str) -> None:
+    edit(copied_params, "simclr", lambda body: body.update(method=named))
+    with pytest.raises(UserError, match=r"params/simclr.yaml: method: is '.*', must equal the file name 'simclr'"):
+        config.load_method("simclr", copied_params)

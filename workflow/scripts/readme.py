@@ -64,7 +64,8 @@ def result(root: Path, frame: pd.DataFrame) -> str:
     mine = frame[(frame.paper == "dica") & (frame.artefact == "table-1") & (frame.metric == "acc") & (frame.n > 0)]
     ordered = mine.sort_values("value", ascending=False)
     numbers = ", ".join(f"{row.label} {row.value:.3f}" for row in ordered.itertuples())
-    accuracies = f"ACC on {ordered.iloc[0].dataset_label.lower()}, mean of {ordered.n.min()} seeds: {numbers}."
+    seeds = " to ".join(str(n) for n in sorted({ordered.n.min(), ordered.n.max()}))
+    accuracies = f"ACC on {ordered.iloc[0].dataset_label.lower()}, mean of {seeds} seeds: {numbers}."
     return "\n\n".join(textwrap.fill(text, 118, break_long_words=False) for text in (evidence.sentence(), accuracies))
 
 

@@ -196,7 +196,7 @@ def _check(spec: dict, name: str, layout: str, where: str) -> None:
 
 def _check_plot(spec: dict[str, Any], where: str) -> None:
     """Refuse a plot that is not there, also as one of several panels."""
-    asked = [("plot", spec["plot"], PLOTS)]
+    asked = [("plot", spec["plot"], list(PLOTS))]
     if spec["plot"] == "panels":
         panels = spec.get("options", {}).get("panels")
         if not panels:

@@ -81,6 +81,8 @@ def load_method(name: str, root: Path) -> dict:
     where = f"params/{name}.yaml"
     method = load_yaml(root / where)
     validate(method, "method", where, root)
+    if method["method"] != name:
+        raise UserError(f"{where}: method: is {method['method']!r}, must equal the file name {name!r}")
     datasets = load_datasets(root)
 
     def checked(block: dict | None, label: str) -> dict:
