@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import archives
-from archives import encode, entry, images, project, source
+from archives import encode, entry, images, project, source, unpack
 from dica.data import cifar, layout
 from dica.data.archives import archive_members
 from dica.data.images import Recipe, decode
@@ -210,14 +210,14 @@ def extract_ilsvrc(ilsvrc: dict[str, Path], copy: Path, layout: str) -> None:
 
     for wnid in (*WNIDS, "n02000002"):
         with tarfile.open(ilsvrc["train"]) as outer, tarfile.open(fileobj=outer.extractfile(f"{wnid}.tar")) as inner:
-            inner.extractall(copy / "train" / wnid, filter="data")
+            unpack(inner, copy / "train" / wnid)
     with tarfile.open(ilsvrc["val"]) as tar:
-        tar.extractall(copy / "val", filter="data")
+        unpack(tar, copy / "val")
     if layout == "flat, kit archive":
         shutil.copy(ilsvrc["devkit"], copy)
     elif layout == "flat, kit folder":
         with tarfile.open(ilsvrc["devkit"]) as tar:
-            tar.extractall(copy, filter="data")
+            unpack(tar, copy)
     else:
         for number, wnid in enumerate(["n02000003", "n02000002", "n02000001", "n02000003"], 1):
             (copy / "val" / wnid).mkdir(exist_ok=True)

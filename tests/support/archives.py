@@ -32,6 +32,15 @@ def write_tar(path: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path
     return path
 
 
+def unpack(tar: tarfile.TarFile, folder: Path) -> None:
+    """Write the regular files of an open tar; `extractall` takes the filter it asks for from Python 3.11.4 on."""
+    for member in filter(tarfile.TarInfo.isreg, tar):
+        path = folder / member.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tar.extractfile(member) as file, open(path, "wb") as copy:
+            shutil.copyfileobj(file, copy)
+
+
 def tar_bytes(members: dict[str, bytes]) -> bytes:
     """Return an uncompressed tar."""
     buffer = io.BytesIO()
