@@ -58,9 +58,10 @@ def test_resume_is_exact_where_each_step_has_a_second_batch(tmp_path: Path) -> N
     assert history_csv(parts.history) == history_csv(whole.history)
 
 
-def test_kill_9_at_random_moments_leaves_the_same_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["drc", "imc-swav"])
+def test_kill_9_at_random_moments_leaves_the_same_files(method: str, tmp_path: Path) -> None:
     data = make_prepared(tmp_path / "data", {"train": 160})
-    settings = tiny_config("imc-swav", epochs=12)
+    settings = tiny_config(method, epochs=12)
     done = subprocess.run(command(settings, tmp_path, "whole", data), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     arguments = command(settings, tmp_path, "killed", data, "--save-batches", "7")

@@ -298,10 +298,10 @@ def analyses(plan: dict[str, Any], artefact: Artefact) -> list[tuple[str, dict[s
     """Return what a figure needs beside its runs: kinds of analysis, each with the run (a first seed) to analyse."""
     parts: list[dict[str, Any]] = [{"plot": artefact.plot}]
     if artefact.plot == "panels":
-        parts = artefact.options.get("panels", [])
+        parts = artefact.options["panels"]
     wanted = {}
     for part in parts:
-        kind = PLOTS.get(part.get("plot", ""))
+        kind = PLOTS.get(part["plot"])
         for row in artefact.rows:
             if kind and row.key in part.get("rows", [row.key]):
                 for column in artefact.columns:

@@ -140,10 +140,10 @@ def _without_rows(options: dict[str, Any], skipped: list[str]) -> dict[str, Any]
         return options
     panels = []
     for panel in options["panels"]:
-        rows = panel.get("rows") if isinstance(panel, dict) else None  # else it is refused where it is drawn
-        left = [key for key in rows if key not in skipped] if isinstance(rows, list) else None
-        if left is None or left:
-            panels.append(panel if left is None else {**panel, "rows": left})
+        if "rows" not in panel:
+            panels.append(panel)
+        elif left := [key for key in panel["rows"] if key not in skipped]:
+            panels.append({**panel, "rows": left})
     return {**options, "panels": panels}
 
 
