@@ -139,11 +139,11 @@ def chosen(root: Path) -> Rows:
                 "runs of": what,
                 "runs": len(found),
                 "heads": found[0][1]["count"],
-                "ACC, mean of the heads": f"{means.mean():.4f}",
+                "ACC, mean": f"{means.mean():.4f}",
                 "of the lowest loss": f"{taken.mean():.4f}",
                 "of the best by labels": f"{best.mean():.4f}",
-                "lowest loss above the mean": f"{(taken > means).sum()} of {len(found)}",
-                "lowest loss is the best": f"{(taken >= best).sum()} of {len(found)}",
+                "above the mean": f"{(taken > means).sum()} of {len(found)}",
+                "the best": f"{(taken >= best).sum()} of {len(found)}",
             }
         )
     return rows
