@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import edits
 from dica.files import UserError, read_json
 from dica.plan import parameters as config
 from dica.plan import plan as identity
@@ -106,6 +108,44 @@ def test_the_plan_file_is_touched_only_when_it_changes(root: Path, profile: dict
     assert not identity.write_plan(plan, path)
     assert path.stat().st_mtime == 1
     assert identity.write_plan({**plan, "runs": plan["runs"][1:]}, path)
+
+
+def _kept(root: Path) -> tuple[dict, Path]:
+    profile = config.load_profile(root / "params/demo.yaml", root)
+    path = root / profile["results"] / "plan.json"
+    (path.parent / identity.KEPT).parent.mkdir(parents=True)
+    identity.keep_plan(identity.make_plan(profile, root), path, identity.inputs_of_plan(profile, root))
+    return profile, path
+
+
+def test_a_plan_that_is_there_is_read_and_not_made_again(copied_params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, path = _kept(copied_params)
+    made = identity.make_plan(profile, copied_params)
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "make_plan", lambda *_: pytest.fail("was made again"))
+        assert identity.current_plan(profile, copied_params) == made == read_json(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root, plan: edits.replace(root, "params/drc.yaml", "epochs: 500", "epochs: 501"),
+        lambda root, plan: (root / "workflow/schemas/drc.schema.yaml").unlink(),
+        lambda root, plan: (root / "params/drc.yaml").unlink(),
+        lambda root, plan: plan.write_text(plan.read_text().replace('"seed":0', '"seed":1')),
+        lambda root, plan: plan.unlink(),
+        lambda root, plan: (plan.parent / identity.KEPT).write_text("{"),
+        lambda root, plan: (plan.parent / identity.KEPT).write_text("[]"),
+        lambda root, plan: (plan.parent / identity.KEPT).unlink(),
+    ],
+)
+def test_a_plan_of_other_inputs_is_made_again(
+    change: Callable[[Path, Path], None], copied_params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, path = _kept(copied_params)
+    change(copied_params, path)
+    monkeypatch.setattr(identity, "make_plan", lambda *_: {"made": "again"})
+    assert identity.current_plan(profile, copied_params) == {"made": "again"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])

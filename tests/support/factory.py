@@ -104,7 +104,7 @@ def make_plan(artefacts: list[Artefact], results: str = "results") -> dict:
             if artefact.address not in entry["needed_by"]:
                 entry["needed_by"].append(artefact.address)
     addresses = [artefact.address for artefact in artefacts]
-    return {"profile": "archive", "artefacts": addresses, "runs": list(runs.values())}
+    return {"profile": "archive", "artefacts": addresses, "on_gpu": [], "runs": list(runs.values())}
 
 
 def select(plan: dict, method: str, dataset: str) -> list[dict]:

@@ -49,13 +49,14 @@ def status(
     """
     from dica.plan.estimate import remaining
     from dica.plan.parameters import load_profile
-    from dica.plan.plan import make_plan
+    from dica.plan.plan import current_plan
     from dica.plan.status import STATES, states
     from dica.runs.behaviour import BEHAVIOURS, SAME
 
     root = project_root()
     body = load_profile(root / profile, root)
-    found = states(make_plan(body, root), root, body["results"])
+    plan = current_plan(body, root)
+    found = states(plan, root, body["results"])
     if as_json:
         rows = [
             {"path": state.run["path"], "state": state.name, "code": state.code, "detail": state.detail}
@@ -77,7 +78,7 @@ def status(
     console.print(table)
     codes = Counter(state.code for state in found if state.code)
     if waiting := [state.run for state in found if state.name not in ("done", "stale")]:
-        device, flops, hours, uncounted = remaining(waiting, root)
+        device, flops, hours, uncounted = remaining(waiting, plan["on_gpu"], root)
         left = f", {uncounted} of them not counted" if uncounted else ""
         console.print(
             f"to do: {len(waiting)} runs{left}, counted {_operations(flops)}, about {hours:,.1f} h of one {device} as"
@@ -157,12 +158,12 @@ def estimate(
     from dica.plan import estimate
     from dica.plan.devices import load_devices
     from dica.plan.parameters import load_profile
-    from dica.plan.plan import make_plan
+    from dica.plan.plan import current_plan
 
     root = project_root()
     body = load_profile(root / profile, root)
     estimator = estimate.Estimator(root, body["results"])
-    runs = estimate.select(make_plan(body, root), target)
+    runs = estimate.select(current_plan(body, root), target)
     name = _device(device, {**estimator.devices, **load_devices(root)["devices"]})
     costs = estimator.costs(runs, name)
     totals = estimate.summary(costs, gpus, price)

@@ -16,7 +16,7 @@ roughness of rules 2 and 3. A count has no range: it is as good as its rate.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -157,12 +157,13 @@ class Estimator:
         work = counted_work(run, self.datasets[run["dataset"]])
         if work is None:
             return "unknown", 0.0, 0.0, 0.0, 0, ""
-        rates = self._reached(run["method"], work, device) if _takes_gpu(run, self.root) else []
+        on_gpu = load_method(run["method"], self.root)["resources"]["gpu"] > 0
+        rates = self._reached(run["method"], work, device) if on_gpu else []
         if rates:
             seconds, basis = work.flops / median(rates), f"the rate of {len(rates)} finished runs"
             basis += f", {median(rates) / 1e12:.3g} TFLOP/s"
         else:
-            said, precision, seconds = _as_stated(run, work, device, self.root)
+            said, precision, seconds = _as_stated(run, work, device, on_gpu, self.root)
             basis = f"{said.tflops[precision]:g} TFLOP/s in {precision} as stated for {said.name}"
         return "counted", seconds, seconds, seconds, 0, basis if work.exact else f"{basis}, as another variant"
 
@@ -248,22 +249,24 @@ def summary(costs: Sequence[Cost], devices: int, price: float | None = None) -> 
     }
 
 
-def remaining(runs: Sequence[dict[str, Any]], root: Path) -> tuple[str, float, float, int]:
-    """Return what runs ask of the device of reference: its name, operations, hours, and how many were not counted."""
+def remaining(runs: Sequence[dict[str, Any]], on_gpu: Container[str], root: Path) -> tuple[str, float, float, int]:
+    """Return what runs ask of the device of reference: its name, operations, hours, and how many were not counted.
+
+    Parameters
+    ----------
+    on_gpu
+        The methods that take a GPU, as the plan lists them.
+    """
     device, datasets = reference(root), load_datasets(root)
     found = [(run, counted_work(run, datasets[run["dataset"]])) for run in runs]
     known = [(run, work) for run, work in found if work]
-    seconds = sum(_as_stated(run, work, device.name, root)[2] for run, work in known)
+    seconds = sum(_as_stated(run, work, device.name, run["method"] in on_gpu, root)[2] for run, work in known)
     return device.name, sum(work.flops for _, work in known), seconds / 3600, len(found) - len(known)
 
 
-def _takes_gpu(run: dict[str, Any], root: Path) -> bool:
-    return load_method(run["method"], root)["resources"]["gpu"] > 0
-
-
-def _as_stated(run: dict[str, Any], work: Work, device: str, root: Path) -> tuple[Device, str, float]:
+def _as_stated(run: dict[str, Any], work: Work, device: str, on_gpu: bool, root: Path) -> tuple[Device, str, float]:
     """Return the device that a run would have, its precision, and the seconds that follow from the device's rates."""
-    said = stated(device if _takes_gpu(run, root) else OTHER, root)
+    said = stated(device if on_gpu else OTHER, root)
     precision = run["params"].get("precision", "float32")
     return said, precision, said.seconds(work, precision)
 

@@ -59,6 +59,10 @@ class Made:
         self._declared = cache(lambda paper: load_artefacts(root, [paper], plan.get("substitute")))
         self._run = cache(lambda run_id: self._digest_of_run(runs[run_id]))
         runs = {run["id"]: run for run in plan["runs"]}
+        self._shown: dict[str, list[dict]] = {}  # by address
+        for run in plan["runs"]:
+            for address in run["needed_by"]:
+                self._shown.setdefault(address, []).append(run)
 
     def is_current(self, target: Target) -> bool:
         """Return whether a target was made of what is there now, and lies there as it was made."""
@@ -119,12 +123,13 @@ class Made:
         if kind == "summary":
             return [run for run in self.plan["runs"] if run["method"] == address[0]]
         if kind in ("table", "figure"):
-            return [run for run in self.plan["runs"] if " ".join(address) in run["needed_by"]]
+            return self._shown.get(" ".join(address), [])
         return self.plan["runs"]
 
     def _digest_of_run(self, run: dict) -> list:
         """Return what is planned of a run and what there is: its files, or why it failed."""
-        files = self._under(self.root / run["path"], ["*"])
+        folder = self.root / run["path"]
+        files = self._under(folder, ["*"]) if folder.is_dir() else []
         reason = None if files else failure_reason(self.root / self.results / "state" / run["id"])
         return [sha256_bytes(canonical_json(run).encode()), self._of_files(files), reason]
 

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import dica
 from dica.data.catalog import data_id
-from dica.files import atomic_write_text, canonical_json
+from dica.files import UserError, atomic_write_text, canonical_json, read_json, sha256_bytes, sha256_file
 from dica.plan import artefacts as declared
 from dica.plan.declared import Artefact
 from dica.plan.parameters import form_of, load_datasets, load_method, merge, resolve
 from dica.runs.files import METRICS
 from dica.runs.ids import run_id
 
+KEPT = "state/plan.json"  # below the results: of what plan.json was made
 OWN_RUNS = "own clusters"  # what needs the runs that a profile names itself, as artefacts are addressed
 
 
@@ -130,13 +132,48 @@ def make_plan(profile: dict, root: Path) -> dict:
                 if value not in run[key]:
                     run[key].append(value)
     ordered = sorted(runs.values(), key=lambda run: (run["method"], run["dataset"], run["variant"], run["seed"]))
+    methods = {name: load_method(name, root) for name in sorted({run["method"] for run in ordered})}
     plan = {
         "profile": profile["name"],
         "artefacts": [artefact.address for artefact in shown],
-        "defaults": {name: load_method(name, root)["defaults"] for name in sorted({run["method"] for run in ordered})},
+        "defaults": {name: method["defaults"] for name, method in methods.items()},
+        "on_gpu": [name for name, method in methods.items() if method["resources"]["gpu"]],
         "runs": ordered,
     }
     return {**plan, "substitute": profile["substitute"]} if "substitute" in profile else plan
+
+
+def inputs_of_plan(profile: dict, root: Path) -> str:
+    """Return the digest of all that a profile's plan is made of: parameters, schemas, code."""
+    package = Path(dica.__file__).parent
+    of_project = [*root.glob("params/**/*"), *root.glob("workflow/schemas/*")]
+    files = [(root, path) for path in of_project] + [(package, path) for path in package.rglob("*.py")]
+    found = {path.relative_to(base).as_posix(): sha256_file(path) for base, path in files if path.is_file()}
+    return sha256_bytes(canonical_json([profile, found]).encode())
+
+
+def current_plan(profile: dict, root: Path, inputs: str = "") -> dict:
+    """Return what `make_plan` does, from plan.json where it was made of what there is now.
+
+    Parameters
+    ----------
+    inputs
+        What `inputs_of_plan` returns, where it is known already.
+    """
+    file, note = root / profile["results"] / "plan.json", root / profile["results"] / KEPT
+    try:
+        kept = read_json(note) if note.is_file() else None
+        if kept == {"inputs": inputs or inputs_of_plan(profile, root), "plan": sha256_file(file)}:
+            return json.loads(file.read_bytes())
+    except (UserError, OSError):
+        pass  # a damaged note or no plan: both are made anew
+    return make_plan(profile, root)
+
+
+def keep_plan(plan: dict, path: Path, inputs: str) -> None:
+    """Write the plan, and beside it what it was made of, for `current_plan`."""
+    write_plan(plan, path)
+    write_if_changed(path.parent / KEPT, canonical_json({"inputs": inputs, "plan": sha256_file(path)}))
 
 
 def _with_overrides(profile: dict, artefact: Artefact) -> dict:

@@ -21,12 +21,13 @@ from dica.plan.made import Made, Target, shown_file
 from dica.plan.own import own_analyses
 from dica.plan.parameters import load_datasets, load_profile
 from dica.plan.plan import (
+    current_plan,
     id_pattern,
-    make_plan,
+    inputs_of_plan,
+    keep_plan,
     methods_of,
     source_folder,
     write_if_changed,
-    write_plan,
     write_recorded,
 )
 from dica.plan.planned import has_something
@@ -98,7 +99,8 @@ class Work:
             self.plan: dict[str, Any] = {"runs": list(self._remembered().values())}
         else:
             self.artefacts = load_artefacts(root, self.profile["artefacts"], self.profile.get("substitute"))
-            self.plan = make_plan(self.profile, root)
+            self._inputs = inputs_of_plan(self.profile, root)
+            self.plan = current_plan(self.profile, root, self._inputs)
             self._check_methods()
         self.runs = {run["id"]: run for run in self.plan["runs"]}
 
@@ -330,7 +332,7 @@ class Work:
         if self._in_use():
             self.ignored.append(f"{self.plan_file}: another Snakemake works with it; it is left as it is")
             return
-        write_plan(self.plan, self.root / self.plan_file)
+        keep_plan(self.plan, self.root / self.plan_file, self._inputs)
         write_recorded(self.plan, self.methods, self.profile["recorded_datasets"], folder / "plans")
         for name in self.unprepared:  # newer than arrays that were prepared for another declaration: these are replaced
             write_if_changed(folder / "state" / f"{name}.json", canonical_json(self.datasets[name]))

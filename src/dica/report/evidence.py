@@ -138,7 +138,7 @@ class Evidence:
             if totals is not None and totals["timed"] and not totals["counted"]:
                 rest = f", {totals['unknown']} of them not timed" if totals["unknown"] else ""
                 return f"{len(runs)} runs{rest}, about {_time(totals['device_hours'])} on {device}"
-            name, flops, hours, left = remaining(runs, self.root)
+            name, flops, hours, left = remaining(runs, self.plan["on_gpu"], self.root)
         except (UserError, KeyError):  # a data set that is no longer declared
             return f"{len(runs)} runs; no finished run tells how long they take"
         rest = f", {left} of them not counted" if left else ""
