@@ -51,8 +51,8 @@ def commands(folder: Path, out: str) -> dict[str, list[str]]:
         "score a run": [sys.executable, "workflow/scripts/evaluate.py", *scored],
         "make one table": [sys.executable, "workflow/scripts/tables.py", *table],
         "dica show dica table-1": [sys.executable, "-m", "dica.cli", "show", "dica", "table-1"],
-        "dica status": [sys.executable, "-m", "dica.cli", "status"],
         "snakemake -n light": ["snakemake", "--cores", "1", "-n", "--quiet", "rules", "--", "light"],
+        "dica status": [sys.executable, "-m", "dica.cli", "status"],  # after it, as in a folder that is worked in
     }
 
 
