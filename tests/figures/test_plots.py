@@ -268,7 +268,6 @@ def test_an_unknown_option_is_refused(project, change: dict, message: str) -> No
     ("panel", "message"),
     [
         ({"plot": "confusion", "rows": ["imv"]}, "no row 'imv'; there are: imc, few, never"),
-        ({"plot": "confusio"}, "no plot 'confusio'"),
         ({"plot": "sweep", "x": "views/low/random_resized_crop/ratio"}, "is no number in the parameters of its runs"),
     ],
 )

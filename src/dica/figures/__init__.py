@@ -46,9 +46,7 @@ def panels(panel: Panel, figure: Canvas) -> str:
     words = []
     places: Any = figure.subfigures(down, across, squeeze=False)
     for k, (spec, place) in enumerate(zip(parts, places.flat, strict=False)):
-        name = spec.get("plot")
-        if name not in DRAW or name == "panels":
-            raise panel.error(f"panels: no plot {name!r}; there are: {', '.join(sorted(DRAW))}")
+        name = spec["plot"]
         part = panel.part({key: value for key, value in spec.items() if key not in ("plot", "title")}, PLOTS[name])
         title = f"({chr(ord('a') + k)}) {spec.get('title', '')}".rstrip()
         if len(panel.columns) > 1 and len(part.columns) == 1:  # the panels are of different data sets: say of which
