@@ -128,8 +128,7 @@ class Made:
 
     def _digest_of_run(self, run: dict) -> list:
         """Return what is planned of a run and what there is: its files, or why it failed."""
-        folder = self.root / run["path"]
-        files = self._under(folder, ["*"]) if folder.is_dir() else []
+        files = self._under(self.root / run["path"], ["*"])
         reason = None if files else failure_reason(self.root / self.results / "state" / run["id"])
         return [sha256_bytes(canonical_json(run).encode()), self._of_files(files), reason]
 

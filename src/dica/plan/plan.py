@@ -160,14 +160,13 @@ def current_plan(profile: dict, root: Path, inputs: str = "") -> dict:
     inputs
         What `inputs_of_plan` returns, where it is known already.
     """
-    file, note = root / profile["results"] / "plan.json", root / profile["results"] / KEPT
+    folder = root / profile["results"]
     try:
-        kept = read_json(note) if note.is_file() else None
-        if kept == {"inputs": inputs or inputs_of_plan(profile, root), "plan": sha256_file(file)}:
-            return json.loads(file.read_bytes())
-    except (UserError, OSError):
-        pass  # a damaged note or no plan: both are made anew
-    return make_plan(profile, root)
+        kept, data = read_json(folder / KEPT), (folder / "plan.json").read_bytes()
+    except (UserError, OSError):  # none was kept, or it is damaged
+        return make_plan(profile, root)
+    now = {"inputs": inputs or inputs_of_plan(profile, root), "plan": sha256_bytes(data)}
+    return json.loads(data) if kept == now else make_plan(profile, root)
 
 
 def keep_plan(plan: dict, path: Path, inputs: str) -> None:
