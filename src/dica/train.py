@@ -287,7 +287,8 @@ def _set_numerics(determinism: str, precision: str) -> None:
     """
     rounded = precision == "tf32"
     torch.backends.cudnn.benchmark = determinism == "fast"
-    torch.use_deterministic_algorithms(determinism == "strict")
+    if torch.are_deterministic_algorithms_enabled() != (determinism == "strict"):  # to call it imports torch's compiler
+        torch.use_deterministic_algorithms(determinism == "strict")
     torch.set_float32_matmul_precision("high" if rounded else "highest")
     torch.backends.cudnn.allow_tf32 = rounded
 

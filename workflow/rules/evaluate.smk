@@ -18,9 +18,9 @@ rule evaluate:
     conda:
         "../../environment.yml"
     params:
-        config=lambda wildcards, input: Path(input.record).with_name(CONFIG),
-        predictions=lambda wildcards, input: Path(input.record).with_name(PREDICTIONS),
-        labels=lambda wildcards: labels_file(wildcards.dataset),
+        config=f"{RUN}/{CONFIG}",
+        predictions=f"{RUN}/{PREDICTIONS}",
+        labels=labels_file("{dataset}"),
     shell:
         "python workflow/scripts/evaluate.py --config {params.config:q} --predictions {params.predictions:q}"
         " --labels {params.labels:q} --out {output.metrics:q} 2> {log:q}"

@@ -39,7 +39,7 @@ rule train:
         ),
         out=RUN,
         models=WORK.models_folder(RUN),
-        data=lambda wildcards, input: Path(input.data).parent,
+        data=prepared_folder("{dataset}"),
         source=lambda wildcards: told(WORK.source_options, wildcards.id),
         state=f"{RESULTS}/state/{{id}}",
         tracker=(
