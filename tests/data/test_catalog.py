@@ -36,7 +36,7 @@ def test_catalogue_errors_name_file_and_key(home, values, message):
 
 
 def test_broken_missing_and_unknown_catalogue_entries(home):
-    with pytest.raises(UserError, match="no data set 'maxi'; there are mini"):
+    with pytest.raises(UserError, match=r"no data set 'maxi'; did you mean mini\? there are: mini"):
         catalog.entry(home, "maxi")
     (home / "params/datasets.yaml").write_text("a: [")
     with pytest.raises(UserError, match=r"datasets\.yaml:\d: did not find expected node"):

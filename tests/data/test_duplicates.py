@@ -89,6 +89,14 @@ def test_the_command_counts_them(planted: Path, tmp_path: Path, monkeypatch, cap
     assert (tmp_path / "found/pairs.png").is_file()
 
 
+def test_the_command_knows_a_wrong_name(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["dica", "data", "duplicates", "digit"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert "no data set 'digit'; did you mean digits" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_bad_requests_are_one_clear_error(planted: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="allowed: 0 to 64"):
         near_duplicates(planted, limit=200)

@@ -218,7 +218,7 @@ def test_an_unknown_data_set_is_named_where_it_stands(root, tmp_path):
     body = yaml.safe_load((root / "params/sampler.yaml").read_text())
     body["substitute"]["dataset"] = "numerals"
     (tmp_path / "profile.yaml").write_text(yaml.safe_dump(body))
-    with pytest.raises(UserError, match=r"substitute\.dataset: unknown data set 'numerals'; allowed: cifar10"):
+    with pytest.raises(UserError, match=r"substitute\.dataset: unknown data set 'numerals'; there are: cifar10"):
         load_profile(tmp_path / "profile.yaml", root)
 
 

@@ -54,8 +54,10 @@ def audit(
 
     named = None if paper is None or artefact is None else (paper, artefact)
     if everything != (named is None):
-        example = "dica audit PAPER ARTEFACT [ROW/DATASET/METRIC]"
-        raise UserError(f"name a table, a figure, a statistic or a cell ({example}) or give --all")
+        raise UserError(
+            "name a table, a figure or a cell (dica audit PAPER ARTEFACT [ROW/DATASET/METRIC]), a statistic (dica audit"
+            " dica statistics/NAME) or a claim (dica audit claim NAME), or give --all"
+        )
     auditor = Auditor(project_root(), profile.as_posix())
     if named is None:
         raise typer.Exit(audit_everything(auditor, as_json, strict))

@@ -34,11 +34,14 @@ def duplicates(
     """List images that are nearly the same, within and across the splits, with a contact sheet."""
     import numpy as np
 
+    from dica.data.catalog import entry
     from dica.data.duplicates import near_duplicates, write_sheet
     from dica.data.prepared import load_manifest
 
     root = project_root()
     folder = root / prepared_folder(dataset)
+    if not folder.is_dir():
+        entry(root, dataset)  # a wrong name is not a data set that waits to be prepared
     pairs = near_duplicates(folder, limit)
     labels = root / labels_file(dataset)
     classes = dict(np.load(labels, allow_pickle=False)) if labels.is_file() else {}

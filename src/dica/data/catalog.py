@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dica.files import UserError, canonical_json, sha256_bytes
-from dica.validation import load_yaml, validate
+from dica.validation import hint, load_yaml, validate
 
 CATALOG = Path("params/datasets.yaml")
 OWN = Path("params/own")  # <name>/dataset.yaml in it holds the one data set own-<name>
@@ -58,11 +58,11 @@ def entry(root: Path | str, name: str) -> dict[str, Any]:
     Raises
     ------
     UserError
-        As `load`, or if there is no such data set; the message lists those there are.
+        As `load`, or if there is no such data set; the message lists those there are, the nearest ones first.
     """
     entries = load(root)
     if name not in entries:
-        raise UserError(f"{Path(root) / CATALOG}: no data set {name!r}; there are {', '.join(entries)}")
+        raise UserError(f"{CATALOG}: no data set {name!r}; {hint(name, entries)}")
     return entries[name]
 
 

@@ -48,8 +48,8 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
         raise UserError(f"{where}: artefacts: names nothing to show")
     dataset = profile.get("substitute", {}).get("dataset")
     if dataset is not None and dataset not in load_datasets(root):
-        known = ", ".join(load_datasets(root))
-        raise UserError(f"{where}: substitute.dataset: unknown data set {dataset!r}; allowed: {known}")
+        known = hint(dataset, load_datasets(root))
+        raise UserError(f"{where}: substitute.dataset: unknown data set {dataset!r}; {known}")
     for name in profile.get("large", {}).get("except", []):
         if name not in load_datasets(root):
             raise UserError(f"{where}: large.except: unknown data set {name!r}; {hint(name, load_datasets(root))}")
@@ -160,10 +160,7 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
         raise UserError(
             f"params/{method}.yaml: variants: no variant {variant!r}; there are: {', '.join(body['variants'])}"
         )
-    datasets = load_datasets(root)
-    if dataset not in datasets:
-        raise UserError(f"params/datasets.yaml: no data set {dataset!r}; there are: {', '.join(datasets)}")
-    entry = datasets[dataset]
+    entry = catalog.entry(root, dataset)
     precision = form_of(profile, dataset)[1]
     params = merge(
         body["defaults"],

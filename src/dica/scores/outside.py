@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dica.data import catalog
 from dica.data.paths import labels_file
 from dica.files import ARRAYS_LIMIT, UserError, load_arrays
 from dica.scores.chance import ami_of, chance
@@ -165,10 +166,7 @@ def score(path: Path, dataset: str, root: Path, split: str = "", num_clusters: i
 
 def load_labels(dataset: str, root: Path) -> dict[str, np.ndarray]:
     """Return the labels of a data set by split."""
-    from dica.plan.parameters import load_datasets
-
-    if dataset not in load_datasets(root):
-        raise UserError(f"params/datasets.yaml: no data set {dataset!r}; {hint(dataset, load_datasets(root))}")
+    catalog.entry(root, dataset)
     path = root / labels_file(dataset)
     if not path.is_file():
         command = f"snakemake --cores all -- results/state/{dataset}.ready"
