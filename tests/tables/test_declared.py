@@ -20,7 +20,7 @@ def test_needs_are_the_rows_that_are_run(root):
     (table,) = load_artefacts(root, ["dica table-1"])
     methods = ("kmeans", "drc", "dccm", "crlc", "tcc", "imc-swav")
     controls = ("random-labels", "untrained")
-    assert needs(table) == [(m, "full", "digits", s) for m in (*methods, *controls) for s in range(8)]
+    assert needs(table) == [(m, "full", "digits", s) for m in (*methods, *controls) for s in range(16)]
     (drc,) = load_artefacts(root, ["drc table-1"])
     wanted = [need for need in needs(drc) if need[0] in methods]
     assert len(wanted) == len(set(wanted)) == 2 * 6 * 5 + 6 * 3, "mean and best share their runs"
