@@ -9,7 +9,7 @@ ROOT = Path(workflow.basedir)
 # The code of this checkout runs, whichever copy of the package happens to be installed.
 sys.path.insert(0, str(ROOT / "src"))
 
-from dica.data.paths import labels_file, manifest_file, prepared_folder
+from dica.data.paths import labels_file, manifest_file
 from dica.engine.launch import command, gpu_request
 from dica.engine.slots import TWELFTHS
 from dica.files import UserError, canonical_json

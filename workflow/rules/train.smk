@@ -39,7 +39,7 @@ rule train:
         ),
         out=RUN,
         models=WORK.models_folder(RUN),
-        data=prepared_folder("{dataset}"),
+        data=lambda wildcards, input: Path(input.data).parent,
         source=lambda wildcards: told(WORK.source_options, wildcards.id),
         state=f"{RESULTS}/state/{{id}}",
         tracker=(
