@@ -26,7 +26,7 @@ from common import RESULTS, ROOT, machine, write
 
 from dica import methods
 from dica.data.splits import DataInfo
-from dica.engine.loop import SaveEvery, Trainer
+from dica.engine.loop import PAST_WARM_UP, SaveEvery, Trainer
 from dica.engine.speed import Speed, choose
 from dica.files import write_json
 from dica.rng import generator
@@ -108,6 +108,7 @@ class Bench:
     """One method on generated images: its augmentation, its network and its step, done by the archive's own loop."""
 
     def __init__(self, name: str, planned: dict, device: torch.device) -> None:
+        self.planned = planned
         self.name, self.device, self.params = name, device, planned["params"]
         if "inner_passes" in self.params:  # one is as good as ten, and a trace of ten is too long to be read
             self.params = {**self.params, "inner_passes": 1}
@@ -118,9 +119,6 @@ class Bench:
         self.images = Pixels(info, device, self.params["batch_size"])
         self.indices = torch.arange(self.params["batch_size"], device=device)
         self.speed = Speed()
-        if device.type == "cuda":
-            wanted = (bool(planned["speed"].get(key)) for key in ("compile", "cuda_graph"))
-            self.speed = choose(*wanted, planned["determinism"], device, self.method)
         self.views: list[torch.Tensor] = []
         self.calls: list[tuple] = []
         self.seen = 0
@@ -130,15 +128,18 @@ class Bench:
         config = {"seed": 0, "params": self.params}
         return Trainer(config, self.method, self.images, None, SaveEvery(seconds=0), speed)
 
-    def hurry(self) -> None:
-        """Let steps be done as the archive does them from now on."""
+    def hurry(self, *wanted: bool) -> None:
+        """Let steps be done with compiled networks, or recorded, from now on, where there is a GPU."""
+        if self.device.type == "cuda":
+            self.speed = choose(*wanted, self.planned["determinism"], self.device, self.method)
         self.trainer = self._trainer(self.speed)
+        self.trainer.at.step = PAST_WARM_UP
 
     @property
     def form(self) -> dict[str, str]:
         """Return how the steps are executed, in words."""
-        replayed = "recorded steps" if self.speed.cuda_graph else ""
-        return {"precision": self.params["precision"], "speed": self.speed.compile or replayed or "eager"}
+        words = [self.speed.compile or "", "recorded steps" if self.speed.cuda_graph else ""]
+        return {"precision": self.params["precision"], "speed": ", ".join(filter(None, words)) or "eager"}
 
     @property
     def updates(self) -> int:
@@ -207,19 +208,35 @@ class Bench:
 
 
 def measure(name: str, planned: dict, clock: Clock, peak: float) -> list[dict]:
-    """Return three lines for a method: augmentation, network, whole step."""
+    """Return lines for a method: augmentation, network, and the whole step, last as the archive does it.
+
+    Before that the step is done eagerly and recorded, as far as a method allows it: where these are faster, the archive
+    should do it so.
+    """
     bench = Bench(name, planned, clock.device)
     bench.record_views()
-    updates = bench.updates
-    flops, rows = bench.flops(), []
-    bench.hurry()
-    for what, task in (("augmentation", bench.augment_all), ("network", bench.network), ("step", bench.step)):
-        seconds, spread = clock(task)
-        row = {"what": what, "method": name, "ms": 1e3 * seconds, "spread_ms": 1e3 * spread, **bench.form}
-        rows.append({**row, "views_per_s": bench.seen / seconds})
-    rate = flops / (rows[-1]["ms"] / 1e3) / 1e12
-    rows[-1] |= {"updates": updates, "tflops": rate, "share_of_product": rate / peak, "idle_share": bench.idle(10)}
+    updates, flops = bench.updates, bench.flops()
+    forms = [(False, False), (False, True)] if bench.method.replayable else [(False, False)]
+    archive = tuple(bool(planned["speed"].get(key)) for key in ("compile", "cuda_graph"))
+    rows = []
+    for form in [*(form for form in forms if form != archive), archive]:
+        bench.hurry(*form)
+        if form == archive:
+            rows += [_line(what, bench, clock) for what in ("augmentation", "network")]
+        rows.append(_line("step", bench, clock))
+    for row in rows:
+        if row["what"] == "step":
+            rate = flops / (row["ms"] / 1e3) / 1e12
+            row |= {"updates": updates, "tflops": rate, "share_of_product": rate / peak}
     return rows
+
+
+def _line(what: str, bench: Bench, clock: Clock) -> dict:
+    task = {"augmentation": bench.augment_all, "network": bench.network, "step": bench.step}[what]
+    seconds, spread = clock(task)
+    row = {"what": what, "method": bench.name, "ms": 1e3 * seconds, "spread_ms": 1e3 * spread, **bench.form}
+    row["views_per_s"] = bench.seen / seconds
+    return {**row, "idle_share": bench.idle(10)} if what == "step" else row
 
 
 def read_params(dry: bool) -> dict[str, dict]:
@@ -269,13 +286,12 @@ def main() -> int:
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False  # `determinism: fast` in bf16
     rows = ceilings(clock, *((64, 1) if args.dry else (8192, 4096)))
     params = read_params(args.dry)
+    facts = {**machine(), "device": "cpu" if args.dry else torch.cuda.get_device_name()}
     for name in args.methods:
         rows += measure(name, params[name], clock, rows[0]["tflops"])
         print(json.dumps(rows[-1]), flush=True)
-    facts = {**machine(), "device": "cpu" if args.dry else torch.cuda.get_device_name()}
-    write(
-        "gpu", [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows], facts, args.out
-    )
+        told = [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+        write("gpu", told, facts, args.out)  # after each: a call that is stopped leaves what it has measured
     return 0
 
 

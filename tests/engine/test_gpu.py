@@ -19,8 +19,10 @@ from dica.engine.loop import SaveEvery
 from dica.engine.speed import Speed
 from dica.files import read_json, write_json
 from dica.rng import generator
-from tiny import all_variants, gradient_methods, make_prepared, make_trainer, tiny_config
+from tiny import REPLAYED, all_variants, gradient_methods, make_prepared, make_trainer, tiny_config
 
+# GATCluster's K-means of an outer batch is the host's, and so is the exchange of targets of MMDC.
+WAITING = ("gatcluster", "mmdc")
 IN_BFLOAT16 = [name for name in gradient_methods() if name != "dccm"]  # which takes float32 alone
 CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -56,7 +58,9 @@ class HostDraws(TorchFunctionMode):
             return function(*args, **kwargs)
         if function is torch.Tensor.exponential_:
             return args[0].copy_(torch.empty(args[0].shape, dtype=args[0].dtype).exponential_(generator=source))
-        assert function in (torch.rand, torch.randint, torch.randperm), function
+        if function is torch._standard_gamma:
+            return function(args[0].cpu(), generator=source).to(args[0].device)
+        assert function in (torch.rand, torch.randn, torch.randint, torch.randperm), function
         return function(*args, **{**kwargs, "device": "cpu"}).to(kwargs.get("device", "cpu"))
 
 
@@ -138,18 +142,20 @@ def test_no_step_waits_for_the_device(method: str, device: str, tmp_path: Path) 
             torch.cuda.set_sync_debug_mode("default")
 
     trainer._run_batch = watched
-    trainer.run()
+    if method not in WAITING:
+        trainer.run()
+        return
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        trainer.run()
 
 
-@pytest.mark.parametrize(
-    ("method", "variant", "device"),
-    on_gpu(("dccm", "full"), ("dccm", "m1"), ("dccm", "code"), ("dccm", "v3"), ("dccm", "v4"), ("drc", "full")),
-)
+@pytest.mark.parametrize(("method", "variant", "device"), on_gpu(*REPLAYED))
 def test_a_cuda_graph_trains_like_eager_steps(method: str, variant: str, device: str, tmp_path: Path, numerics) -> None:
     numerics("strict", "float32")
     data = make_prepared(tmp_path / "data", {"train": 84})  # the short last batch is a kind of step of its own
-    schedule = {"kind": "steps", "milestones": [2], "factor": 0.1}
+    schedule = {"kind": "steps", "milestones": [2], "factor": 0.1, "warmup_steps": 0}
     options = {"batch_size": 20, "drop_last": False, "schedule": schedule, **short(method), "epochs": 4}
+    options |= {"prototype_freeze_steps": 6} if method == "imc-swav" else {}
     settings = tiny_config(method, variant, **options)
     eager = make_trainer(settings, data, tmp_path / "eager", device=device)
     graph = make_trainer(settings, data, tmp_path / "graph", speed=Speed(cuda_graph=True), device=device)
@@ -173,13 +179,16 @@ def test_an_eager_checkpoint_goes_on_in_a_graph(device: str, tmp_path: Path) -> 
     assert any(kind.recording for kind in graph.update.kinds.values())
 
 
-@pytest.mark.parametrize("device", on_gpu(()))
-def test_compiled_networks_train_alike(device: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "recorded", "device"), on_gpu(("dccm", False), ("dccm", True), ("imc-swav", False), ("imc-swav", True))
+)
+def test_compiled_networks_train_alike(method: str, recorded: bool, device: str, tmp_path: Path) -> None:
     data = make_prepared(tmp_path / "data", {"train": 32})
-    settings = tiny_config("dccm", inner_passes=1, inner_batch=16)
+    settings = tiny_config(method, **{"batch_size": 8, **short(method), "epochs": 2})
     eager = make_trainer(settings, data, tmp_path / "eager", device=device)
     eager.run()
-    compiled = make_trainer(settings, data, tmp_path / "compiled", speed=Speed(compile="inductor"), device=device)
+    speed = Speed(compile="inductor", cuda_graph=recorded)
+    compiled = make_trainer(settings, data, tmp_path / "compiled", speed=speed, device=device)
     try:
         compiled.run()
     finally:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from dica.engine.optim import build_optimizer
+from dica.engine.optim import build_optimizer, load_optimizer
 
 
 class Given(nn.Module):
@@ -62,3 +64,29 @@ def test_a_gpu_s_sgd_takes_layers_that_learn_later() -> None:
             given.bias.grad = torch.ones_like(given.bias) if turn else None
             steps[kind].step()
     torch.testing.assert_close(both["cuda"].state_dict(), both["cpu"].state_dict())
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop"])
+def test_moments_are_laid_out_as_what_they_move(name: str) -> None:
+    """A state saved on a CPU goes on where the weights are channels last, as on a GPU, whose fused steps ask for it."""
+    spec, step = {"name": name, "momentum": 0.9}, torch.randn(4, 3, 2, 2)
+    first, second = nn.Conv2d(3, 4, 2), nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+    second.load_state_dict(first.state_dict())
+    optimizers = []
+    for layer in (first, second):
+        layer.parameter_groups = lambda layer=layer: [{"params": list(layer.parameters())}]
+        optimizers.append(build_optimizer(layer, {"optimizer": spec, "lr": 0.1}, torch.device("cpu")))
+
+    def move(layer: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        layer.weight.grad, layer.bias.grad = step.to(layer.weight), torch.ones(4)
+        optimizer.step()
+
+    move(first, optimizers[0])
+    second.load_state_dict(first.state_dict())
+    load_optimizer(optimizers[1], copy.deepcopy(optimizers[0].state_dict()))
+    moments = [value for value in optimizers[1].state[second.weight].values() if value.dim() == 4]
+    assert moments
+    assert all(value.stride() == second.weight.stride() for value in moments)
+    for layer, optimizer in zip((first, second), optimizers, strict=True):
+        move(layer, optimizer)
+    torch.testing.assert_close(second.state_dict(), first.state_dict())

@@ -14,7 +14,7 @@ from dica.engine.optim import build_optimizer
 from dica.engine.speed import ReplayedUpdate, Speed, choose
 from dica.files import UserError, read_json, write_json
 from dispatch import TapeRecording
-from tiny import gradient_methods, make_prepared, make_trainer, tiny_config
+from tiny import REPLAYED, gradient_methods, make_prepared, make_trainer, tiny_config
 
 CPU = torch.device("cpu")
 
@@ -25,17 +25,15 @@ def as_on_a_gpu(trainer: Trainer) -> Trainer:
 
 
 def replaying(trainer: Trainer) -> Trainer:
-    trainer.update = ReplayedUpdate(trainer._update, trainer.optimizer, TapeRecording)
+    trainer.update = ReplayedUpdate(trainer._update, trainer.optimizer, trainer.method.regime, TapeRecording)
     return trainer
 
 
-@pytest.mark.parametrize(
-    ("method", "variant"),
-    [("dccm", "full"), ("dccm", "m1"), ("dccm", "code"), ("dccm", "v3"), ("dccm", "v4"), ("drc", "full")],
-)
+@pytest.mark.parametrize(("method", "variant"), REPLAYED)
 def test_replaying_a_recorded_step_is_training(method: str, variant: str, tmp_path: Path) -> None:
     data = make_prepared(tmp_path / "data", {"train": 84})  # the short last batch is a kind of step of its own
     short = {"epochs": 1, "inner_passes": 1, "inner_batch": 8} if method == "dccm" else {}
+    short |= {"prototype_freeze_steps": 6, "epochs": 3, "schedule": {"warmup_steps": 0}} if method == "imc-swav" else {}
     settings = tiny_config(method, variant, **{"batch_size": 20, "drop_last": False, **short})
     eager = as_on_a_gpu(make_trainer(settings, data, tmp_path / "eager"))
     replayed = replaying(as_on_a_gpu(make_trainer(settings, data, tmp_path / "replayed")))
@@ -55,7 +53,7 @@ def test_a_new_learning_rate_is_a_new_recording(tmp_path: Path) -> None:
     replayed = replaying(make_trainer(settings, data, tmp_path / "replayed"))
     eager.run()
     replayed.run()
-    assert {kind.rate for kind in replayed.update.kinds.values()} == {settings["params"]["lr"] * 0.1}
+    assert {kind.within for kind in replayed.update.kinds.values()} == {(settings["params"]["lr"] * 0.1,)}
     assert replayed.history == eager.history
 
 
@@ -108,16 +106,16 @@ def test_compiled_networks_train_alike(tmp_path: Path, compiling) -> None:
 
 
 def test_what_is_asked_for_and_cannot_be_had(tmp_path: Path, capsys) -> None:
-    dccm, tcc = (
+    dccm, iic = (
         make_trainer(tiny_config(name), make_prepared(tmp_path / "data"), tmp_path / name).method
-        for name in ("dccm", "tcc")
+        for name in ("dccm", "iic")
     )
     with pytest.raises(UserError, match="--compile: only for runs with determinism: fast, this one has seeded"):
         choose(True, False, "seeded", CPU, dccm)
-    with pytest.raises(UserError, match="--cuda-graph: a step of TCC depends on more than its batch"):
-        choose(False, True, "fast", CPU, tcc)
+    with pytest.raises(UserError, match="--cuda-graph: a step of IIC depends on more than its batch"):
+        choose(False, True, "fast", CPU, iic)
     assert choose(True, True, "fast", torch.device("cuda"), dccm) == Speed("inductor", True)
-    assert choose(False, False, "strict", CPU, tcc) == Speed()
+    assert choose(False, False, "strict", CPU, iic) == Speed()
 
 
 def test_the_record_says_how_the_steps_were_executed(tmp_path: Path, capsys) -> None:
@@ -130,3 +128,19 @@ def test_the_record_says_how_the_steps_were_executed(tmp_path: Path, capsys) -> 
     assert f"warning: {note}" in capsys.readouterr().err
     speed = read_json(tmp_path / "out/run.json")["speed"]
     assert speed == {"compile": None, "cuda_graph": False, "notes": [note], "images": "device", "processes": 1}
+
+
+def test_what_decides_by_more_than_its_batch_is_not_replayed(tmp_path: Path) -> None:
+    """Of methods whose steps are: the variants that look at other images, or count those that they have seen."""
+    counts = {"train": 60, "test": 15, "unlabeled": 30}
+    for method, variant, wanted, changes in (
+        ("tcc", "without-aug-c", False, {}),
+        ("imc-swav", "full", False, {"classifier_split": "labelled"}),
+        ("imc-swav", "full", True, {}),
+        ("crlc-semi", "full", False, {}),
+        ("crlc-two-stage", "full", False, {}),
+        ("crlc", "full", True, {"stl_unlabelled": True}),
+    ):
+        place = tmp_path / f"{method}-{variant}-{wanted}"
+        trainer = make_trainer(tiny_config(method, variant, **changes), make_prepared(place / "data", counts), place)
+        assert trainer.method.replayable is wanted, (method, variant, changes)

@@ -26,6 +26,13 @@ from dica.train import Inputs, give_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"epochs": 2, "batch_size": 16}
+REPLAYED = [  # kinds of steps that can be recorded
+    *(("crlc", variant) for variant in ("full", "memory-bank")),
+    *(("dccm", variant) for variant in ("full", "m1", "code", "v3", "v4")),
+    *(("imc-swav", variant) for variant in ("full", "crops-2x32")),
+    *(("tcc", variant) for variant in ("full", "without-p", "without-l1")),
+    ("drc", "full"),
+]
 
 
 def make_prepared(folder: Path, counts: dict[str, int] | None = None, size: int = 8, channels: int = 1) -> Path:

@@ -20,13 +20,15 @@ from dica.engine.checkpoints import StateFolder
 from dica.engine.distributed import any_of, sum_gradients
 from dica.engine.images import ResidentImages
 from dica.engine.observer import Observer
-from dica.engine.optim import build_optimizer, learning_rate
-from dica.engine.speed import ReplayedUpdate, Speed, compile_networks, compiled
+from dica.engine.optim import build_optimizer, learning_rate, load_optimizer
+from dica.engine.speed import WARM_UP, ReplayedUpdate, Speed, Update, compile_networks, compiled
 from dica.engine.tracker import EventFile
 from dica.files import UserError
 from dica.methods.base import Batch, Method, Phase
 from dica.rng import generator
 from dica.runs.record import code_changes
+
+PAST_WARM_UP = 10**6  # a step whose learning rate and frozen parts are those of most
 
 
 class Interrupted(KeyboardInterrupt):
@@ -111,7 +113,9 @@ class Trainer:
         self.method, self.images, self.state, self.save_every = method, images, state, save_every
         speed = speed or Speed()
         self.optimizer = build_optimizer(method, self.params, images.device, capturable=speed.cuda_graph)
-        self.update = ReplayedUpdate(self._update, self.optimizer) if speed.cuda_graph else self._update
+        self.update: Update = self._update
+        if speed.cuda_graph:
+            self.update = ReplayedUpdate(self._update, self.optimizer, method.regime)
         self.running = compiled if speed.compile else contextlib.nullcontext
         if speed.compile:
             compile_networks(method.networks(), speed.compile)
@@ -146,10 +150,7 @@ class Trainer:
         if saved is None:
             return
         self.method.load_state_dict(saved["method"])
-        # How the optimiser computes is this attempt's affair: it may have another device or another speed option.
-        for theirs, mine in zip(saved["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
-            theirs.update({name: mine[name] for name in ("foreach", "fused", "capturable") if name in mine})
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer, saved["optimizer"])
         self.observer.looks = saved["looks"]
         self.at = Position(**saved["at"])
         self.at.resumed += 1
@@ -232,9 +233,11 @@ class Trainer:
         clock = time.monotonic if self.images.device.type == "cuda" else time.process_time
         self.method.train()
         phases, total = self.method.phases(0), 0.0
+        self.at.step = PAST_WARM_UP
         for self.at.phase, phase in enumerate(phases):
             batches = self._order(phase)
-            self._run_batch(phase, batches[0])  # the first one pays for what is set up once
+            for turn in range(WARM_UP + 1 if isinstance(self.update, ReplayedUpdate) else 1):  # what is set up once
+                self._run_batch(phase, batches[turn % len(batches)])
             self._wait()
             started, done = clock(), 0
             while not done or clock() - started < seconds / len(phases):
@@ -330,7 +333,7 @@ class Trainer:
         if self._second is None or self._second[0] != turn_of:  # drawn once a turn: all of it takes milliseconds
             # "beside" is the address of these draws: it stays as it was when runs drew by it.
             order = torch.randperm(count, generator=generator(self.seed, "beside", *turn_of))
-            self._second = (turn_of, order.to(self.images.index_device))
+            self._second = (turn_of, order.to(self.images.index_device, non_blocking=True))
         indices = self._second[1][place * size : (place + 1) * size]
         images = self.images.take(phase.second, indices)
         return {"second": images, "second_indices": indices.to(self.images.device, non_blocking=True)}

@@ -76,6 +76,21 @@ class LARS(torch.optim.SGD):
         inspect.unwrap(torch.optim.SGD.step)(self)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
+    """Take over an optimiser's saved state (`state_dict`), which may come from another device or speed option.
+
+    How it computes, and how its tensors lie in memory, is the affair of this attempt: a fused step asks for moments
+    that lie as their parameters do, which is another order on a GPU (channels last) than on a CPU.
+    """
+    for theirs, mine in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+        theirs.update({name: mine[name] for name in ("foreach", "fused", "capturable") if name in mine})
+    optimizer.load_state_dict(saved)
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
 def build_optimizer(
     method: Method, params: dict, device: torch.device, capturable: bool = False
 ) -> torch.optim.Optimizer:

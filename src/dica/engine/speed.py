@@ -101,20 +101,27 @@ class CudaRecording:
 class ReplayedUpdate:
     """Stands in for `Trainer`'s update: records one step of each kind and replays it from then on.
 
-    A kind of step is a phase with the shapes of a batch and a learning rate, which is a number inside the graph.
+    A kind of step is a phase with the shapes of a batch. Its graph is good as long as the learning rate, a number
+    inside it, and the method's `regime` stay as they are.
     What changes from step to step comes in by copies into the recorded batch and by new seeds for its generators.
     """
 
-    def __init__(self, update: Update, optimizer: torch.optim.Optimizer, record: Callable = CudaRecording) -> None:
-        self.update, self.optimizer, self.record = update, optimizer, record
+    def __init__(
+        self,
+        update: Update,
+        optimizer: torch.optim.Optimizer,
+        regime: Callable[[Batch], tuple],
+        record: Callable = CudaRecording,
+    ) -> None:
+        self.update, self.optimizer, self.regime, self.record = update, optimizer, regime, record
         self.kinds: dict[tuple, _Kind] = {}
 
     def __call__(self, batch: Batch, rate: float) -> dict[str, Tensor]:
         """Do one step; the returned tensors are overwritten by the next one."""
         key = (batch.phase, *((name, value.shape, value.dtype) for name, value in _tensors(batch).items()))
-        kind = self.kinds.get(key)
-        if kind is None or kind.rate != rate:
-            kind = self.kinds[key] = _Kind(rate)  # a graph with another rate is dropped
+        kind, within = self.kinds.get(key), (rate, *self.regime(batch))
+        if kind is None or kind.within != within:
+            kind = self.kinds[key] = _Kind(within)  # a graph of other numbers is dropped
         if kind.recording is None and kind.seen < WARM_UP:
             return self._warm_up(kind, batch, rate)
         if kind.recording is None:
@@ -165,7 +172,7 @@ class ReplayedUpdate:
 
 @dataclass
 class _Kind:
-    rate: float
+    within: tuple
     seen: int = 0
     purposes: list[str] = field(default_factory=list)
     generators: dict[str, torch.Generator] = field(default_factory=dict)

@@ -90,14 +90,14 @@ class Method(nn.Module):
     supervised : whether `give_labels` is called; a key of the same name in the parameters then says so
     layers : what `features` can return
     watched : False where a prediction is too costly to be made during training (it then leaves no trace.npz)
-    replayable : whether a step depends on nothing but its batch, its random numbers and tensors that it changes in
-        place, so that a CUDA graph of it does the next step (not on `epoch` or `step`, and no buffer is replaced)
+    replayable : whether a step depends on nothing but its batch, its random numbers, tensors that it changes in place
+        and what `regime` says, so that a CUDA graph of it does the next step (no buffer is replaced)
     """
 
     supervised: ClassVar[bool] = False
     layers: ClassVar[tuple[str, ...]] = ("backbone",)
     watched: ClassVar[bool] = True
-    replayable: ClassVar[bool] = False
+    replayable: bool = False
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__()
@@ -196,6 +196,10 @@ class Method(nn.Module):
     def finished(self) -> bool:
         """Return whether to stop before the epoch that has just been prepared; asked after `before_epoch`."""
         return False
+
+    def regime(self, batch: Batch) -> tuple:
+        """Return what a step depends on that Python decides: a recorded step is replayed as long as it is the same."""
+        return ()
 
     def trains(self, batch: Batch) -> list[nn.Parameter] | None:
         """Return the parameters that a step on `batch` moves, None for all: networks that learn by turns."""

@@ -35,6 +35,7 @@ class CRLC(Method):
     """Contrast of features and of cluster probabilities, with balanced clusters."""
 
     layers = ("backbone", "projection")
+    replayable = True
 
     prob_bank: Tensor
     feature_bank: Tensor
@@ -141,6 +142,10 @@ class CRLC(Method):
         )
         return step_of(loss, parts, p=logits.detach().float().softmax(dim=-1), **carry)
 
+    def regime(self, batch: Batch) -> tuple:
+        """Return the epoch, whose losses of the sub-heads are added up."""
+        return (batch.epoch,)
+
     @torch.no_grad()
     def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
         """Add to the sub-heads' losses of this epoch, and store this step's outputs in the memory bank (Eq. 10)."""
@@ -148,10 +153,10 @@ class CRLC(Method):
         self.head_losses.mul_(self.head_losses_epoch == batch.epoch).add_(carry["heads"])
         self.head_losses_epoch.fill_(batch.epoch)
         if "p" in carry:
-            self.prob_bank = bank_update(self.prob_bank, batch.indices, carry["p"], alpha=alpha)
+            self.prob_bank.copy_(bank_update(self.prob_bank, batch.indices, carry["p"], alpha=alpha))
         if "z" in carry:
             z = carry["z"]
-            self.feature_bank = bank_update(self.feature_bank, batch.indices, z, alpha=alpha, kind="feature")
+            self.feature_bank.copy_(bank_update(self.feature_bank, batch.indices, z, alpha=alpha, kind="feature"))
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the softmax of the sub-head with the lowest loss on the test view, (n, K)."""

@@ -30,6 +30,7 @@ class SemiCRLC(CRLC):
     """CRLC with a cross-entropy on a few labelled images."""
 
     supervised = True
+    replayable = False  # labelled images are drawn beside the batch
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         order = torch.randperm(data.counts["train"])  # first of all draws: a seed has the same images in every method

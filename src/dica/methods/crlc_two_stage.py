@@ -41,6 +41,7 @@ PART = 1000  # images at a time: through the network, and against all others
 class TwoStageCRLC(CRLC):
     """Contrast of the cluster probabilities of neighbours, on a pretrained backbone."""
 
+    replayable = False  # neighbours are drawn beside the batch
     neighbours: Tensor
 
     def __init__(self, params: dict, data: DataInfo) -> None:

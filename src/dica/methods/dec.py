@@ -56,9 +56,9 @@ class DEC(Method):
         load_state(self.encoder, source.encoder.state_dict(), "dec: encoder is not the one of the source run")
         self.encoder.eval()  # from the first step on: a new module trains, batch norms included
         keys = ("num_clusters", "train_split", "restarts", "max_iterations")
-        clusters = KMeans({key: self.params[key] for key in keys}, self.data)
+        clusters = KMeans({key: self.params[key] for key in keys}, self.data).to(self.centres)
         clusters.adopt(source, images)
-        clusters.to(self.centres).fit(images, int(torch.randint(2**31, ())))
+        clusters.fit(images, int(torch.randint(2**31, ())))
         self.centres.data.copy_(clusters.centroids)
 
     def train(self, mode: bool = True) -> DEC:

@@ -46,7 +46,8 @@ class IMCSwAV(MultiCrop):
         self.prototypes = Prototypes(params["projection_size"], params["num_prototypes"])
         hidden = (params["classifier_hidden"],) * 2
         self.classifier = ClusterHead(features, params["num_clusters"], hidden, batch_norm=True)
-        if params["classifier_split"] == "labelled":
+        self.replayable = params["classifier_split"] == "all"  # the other decides by what its buffer holds
+        if not self.replayable:
             self._make_buffer(features)
 
     def loss(self, batch: Batch) -> Step:

@@ -103,7 +103,7 @@ class JULE(Method):
     def loss(self, batch: Batch) -> Step:
         """Triplets among the images of the batch and one more of each one's cluster."""
         params, rng = self.params, batch.rng("triplets")
-        draw = torch.rand(len(batch.indices), generator=rng, device=rng.device)
+        draw = torch.rand(len(batch.indices), generator=rng, device=batch.indices.device)
         rows = torch.cat([batch.indices, self.mates(batch.indices, draw)])
         images = torch.cat([batch.images, batch.take(rows[len(batch.indices) :])])
         clusters = self.labels[rows]

@@ -61,9 +61,14 @@ class MultiCrop(Method):
         """Return the cosines of projected embeddings (..., features) and prototypes, (..., k')."""
         return cosines(self.project(embeddings), self.prototypes.unit_rows())
 
+    def regime(self, batch: Batch) -> tuple:
+        """Return whether the prototypes are frozen."""
+        return (batch.step < self.params["prototype_freeze_steps"],)
+
     def after_backward(self, batch: Batch) -> None:
         """Keep the prototypes where they are during the first steps."""
-        if batch.step < self.params["prototype_freeze_steps"]:
+        (frozen,) = self.regime(batch)
+        if frozen:
             self.prototypes.linear.weight.grad = None
 
     def features(self, images: Tensor, layer: str = "backbone") -> Tensor:

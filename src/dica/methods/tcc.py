@@ -70,6 +70,7 @@ class Network(nn.Module):
 class TCC(Method):
     """Contrast of clusters and of instances with a momentum twin and two queues."""
 
+    replayable = True
     queue_p: Tensor
     queue_q: Tensor
     pointer_p: Tensor
@@ -127,10 +128,12 @@ class TCC(Method):
 
     def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
         """Put what the twin gave into the queues, then let it follow (Algorithm 1)."""
-        if "r_hat" in carry:
-            self.queue_p, self.pointer_p = enqueue(self.queue_p, carry["r_hat"], self.pointer_p)
-        if "e_hat" in carry:
-            self.queue_q, self.pointer_q = enqueue(self.queue_q, carry["e_hat"], self.pointer_q)
+        queues = {"r_hat": (self.queue_p, self.pointer_p), "e_hat": (self.queue_q, self.pointer_q)}
+        for name, rows in carry.items():
+            queue, pointer = queues[name]
+            filled, place = enqueue(queue, rows, pointer)
+            queue.copy_(filled)
+            pointer.copy_(place)
         momentum_update(list(self.twin.parameters()), list(self.own.parameters()), momentum=self.params["momentum"])
 
     def predict(self, images: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ from dica.methods.tcc import TCC, Network
 class WholeSetTCC(TCC):
     """TCC whose cluster representations aggregate every image once an epoch."""
 
+    replayable = False  # what a batch is for depends on what was seen before
+
     def __init__(self, params: dict, data: DataInfo) -> None:
         if params["drop_last"] or params["agg"] == "hard":
             raise UserError(

@@ -46,16 +46,22 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
     validate(profile, "profile", where, root)
     if not profile["artefacts"] and "runs" not in profile:
         raise UserError(f"{where}: artefacts: names nothing to show")
-    dataset = profile.get("substitute", {}).get("dataset")
-    if dataset is not None and dataset not in load_datasets(root):
-        known = hint(dataset, load_datasets(root))
-        raise UserError(f"{where}: substitute.dataset: unknown data set {dataset!r}; {known}")
-    for name in profile.get("large", {}).get("except", []):
+    large, substitute = profile.get("large", {}), profile.get("substitute", {})
+    datasets = [("large.except", name) for name in large.get("except", [])]
+    datasets += [("substitute.dataset", substitute["dataset"])] if "dataset" in substitute else []
+    for key, name in datasets:
         if name not in load_datasets(root):
-            raise UserError(f"{where}: large.except: unknown data set {name!r}; {hint(name, load_datasets(root))}")
+            raise UserError(f"{where}: {key}: unknown data set {name!r}; {hint(name, load_datasets(root))}")
+    for key, block in (("overrides", profile["overrides"]), ("large.also", large.get("also", {}))):
+        for method in block:
+            if method not in method_names(root):
+                raise UserError(f"{where}: {key}: unknown method {method!r}; allowed: {', '.join(method_names(root))}")
+    for method, variants in large.get("also", {}).items():
+        known = load_method(method, root)["variants"]
+        for variant in variants:
+            if variant not in known:
+                raise UserError(f"{where}: large.also.{method}: unknown variant {variant!r}; {hint(variant, known)}")
     for method, override in profile["overrides"].items():
-        if method not in method_names(root):
-            raise UserError(f"{where}: overrides: unknown method {method!r}; allowed: {', '.join(method_names(root))}")
         profile["overrides"][method] = with_shared(override, f"{where}: overrides.{method}", root)
         validate(profile["overrides"][method], method, f"{where}: overrides.{method}", root, partial=True)
 
@@ -161,7 +167,7 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
             f"params/{method}.yaml: variants: no variant {variant!r}; there are: {', '.join(body['variants'])}"
         )
     entry = catalog.entry(root, dataset)
-    precision = form_of(profile, dataset)[1]
+    precision = form_of(profile, method, variant, dataset)[1]
     params = merge(
         body["defaults"],
         {"precision": precision} if precision and "precision" in body["defaults"] else None,
@@ -181,12 +187,12 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
     return params
 
 
-def form_of(profile: dict, dataset: str) -> tuple[str, str | None]:
-    """Return how exact runs on a data set are: level of determinism, and precision where the methods' is replaced."""
+def form_of(profile: dict, method: str, variant: str, dataset: str) -> tuple[str, str | None]:
+    """Return how exact a cell's runs are: level of determinism, and precision where the methods' is replaced."""
     large = profile.get("large")
-    if large is None or dataset in large["except"]:
-        return profile.get("determinism", ""), None
-    return large["determinism"], large["precision"]
+    if large and (dataset not in large["except"] or variant in large.get("also", {}).get(method, [])):
+        return large["determinism"], large["precision"]
+    return profile.get("determinism", ""), None
 
 
 def complete(body: dict, params: dict, entry: dict, where: str, root: Path) -> dict:

@@ -35,13 +35,14 @@ def run_config(method: str, variant: str, dataset: str, seed: int, profile: dict
     if source := params.get("source"):
         below = run_config(source["method"], source["variant"], dataset, seed, profile, root)
         params["source"] = {**source, "id": below["id"]}
+    level, _ = form_of(profile, method, variant, dataset)
     config = {
         "method": method,
         "variant": variant,
         "dataset": dataset,
         "data_id": data_id(load_datasets(root)[dataset]) if dataset in load_datasets(root) else "",
         "seed": seed,
-        "determinism": form_of(profile, dataset)[0] if "precision" in params else profile["determinism"],
+        "determinism": level if "precision" in params else profile["determinism"],
         "params": params,
     }
     return {"id": run_id(config), **config}
