@@ -90,9 +90,22 @@ def test_a_run_on_another_run_waits_for_its_weights(small: Project, tmp_path) ->
         file = project.folder / below["path"] / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    output = project.snakemake("-n", target, code=1)
+    scores = f"{above['path']}/metrics.json"
+    output = project.snakemake("-n", scores, code=1)
     assert f"builds on {below['path']}, whose weights are not here: put results/models/drc/digits/" in output
     weights = project.folder / below["path"].replace("results/runs", "results/models") / "weights.safetensors"
+    # A table has the others, and is not passed over where it lies on the disk already.
+    for _ in range(2):
+        output = project.snakemake("-n", target)
+        lacking = f"(1 of the runs, such as {above['path']}, for want of {weights.relative_to(project.folder)})"
+        assert f"left out: what builds on finished runs whose weights are not here {lacking}: put them back" in output
+        planned = steps(output)
+        assert "train" not in planned
+        assert planned["table"] == 1
+        table = project.folder / target
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.touch()
+    table.unlink()
     weights.parent.mkdir(parents=True)
     weights.touch()
     output = project.snakemake("-n", "-p", target)

@@ -38,8 +38,8 @@ shell.prefix(prefix(ROOT))
 profile_file = [ROOT / "params/archive.yaml", *workflow.overwrite_configfiles][-1]
 WORK = told(Work, ROOT, Path(profile_file), not workflow.is_main_process)
 told(WORK.note)
-for line in WORK.ignored:
-    logger.warning(f"ignored: {line}")
+for line in WORK.warnings:
+    logger.warning(line)
 
 PROFILE, RESULTS = WORK.profile, WORK.results
 PLAN_FILE, CELLS = WORK.plan_file, f"{RESULTS}/tables/cells.csv"

@@ -166,6 +166,36 @@ class Work:
         """The ids of the planned runs that are to be trained: those without a record, which is written last."""
         return [run["id"] for run in self.plan["runs"] if not (self.root / run["path"] / RECORD).is_file()]
 
+    @cached_property
+    def out_of_reach(self) -> dict[str, str]:
+        """The ids of the unfinished runs that cannot be trained here, and the weights that each of them lacks.
+
+        Those are of a finished run below it: weights are not in the repository, and what is finished is not trained
+        again. Without a word Snakemake would leave as it is what shows such a run and lies on the disk.
+        """
+        waiting, found = set(self.unfinished), {}
+        for name in self.unfinished:
+            below, folder = name, ""
+            while below in waiting and (folder := source_folder(self.runs[below], self.results)):
+                below = self.runs[below]["params"]["source"]["id"]
+            weights = f"{self.models_folder(folder)}/{WEIGHTS}" if folder else ""
+            if weights and not (self.root / weights).is_file():
+                found[name] = weights
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know before anything starts, a line each."""
+        lines = [f"ignored: {line}" for line in self.ignored]
+        if not self.in_job and self.out_of_reach:
+            name, weights = next(iter(self.out_of_reach.items()))
+            lines.append(
+                f"left out: what builds on finished runs whose weights are not here ({len(self.out_of_reach)} of the "
+                f"runs, such as {self.runs[name]['path']}, for want of {weights}): put them back, or move the finished "
+                "run's folder away, so that it is trained again"
+            )
+        return lines
+
     @property
     def trainable(self) -> str:
         """Pattern of the ids that may be trained; in a job every id, because its head has decided."""
@@ -211,16 +241,17 @@ class Work:
         Raises
         ------
         UserError
-            If that run is finished and its weights are not here.
+            If that run, or one further below, is finished and its weights are not here.
         """
         run = self.run(run_id)
         folder = source_folder(run, self.results)
         if self.in_job or not folder:
             return []
-        weights = f"{self.models_folder(folder)}/{WEIGHTS}"
-        if run["params"]["source"]["id"] not in self.unfinished and not (self.root / weights).is_file():
+        if run_id in self.out_of_reach:
+            weights = self.out_of_reach[run_id]
+            below = Path(weights).parent.as_posix().replace(f"{self.results}/models", f"{self.results}/runs")
             raise UserError(
-                f"run {run_id} builds on {folder}, whose weights are not here: put {weights} back, or move that"
+                f"run {run_id} builds on {below}, whose weights are not here: put {weights} back, or move that"
                 " folder away, so that the run is trained again"
             )
         return [f"{folder}/{RECORD}"]
@@ -237,7 +268,8 @@ class Work:
         for kind, run in analyses(self.plan, artefact):
             path = analysis_path(self.results, kind, run["path"])
             weights = f"{self.models_folder(run['path'])}/{STAGES if kind == 'stages' else WEIGHTS}"
-            possible = not as_it_is and (run["id"] in self.unfinished or (self.root / weights).is_file())
+            trains = run["id"] in self.unfinished and run["id"] not in self.out_of_reach
+            possible = not as_it_is and (trains or (self.root / weights).is_file())
             if possible or (self.root / path).is_file():
                 files.append(path)
         return files
@@ -248,14 +280,16 @@ class Work:
         return labels if (self.root / labels).is_file() else manifest_file(dataset)
 
     def scores(self, target: Target, as_it_is: bool) -> list[str]:
-        """Return the scores of the runs that a target shows; `as_it_is` only of those that are trained.
+        """Return the scores of the runs that a target shows and can have; `as_it_is` only of those that are trained.
 
         A summary has those that `dica.plan.plan.write_recorded` lists, which `dvc repro` brings up to date.
         """
         runs = self._made.runs(target)
         if target[0] == "summary":
             runs = [run for run in runs if run["dataset"] in self.profile["recorded_datasets"]]
-        there = [run for run in runs if not as_it_is or (self.root / run["path"] / PREDICTIONS).is_file()]
+        there = [run for run in runs if run["id"] not in self.out_of_reach]
+        if as_it_is:
+            there = [run for run in there if (self.root / run["path"] / PREDICTIONS).is_file()]
         return [f"{run['path']}/{METRICS}" for run in there]
 
     @property
@@ -292,11 +326,12 @@ class Work:
         """
         if self.in_job or not self._same.get(target):  # what has nothing to show yet is not among them
             return False
+        waits = len(self.unfinished) > len(self.out_of_reach)
         if target[0] in AFTER_CELLS:
-            return as_it_is or not self.unfinished
+            return as_it_is or not waits
         if target != ("page",):
             return True
-        waits = self.unfinished or self.analysable != NONE
+        waits = waits or self.analysable != NONE
         shown = (same for (kind, *_), same in self._same.items() if kind != "summary")
         return all(shown) and (as_it_is or not waits)
 
