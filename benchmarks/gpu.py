@@ -51,7 +51,7 @@ class Clock:
     Both warming and measuring end early after `limit_s` seconds, but not before three turns.
     """
 
-    def __init__(self, device: torch.device, warm: int, repeats: int, limit_s: float = 10.0) -> None:
+    def __init__(self, device: torch.device, warm: int, repeats: int, limit_s: float = 4.0) -> None:
         self.device, self.warm, self.repeats, self.limit_s = device, warm, repeats, limit_s
 
     def __call__(self, task: Callable[[], object]) -> tuple[float, float]:
