@@ -10,7 +10,8 @@ a time, a DataLoader with a worker, and one forward pass a crop where the method
 
 A step's ratio says as much of the network as of the feeding: with resnet8 of 8 channels on full 28 px crops four
 fifths of our IMC-SwAV step are convolutions, batch norms and ReLUs that both sides share. So IMC-SwAV has a second row,
-whose stem halves the resolution twice: there feeding decides.
+whose stem halves the resolution twice: there feeding decides. A third has the ResNet-18 of the paper, one pass a crop on
+both sides; the usual side's weights lie there as torch lays them (channels first), ours as in a run (channels last).
 
 Uses data/prepared/cifar10-jpeg where it is, else generated images. Writes results/cpu_path.csv and cpu_path.svg.
 """
@@ -53,6 +54,7 @@ VIEWS = [
     {"op": "color_jitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
     {"op": "grayscale", "p": 0.2},
 ]
+LAYOUT = torch.channels_last  # of a network in a run
 NETWORK = {"name": "resnet8", "stem": "cifar", "width": 8}
 SWAV = {"joint_views": True, "num_prototypes": 100, "classifier_hidden": 128}
 TO_8_PX = {"op": "resize", "size": 8}
@@ -183,16 +185,17 @@ def data_path(count: int, batch: int, repeats: int) -> dict:
     return _row("data path, two 32 px views", seconds, 2 * count, "views/s")
 
 
-def method_step(name: str, network: str, changes: dict, batch_size: int, repeats: int) -> dict:
+def method_step(
+    name: str, network: str, changes: dict, batch_size: int, repeats: int, usual_layout: torch.memory_format = LAYOUT
+) -> dict:
     """Return the ratio of a gradient step of both ways to feed a method; `changes` give it a small `network`."""
     params = config.resolve(name, "full", "cifar10", {"overrides": {}}, ROOT)
     params = config.merge(params, {"batch_size": batch_size}, changes)
     images = torch.from_numpy(load_images(batch_size)).permute(0, 3, 1, 2)
     info = DataInfo(3, 32, {"train": 50_000, "test": 10_000})
     ours = partial(_step, *_build(name, params, info), images)
-    usual_method, optimizer = _build(
-        name, {**params, **({"joint_views": False} if "joint_views" in params else {})}, info
-    )
+    apart = {"joint_views": False} if "joint_views" in params else {}
+    usual_method, optimizer = _build(name, {**params, **apart}, info, usual_layout)
     for key, value in list(vars(usual_method).items()):
         if isinstance(value, augment.Pipeline):
             setattr(usual_method, key, UsualPipeline(value))
@@ -201,9 +204,9 @@ def method_step(name: str, network: str, changes: dict, batch_size: int, repeats
     return _row(f"step of {name}, {network}", seconds, batch_size, "images/s")
 
 
-def _build(name: str, params: dict, info: DataInfo) -> tuple:
+def _build(name: str, params: dict, info: DataInfo, layout: torch.memory_format = LAYOUT) -> tuple:
     torch.manual_seed(0)
-    method = methods.build(name, params, info).to(memory_format=torch.channels_last)
+    method = methods.build(name, params, info).to(memory_format=layout)
     method.train()
     return method, build_optimizer(method, params, torch.device("cpu"))
 
@@ -303,6 +306,8 @@ def main() -> None:
     keep_memory()  # of both sides, the loader's worker among them; a training does so by itself
     tasks = [partial(data_path, args.images, 256, args.repeats)]
     tasks += [partial(method_step, *step, args.batch, args.repeats) for step in STEPS]
+    large = ("imc-swav", "its ResNet-18 on CIFAR-10", {}, args.batch, min(args.repeats, 3), torch.contiguous_format)
+    tasks.append(partial(method_step, *large))
     if args.epochs:
         tasks.append(partial(side_by_side, args.epochs, min(args.repeats, 3)))
     rows = []
