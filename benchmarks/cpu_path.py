@@ -10,8 +10,8 @@ a time, a DataLoader with a worker, and one forward pass a crop where the method
 
 A step's ratio says as much of the network as of the feeding: with resnet8 of 8 channels on full 28 px crops four
 fifths of our IMC-SwAV step are convolutions, batch norms and ReLUs that both sides share. So IMC-SwAV has a second row,
-whose stem halves the resolution twice: there feeding decides. A third has the ResNet-18 of the paper, one pass a crop on
-both sides; the usual side's weights lie there as torch lays them (channels first), ours as in a run (channels last).
+whose stem halves the resolution twice: there feeding decides. A third has the ResNet-18 of the paper, one pass a crop
+on both sides; there the usual side's weights lie as torch lays them (channels first), ours as in a run (channels last).
 
 Uses data/prepared/cifar10-jpeg where it is, else generated images. Writes results/cpu_path.csv and cpu_path.svg.
 """
