@@ -168,19 +168,18 @@ class Work:
 
     @cached_property
     def out_of_reach(self) -> dict[str, str]:
-        """The ids of the unfinished runs that cannot be trained here, and the weights that each of them lacks.
+        """The ids of the unfinished runs that cannot be trained here, each with the finished run's folder it waits for.
 
-        Those are of a finished run below it: weights are not in the repository, and what is finished is not trained
-        again. Without a word Snakemake would leave as it is what shows such a run and lies on the disk.
+        That run's weights are gone: they are not in the repository, and what is finished is not trained again. Without
+        a word Snakemake would leave as it is what shows such a run and lies on the disk.
         """
         waiting, found = set(self.unfinished), {}
         for name in self.unfinished:
             below, folder = name, ""
             while below in waiting and (folder := source_folder(self.runs[below], self.results)):
                 below = self.runs[below]["params"]["source"]["id"]
-            weights = f"{self.models_folder(folder)}/{WEIGHTS}" if folder else ""
-            if weights and not (self.root / weights).is_file():
-                found[name] = weights
+            if folder and not (self.root / self._weights(folder)).is_file():
+                found[name] = folder
         return found
 
     @property
@@ -188,11 +187,11 @@ class Work:
         """What a user should know before anything starts, a line each."""
         lines = [f"ignored: {line}" for line in self.ignored]
         if not self.in_job and self.out_of_reach:
-            name, weights = next(iter(self.out_of_reach.items()))
+            name, below = next(iter(self.out_of_reach.items()))
             lines.append(
                 f"left out: what builds on finished runs whose weights are not here ({len(self.out_of_reach)} of the "
-                f"runs, such as {self.runs[name]['path']}, for want of {weights}): put them back, or move the finished "
-                "run's folder away, so that it is trained again"
+                f"runs, such as {self.runs[name]['path']}, for want of {self._weights(below)}): put them back, or move "
+                "the finished run's folder away, so that it is trained again"
             )
         return lines
 
@@ -229,6 +228,9 @@ class Work:
         """Return the folder of a run's weights."""
         return f"{self.results}/models/{Path(folder).relative_to(f'{self.results}/runs')}"
 
+    def _weights(self, folder: str) -> str:
+        return f"{self.models_folder(folder)}/{WEIGHTS}"
+
     def own_analyses(self) -> list[str]:
         """Return the analyses of the runs that the profile itself names."""
         return [analysis_path(self.results, kind, run["path"]) for kind, run in own_analyses(self.profile, self.plan)]
@@ -247,12 +249,10 @@ class Work:
         folder = source_folder(run, self.results)
         if self.in_job or not folder:
             return []
-        if run_id in self.out_of_reach:
-            weights = self.out_of_reach[run_id]
-            below = Path(weights).parent.as_posix().replace(f"{self.results}/models", f"{self.results}/runs")
+        if below := self.out_of_reach.get(run_id):
             raise UserError(
-                f"run {run_id} builds on {below}, whose weights are not here: put {weights} back, or move that"
-                " folder away, so that the run is trained again"
+                f"run {run_id} builds on {below}, whose weights are not here: put {self._weights(below)} back, or move"
+                " that folder away, so that the run is trained again"
             )
         return [f"{folder}/{RECORD}"]
 
