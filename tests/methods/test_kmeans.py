@@ -131,6 +131,12 @@ def test_more_components_than_numbers_is_one_clear_error() -> None:
         Inputs(3, 8, map="mean-colour", scale="pca")
 
 
+@pytest.mark.parametrize("scale", ["pca", "whitened"])
+def test_more_components_than_images_is_one_clear_error(scale: str) -> None:
+    with pytest.raises(UserError, match=r"inputs\.components: 50, but there are 49 images; lower it"):
+        Inputs(3, 8, scale=scale).fit(torch.zeros(49, 3, 8, 8, dtype=torch.uint8), seed=0)
+
+
 def test_kmeans_clusters_its_inputs(images) -> None:
     pixels, level = images
     params = {**PARAMS, "inputs": {"map": "pixels", "scale": "whitened", "components": 1}}

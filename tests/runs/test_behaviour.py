@@ -46,7 +46,9 @@ CASES = [
     (record(trace={**TRACE, "of": "moved"}), REWRITTEN, "is the same"),
     (record(trace={**TRACE, "digest": "dd"}), OTHER, "is another one"),
     (record(trace={"of": "moved", "digest": "dd"}), UNKNOWN, "with other parameters"),
-    (record(trace=None), UNKNOWN, "names no golden trace"),
+    (record(trace="aa"), UNKNOWN, "names no golden trace"),
+    (record(trace=None), REWRITTEN, "commit ccccccc had the golden trace"),
+    (record(trace=None, commit="d" * 40), UNKNOWN, "not known whether commit ddddddd"),
     (record(trace=TRACE, dirty_sha256="e" * 64), UNKNOWN, "uncommitted changes"),
     (record(), REWRITTEN, "commit ccccccc had the golden trace"),
     (record(commit="d" * 40), UNKNOWN, "not known whether commit ddddddd"),
@@ -103,5 +105,5 @@ def test_the_archive_keeps_the_traces_of_the_commits_that_its_older_records_name
     stored = json.loads((root / "src/dica/runs/earlier_traces.json").read_text())
     for path in (root / "results/runs").glob("*/*/*/run.json"):
         found = json.loads(path.read_text())
-        if "trace" not in found and found["dirty_sha256"] is None:
+        if found.get("trace") is None and found["dirty_sha256"] is None:
             assert found["method"] in stored[found["commit"]], path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,8 @@ from dica.files import canonical_json, sha256_file, write_json, write_npz
 from dica.methods.base import Method
 from dica.plan import parameters as config
 from dica.plan import plan as identity
-from dica.rng import derive_seed
-from dica.train import Inputs, give_labels
+from dica.rng import derive_seed, generator
+from dica.train import Inputs, give_labels, predict
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"epochs": 2, "batch_size": 16}
@@ -92,15 +93,8 @@ def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: 
     return {"id": identity.run_id(body), **body}
 
 
-def make_trainer(
-    settings: dict,
-    data: Path,
-    state: Path,
-    save_every: SaveEvery | None = None,
-    speed: Speed | None = None,
-    device: str = "cpu",
-) -> Trainer:
-    """Build what `dica.train` builds, without the process around it."""
+def make_method(settings: dict, data: Path, device: str = "cpu") -> tuple[Method, ResidentImages]:
+    """Build a method and the images that it learns from, with its source and labels where it has them."""
     torch.set_num_threads(1)
     images = ResidentImages(data, torch.device(device))
     torch.manual_seed(derive_seed(settings["seed"], "init"))
@@ -110,9 +104,39 @@ def make_trainer(
         found = trained(below, images.info, data)
         found = found if device == "cpu" else copy.deepcopy(found).to(device)
         method.adopt(found, {name: images.all_of(name) for name in images.splits})
+    give_labels(settings, method, Inputs(data, data / "labels.npz"), images.device)
+    return method, images
+
+
+def fit_history(settings: dict, folder: Path) -> list[dict]:
+    """Fit a method that takes no gradient steps; return what the fit says of itself, and the cluster of every image."""
+    method, images = make_method(settings, make_prepared(folder / "data", {"train": 64}))
+    history = method.fit({"train": images.all_of("train")}, settings["seed"])
+    found = predict(method, images, lambda part: generator(settings["seed"], part, "predict"))
+    return [*history, {f"image {k}": cluster for k, cluster in enumerate(found["train_assignment"].tolist())}]
+
+
+def same_history(ours: list[dict], theirs: list[dict]) -> bool:
+    """Whether two golden traces have the same numbers, but for rounding."""
+    return [row.keys() for row in ours] == [row.keys() for row in theirs] and all(
+        math.isclose(row[key], other[key], rel_tol=1e-5, abs_tol=1e-7)
+        for row, other in zip(ours, theirs, strict=True)
+        for key in row
+    )
+
+
+def make_trainer(
+    settings: dict,
+    data: Path,
+    state: Path,
+    save_every: SaveEvery | None = None,
+    speed: Speed | None = None,
+    device: str = "cpu",
+) -> Trainer:
+    """Build what `dica.train` builds, without the process around it."""
+    method, images = make_method(settings, data, device)
     if device != "cpu":
         method.to(memory_format=torch.channels_last)
-    give_labels(settings, method, Inputs(data, data / "labels.npz"), images.device)
     folder = StateFolder(state, settings["id"])
     return Trainer(settings, method, images, folder, save_every or SaveEvery(seconds=0), speed)
 
@@ -137,9 +161,23 @@ def gradient_methods() -> list[str]:
     return [name for name in config.method_names(ROOT) if "epochs" in config.load_method(name, ROOT)["defaults"]]
 
 
+def fitted_methods() -> list[str]:
+    """Every method of the archive that is fitted in one go."""
+    return sorted(set(config.method_names(ROOT)) - set(gradient_methods()))
+
+
 def all_variants() -> list[tuple[str, str]]:
     """Every (method, variant) that is trained by gradient steps; of a sweep over numbers, the first point."""
-    return [(name, variant) for name in gradient_methods() for variant in dict.fromkeys(families(name).values())]
+    return _variants(gradient_methods())
+
+
+def fitted_variants() -> list[tuple[str, str]]:
+    """Every (method, variant) that is fitted in one go; of a sweep over numbers, the first point."""
+    return _variants(fitted_methods())
+
+
+def _variants(names: list[str]) -> list[tuple[str, str]]:
+    return [(name, variant) for name in names for variant in dict.fromkeys(families(name).values())]
 
 
 def families(method: str) -> dict[str, str]:

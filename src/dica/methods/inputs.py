@@ -96,6 +96,8 @@ class Inputs(nn.Module):
             self.center.copy_(points.mean(dim=0))
             self.matrix.copy_(points.std(dim=0, correction=0).clamp(min=LEAST_SPREAD).reciprocal())
         elif self.scale != "as-is":
+            if len(points) < self.width:
+                raise UserError(f"inputs.components: {self.width}, but there are {len(points)} images; lower it")
             fitted = PCA(self.width, svd_solver="covariance_eigh").fit(points.cpu().double().numpy())
             rows = torch.from_numpy(fitted.components_)
             if self.scale == "whitened":

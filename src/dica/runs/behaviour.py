@@ -1,7 +1,8 @@
 """Whether the code of today behaves as the code of a stored run did: told from its text, else from golden traces.
 
-A golden trace is the history of losses of a method's first steps on a tiny data set (``tests/golden``); the tests hold
-it. Variants that differ in numbers alone share one. A run's record names the trace that its method had (`trace_of`).
+A golden trace is the history of losses of a method's first steps on a tiny data set (``tests/golden``), of a method that
+is fitted in one go what the fit says and the cluster of each image; the tests hold it. Variants that differ in numbers
+alone share one. A run's record names the trace that its method had (`trace_of`).
 Its text may change and its trace stay: then the run still stands for the code. What a trace does not reach (other
 devices, many epochs, prediction) it cannot vouch for.
 """
@@ -29,7 +30,7 @@ BOOKKEEPING = (
     *(f"src/dica/{name}.py" for name in ("apply", "measure", "estimator")),
 )
 TRACES = PACKAGE / "methods" / "traces"  # a file a method
-EARLIER = PACKAGE / "runs" / "earlier_traces.json"  # of commits whose runs have records without a trace
+EARLIER = PACKAGE / "runs" / "earlier_traces.json"  # of commits whose runs have records that name no trace
 Digest = Callable[[str], str | None]  # of a source file now, None where there is none of that name
 
 
@@ -58,10 +59,7 @@ def trace_digest(history: list[dict[str, float]]) -> str:
 
 @cache
 def traces(method: str) -> dict[str, dict[str, str]]:
-    """Return the golden traces that a method has today by variant: ``of``, the parameters' id, and ``digest``.
-
-    Nothing for a method that is fitted without gradient steps.
-    """
+    """Return the golden traces that a method has today by variant: ``of``, the parameters' id, and ``digest``."""
     path = TRACES / f"{method}.json"
     return read_json(path) if path.is_file() else {}
 
@@ -96,12 +94,12 @@ def _by_trace(method: str, variant: str, record: dict[str, Any]) -> tuple[str, s
     now, name, commit = traces(method), f"{method} ({variant})", str(record.get("commit"))[:7]
     if not now:
         return UNKNOWN, f"{method} has no golden trace"
-    if "trace" not in record:
+    trace = record.get("trace")
+    if trace is None:
         today = now.get(variant)
         if today and today["digest"] in _earlier_digests(method, record):
             return REWRITTEN, f"commit {commit} had the golden trace that {name} has today"
         return UNKNOWN, f"it is not known whether commit {commit} had the golden trace that {name} has today"
-    trace = record["trace"]
     if not isinstance(trace, dict) or not {"of", "digest"} <= trace.keys():
         return UNKNOWN, "its record names no golden trace"
     if any(trace["digest"] == other["digest"] for other in now.values()):
@@ -151,6 +149,6 @@ def _mark(method: str, variant: str, record: dict[str, Any]) -> str | tuple:
         if isinstance(trace := record.get("trace"), dict) and "digest" in trace:
             return str(trace["digest"])
         today = trace_of(method, variant)
-        if "trace" not in record and today and today["digest"] in _earlier_digests(method, record):
+        if record.get("trace") is None and today and today["digest"] in _earlier_digests(method, record):
             return today["digest"]
     return tuple(sorted((name, str(found)) for name, found in record["sources"].items() if decides(name)))
