@@ -65,7 +65,7 @@ def _of_steps(root: Path, commit: str, method: str, _: list[str]) -> list[str]:
 
 
 def _of_fits(root: Path, commit: str, method: str, variants: list[str]) -> list[str]:
-    """Return the digests of what a commit's code finds; nothing, said on stderr, where today's helpers do not fit it."""
+    """Return the digests of what a commit's code finds; nothing, said on stderr, if today's helpers do not fit it."""
     golden = read_json(root / "tests" / "golden" / f"{method}.json")
     with tempfile.TemporaryDirectory() as folder:
         tree = subprocess.run(["git", "-C", root, "archive", commit, *PARTS], capture_output=True, check=True)

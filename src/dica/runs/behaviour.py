@@ -1,8 +1,8 @@
 """Whether the code of today behaves as the code of a stored run did: told from its text, else from golden traces.
 
-A golden trace is the history of losses of a method's first steps on a tiny data set (``tests/golden``), of a method that
-is fitted in one go what the fit says and the cluster of each image; the tests hold it. Variants that differ in numbers
-alone share one. A run's record names the trace that its method had (`trace_of`).
+A golden trace is the history of losses of a method's first steps on a tiny data set (``tests/golden``); of a method
+that is fitted in one go, what the fit says and the cluster of each image. The tests hold it. Variants that differ in
+numbers alone share one. A run's record names the trace that its method had (`trace_of`).
 Its text may change and its trace stay: then the run still stands for the code. What a trace does not reach (other
 devices, many epochs, prediction) it cannot vouch for.
 """
