@@ -38,6 +38,22 @@ def test_a_trace_is_checked_and_cannot_slip_out_of_the_record(bare: Path, record
 
 
 @pytest.mark.parametrize(
+    ("change", "ok", "expected"),
+    [
+        (lambda record: None, True, "commit: the code is that of"),
+        (lambda record: record.update(commit="f" * 40), None, "commit: ffffffffffff is not in this clone"),
+        (lambda record: record.update(commit="--help"), None, "commit: --help is not in this clone"),
+        (lambda record: record.update(commit=None), None, "commit: trained with changes that were not committed"),
+        (lambda record: record.update(dirty_sha256="0" * 64), None, "commit: trained with changes"),
+        (lambda record: record["sources"].update({"src/new.py": "0" * 64}), False, "run.json says: src/new.py"),
+    ],
+)
+def test_the_code_of_a_run_is_that_of_its_commit(project: Path, change, ok: bool | None, expected: str) -> None:
+    edit_json(run_folder(project) / "run.json", change)
+    assert expected in said(audit(project), ok)
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         (lambda record: record.update(files={}), "lacks files.config.json"),

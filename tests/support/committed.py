@@ -93,9 +93,10 @@ def write_run(root: Path, entry: dict, correct: float) -> None:
     weights = root / "results/models" / Path(*folder.parts[-3:]) / "weights.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
+    head = git(root, "rev-parse", "HEAD").strip()
 
     def complete(record: dict) -> None:
-        record.update(variant=entry["variant"], determinism=entry["determinism"])
+        record.update(variant=entry["variant"], determinism=entry["determinism"], commit=head)
         record["sources"] = {"src/dica/train.py": sha256_file(root / "src/dica/train.py")}
         record["files"]["weights.safetensors"] = sha256_file(weights)
 
@@ -112,6 +113,8 @@ def make_archive(project: Path, root: Path) -> Path:
     (project / "src/dica/train.py").write_text("# the code\n")
     (project / "Snakefile").write_text("")
     (project / ".gitignore").write_text("results/models/\n")
+    for command in (("init", "-q", "--template="), ("add", "src"), ("commit", "-qm", "code")):
+        git(project, *command)
     write_labels(project)
 
     def two_methods(body: dict) -> None:
@@ -143,9 +146,13 @@ def make_archive(project: Path, root: Path) -> Path:
         for run in factory.select(plan, method, "digits"):
             write_run(project, run, correct)
     build_tables(project)
-    for command in (("init", "-q", "--template="), ("add", "-A"), ("commit", "-qm", "results"), ("gc", "-q")):
-        subprocess.run(["git", *IDENTITY, *command], cwd=project, check=True)
+    for command in (("add", "-A"), ("commit", "-qm", "results"), ("gc", "-q")):
+        git(project, *command)
     return project
+
+
+def git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *IDENTITY, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
 
 
 def run_folder(root: Path, method: str = "drc", seed: int = 0) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import numpy as np
 
 from committed import (
     CELL_DECLARED,
-    IDENTITY,
     build_tables,
     edit_cells,
     edit_json,
     edit_yaml,
     evaluate,
+    git,
     run_folder,
 )
 from dica.files import load_arrays, sha256_file, write_npz
@@ -92,8 +91,12 @@ def remove_run(root: Path, seed: int = 0) -> None:
     shutil.rmtree(run_folder(root, seed=seed))
 
 
-def git(root: Path, *arguments: str) -> None:
-    subprocess.run(["git", *IDENTITY, *arguments], cwd=root, check=True, capture_output=True)
+def committed(edit: Callable[[Path], object]) -> Callable[[Path], None]:
+    def both(root: Path) -> None:
+        edit(root)
+        git(root, "commit", "-qam", "forged")
+
+    return both
 
 
 def hide(flag: str) -> Callable[[Path], None]:
@@ -118,7 +121,7 @@ def hide_by_filter(root: Path) -> None:
 
 def hide_by_replacing(root: Path) -> None:
     """Commit a changed record and let that commit stand for the one before."""
-    before = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True).stdout
+    before = git(root, "rev-parse", "HEAD")
     edit_json(run_folder(root) / "run.json", lambda body: body.update(commit="f" * 40))
     git(root, "commit", "-qam", "forged")
     git(root, "update-ref", f"refs/replace/{before.strip()}", "HEAD")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 
 from dica.data.paths import LABELS
-from dica.files import UserError, sha256_file
+from dica.files import UserError, sha256_bytes, sha256_file
 from dica.runs.files import RECORD
 from dica.runs.read import Finding
 from dica.validation import load_yaml
@@ -27,6 +28,8 @@ DERIVED = (
     "plan.json",
 )  # of a results folder: made of runs
 
+COMMIT = re.compile("[0-9a-f]{40,64}")
+
 
 class Checkout:
     """What Git, DVC and the files themselves say; every file is hashed once, Git is asked once."""
@@ -35,6 +38,8 @@ class Checkout:
         self.root, self.results = root, results
         self.sha256 = cache(lambda path: sha256_file(path) if path.is_file() else None)
         self._dvc_hash = cache(_dvc_hash)
+        self._sources: dict[str, dict[str, str] | None] = {}  # by commit
+        self._blobs: dict[str, str] = {}  # Git's name of a content -> its SHA-256
 
     def check_git(self, prefixes: list[str]) -> Finding:
         """Tell whether what lies under `prefixes` is as committed; without Git nobody vouches for it."""
@@ -142,22 +147,46 @@ class Checkout:
             if record
         ]
 
+    def sources(self, commit: str) -> dict[str, str] | None:
+        """Return the SHA-256 of each file of the code as a commit has it; None where Git has no such commit here."""
+        if commit not in self._sources:
+            named = COMMIT.fullmatch(commit)  # nothing that Git would take for an option or a branch
+            listed = self._git("ls-tree", "-r", "-z", commit, "--", "src") if named else None
+            entries = [entry.split("\t") for entry in (listed or "").split("\0") if entry]
+            blobs = {path: facts.split(" ")[2] for facts, path in entries}
+            self._hash_blobs(set(blobs.values()))
+            self._sources[commit] = None if listed is None else {path: self._blobs[blobs[path]] for path in blobs}
+        return self._sources[commit]
+
+    def _hash_blobs(self, wanted: set[str]) -> None:
+        new = sorted(wanted - self._blobs.keys())
+        content = self._git_bytes("cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in new).encode()) or b""
+        at = 0
+        for blob in new:  # each after a line "blob-id blob size", each with a line's end behind it
+            begin = content.index(b"\n", at) + 1
+            at = begin + int(content[at:begin].split()[2])
+            self._blobs[blob] = sha256_bytes(content[begin:at])
+            at += 1
+
     def last_commit(self, path: str) -> tuple[str, str, str] | None:
         """Return commit, date and subject of the last commit that wrote a file, or None."""
         found = (self._git("log", "-1", "--format=%H%x00%cI%x00%s", "--", path) or "").strip().split("\0")
         return (found[0], found[1], found[2]) if len(found) == 3 else None
 
     def _git(self, *arguments: str) -> str | None:
+        output = self._git_bytes(*arguments)
+        return None if output is None else os.fsdecode(output)
+
+    def _git_bytes(self, *arguments: str, stdin: bytes = b"") -> bytes | None:
         trust = ("core.trustctime=true", "core.checkStat=default", "core.ignoreStat=false", "core.fsmonitor=false")
         settings = [part for setting in trust for part in ("-c", setting)]  # else a setting can hide a change
         real = ("--no-optional-locks", "--no-replace-objects")  # nothing is written, no commit stands for another
         command = ["git", *real, "-C", str(self.root), *settings, *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook
         try:
-            done = subprocess.run(command, capture_output=True, check=True, env=environment)
+            return subprocess.run(command, input=stdin, capture_output=True, check=True, env=environment).stdout
         except (OSError, subprocess.CalledProcessError):
             return None
-        return os.fsdecode(done.stdout)
 
     def check_dvc(self, folder: str) -> Finding:
         """Compare the folder of a run's method with what ``dvc.lock`` recorded."""

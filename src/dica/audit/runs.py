@@ -79,7 +79,8 @@ class RunChecks:
             findings.append(self._check_identity(folder, record, config))
             findings += self._check_source(record, config)
         stored, fresh, compared = self._recompute(folder, record["dataset"], config)
-        findings += [*compared, self._check_sources(record), *self._check_environment(record)]
+        findings += [*compared, self._check_sources(record), *self._check_commit(record)]
+        findings += self._check_environment(record)
         findings += [self.checkout.check_dvc(folder), *self.checkout.check_writers(folder, [*record["files"], METRICS])]
         return record, findings, stored, fresh
 
@@ -182,6 +183,21 @@ class RunChecks:
         )
         holds = True if found.answer in (SAME, REWRITTEN) else None
         return Finding("code", holds, f"{found.answer}: {found.detail}")
+
+    def _check_commit(self, record: dict) -> list[Finding]:
+        """Tell whether the code that the record describes is that of the commit that it names."""
+        commit, sources = record["commit"], record["sources"]
+        if self.checkout.states is None:  # without Git nothing is known, which is said elsewhere
+            return []
+        if not commit or record["dirty_sha256"]:
+            return [Finding("commit", None, "trained with changes that were not committed: Git cannot show the code")]
+        stored = self.checkout.sources(commit)
+        if stored is None:
+            return [Finding("commit", None, f"{commit[:12]} is not in this clone: Git cannot show the code")]
+        unlike = [name for name, found in sources.items() if stored.get(name) != found]
+        if unlike:
+            return [Finding("commit", False, f"{commit[:12]} has other code than run.json says: {', '.join(unlike)}")]
+        return [Finding("commit", True, f"the code is that of {commit[:12]}")]
 
     def check_labels(self, dataset: str, runs: list[RunAudit]) -> list[Finding]:
         """Compare the labels with the data's fingerprint, which is in the id of every run on a pinned data set."""
