@@ -53,6 +53,10 @@ def test_a_variational_code_is_the_bound_of_the_likelihood() -> None:
     torch.testing.assert_close(codes, rows("1.5 -1.778801; .552585 2"), atol=6e-7, rtol=0)
     logits = codes @ rows("1 0 -1; .5 -.5 1")
     assert divergence(mean, log_variance).item() == near((0.678265 + 2.194641) / 2)
+    rows_of = [slice(0, 1), slice(1, 2)]
+    assert [divergence(mean[k], log_variance[k]).item() for k in rows_of] == [near(0.678265), near(2.194641)]
+    each = [reconstruction_loss(logits[k], IMAGES[k], kind="bce", scale="image")[0].item() for k in rows_of]
+    assert each == [near(5.149056), near(3.627018)]
     bernoulli, _ = reconstruction_loss(logits, IMAGES, kind="bce", scale="image")
     gaussian, _ = reconstruction_loss(logits, IMAGES, kind="mse", scale="half")
     wrong, _ = reconstruction_loss(logits, IMAGES, kind="mse", scale="element")
@@ -79,6 +83,14 @@ def test_dec_of_the_worked_example() -> None:
     assert dec_loss(q, p)[0].item() == near(0.041588)
     assert dec_loss(q[:2], p[:2])[0].item() == near(0.037289)
     assert dec_loss(q[:2], target(q[:2]))[0].item() == near(0.033267), "a target of the batch is another one"
+
+
+def test_dec_keeps_its_target_when_the_codes_have_moved() -> None:
+    q = student_t(CODES, CENTRES)
+    assert q.sum(dim=0).tolist() == [near(2.190909), near(1.809091)]
+    moved = student_t(CODES + rows(".1 0"), CENTRES)
+    assert dec_loss(moved, target(q))[0].item() == near(0.046995)
+    assert dec_loss(moved, target(moved))[0].item() == near(0.040361)
 
 
 def test_the_gradient_of_dec_reaches_codes_and_centres() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dica import methods
 from dica.data.splits import DataInfo
-from dica.losses.mmdc import exchanged, renamed, target_loss
+from dica.losses.mmdc import reassigned, renamed, target_loss
 from dica.methods.base import Batch
 from dica.rng import generator
 from tiny import tiny_config
@@ -31,7 +31,7 @@ def batch(phase: str = "main", epoch: int = 0) -> Batch:
 def test_images_exchange_targets_for_the_least_sum_of_distances() -> None:
     torch.manual_seed(0)
     z, targets = F.normalize(torch.randn(6, 3), dim=1), torch.tensor([0, 0, 1, 1, 1, 2])
-    found = exchanged(z, targets)
+    found = reassigned(z, targets)
     assert torch.equal(found.sort().values, targets)
     distance = lambda given: float((z - F.one_hot(given, 3)).square().sum())  # noqa: E731
     best = min(distance(targets[list(order)]) for order in permutations(range(6)))
@@ -47,17 +47,17 @@ def test_groups_take_the_names_of_the_targets_that_they_share_most_with() -> Non
 
 
 def test_a_step_keeps_as_many_images_at_each_corner() -> None:
-    model, given = build(regroup_from=1), batch()
+    model, given = build(refine_from=1), batch()
     before, plain = model.target.clone(), model._plain(given.images)
     step = model.loss(given)
     assert all(part.training for part in model.modules()), "the plain look is in eval mode, the step is not"
     model.after_step(given, step.carry)
-    assert torch.equal(model.target[4:16], exchanged(plain, before[4:16]))
+    assert torch.equal(model.target[4:16], reassigned(plain, before[4:16]))
     assert torch.equal(model.target[16:], before[16:])
 
 
-def test_k_means_gives_the_corners_of_the_last_epochs_and_nothing_is_exchanged() -> None:
-    model, given = build(regroup_from=1), batch(epoch=1)
+def test_k_means_gives_the_targets_of_the_refinement_and_nothing_is_reassigned() -> None:
+    model, given = build(refine_from=1), batch(epoch=1)
     rng = lambda purpose: generator(0, purpose)  # noqa: E731
     before = model.target.clone()
     model.before_epoch(0, {"train": IMAGES}, rng)

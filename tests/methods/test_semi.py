@@ -8,8 +8,9 @@ import torch
 from dica import methods
 from dica.data.splits import DataInfo
 from dica.losses.semi import aligned_guess, remixmatch_loss, squared_difference
+from dica.losses.tcc import enqueue
 from dica.methods.base import Batch
-from dica.methods.remixmatch import rotated
+from dica.methods.remixmatch import REMEMBERED, rotated
 from dica.methods.semi import interleave
 from dica.plan import parameters as config
 from dica.rng import generator
@@ -43,6 +44,18 @@ def test_uda_has_its_full_weight_at_once(root):
     step = build(root, "full", threshold=0.0).loss(batch())
     torch.testing.assert_close(step.loss.detach(), step.parts["L_s"] + step.parts["L_u"])
     assert step.parts["L_u"] > 0
+
+
+def test_labelled_weak_and_strong_images_of_uda_share_their_batch_statistics(root):
+    model, given = build(root, "full"), batch()
+    few = given.take(model.labelled.positions[model.labelled.draw(8, given.rng("labelled images"))])
+    views = [model.weak(few, given.rng("labelled")), model.weak(given.images, given.rng("weak"))]
+    views.append(model.strong(given.images, given.rng("strong")))
+    other = build(root, "full")
+    other.own(torch.cat(views))
+    model.loss(given)
+    for mine, theirs in zip(model.own.buffers(), other.own.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("variant", ["short-pi", "short-mean-teacher", "short-pseudo-label", "short-mixmatch", "full"])
@@ -158,6 +171,10 @@ def test_aligned_guesses_and_losses_are_those_of_the_worked_example():
     guess = aligned_guess(weak.softmax(dim=1), given, temperature=0.5)
     expected = [[0.639429, 0.144229, 0.216343], [0.103603, 0.469368, 0.427029]]
     torch.testing.assert_close(aligned, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
+    remembered = torch.full((REMEMBERED, 3), 1 / 3, dtype=torch.float64)
+    remembered, _ = enqueue(remembered, weak.softmax(dim=1).mean(dim=0, keepdim=True), torch.tensor(0))
+    expected = torch.tensor([0.334531, 0.333124, 0.332345], dtype=torch.float64)
+    torch.testing.assert_close(remembered.mean(dim=0), expected, atol=1e-6, rtol=0)
     expected = [[0.858112, 0.043658, 0.098230], [0.025964, 0.532922, 0.441113]]
     torch.testing.assert_close(guess, torch.tensor(expected, dtype=torch.float64), atol=1e-6, rtol=0)
     rotation = torch.zeros(2, 4, dtype=torch.float64), torch.tensor([0, 3])

@@ -77,6 +77,8 @@ def tiny_config(method: str, variant: str = "full", seed: int = 0, **overrides: 
     params = config.merge(params, {key: value for key, value in TINY.items() if key in params}, overrides)
     if params.get("backbone", {}).get("name") == "resnet18":
         params["backbone"] |= {"name": "resnet8", "width": 16}  # of the variants that are for CIFAR-10
+    if params.get("backbone", {}).get("width", 0) > 64:
+        params["backbone"]["width"] = 16  # of those for CIFAR-100
     if params.get("supervised"):
         params["num_clusters"] = 8  # as many as there are classes
     if source := params.get("source"):

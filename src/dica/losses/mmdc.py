@@ -1,7 +1,7 @@
 """Loss and targets of MMDC: Shiran and Weinshall, Multi-Modal Deep Clustering, arXiv:1912.02678.
 
 Outputs of unit length are drawn to targets that are fixed points, here the corners of the simplex: as many images go to
-each as were given it at the start, and which ones is decided batch by batch (`exchanged`).
+each as were given it at the start, and which ones is decided batch by batch (`reassigned`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def target_loss(z: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     z
         (n, K) rows of unit length.
     targets
-        (n,) int64, the corner of each.
+        (n,) int64, the number of each.
 
     Returns
     -------
@@ -39,12 +39,12 @@ def target_loss(z: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def exchanged(z: Tensor, targets: Tensor) -> Tensor:
+def reassigned(z: Tensor, targets: Tensor) -> Tensor:
     """Return the same targets (n,), shared out so that outputs (n, K) are as near to theirs as can be.
 
     Examples
     --------
-    >>> exchanged(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0]))
+    >>> reassigned(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0]))
     tensor([0, 1])
     """
     taken = linear_sum_assignment(z[:, targets].tolist(), maximize=True)[1]

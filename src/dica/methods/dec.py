@@ -7,7 +7,8 @@ start of every `refresh`-th epoch the target is made anew from all images, and t
 Deviations, each a key of params/dec.yaml:
 
 - `refresh`: in epochs. The published code counts steps of 256 images: 160 (MNIST, .6 epochs), 40 (STL-10, .8 epochs).
-- `source`: an auto-encoder trained at once, by Adam; the paper trains layer by layer with dropout.
+- `source`: an auto-encoder trained at once, by Adam, from He's initial weights; the paper trains layer by layer with
+  dropout, from weights of deviation .01.
 - Input are pixels; the paper's STL-10 is histograms of gradients and colours.
 - `encoder`: the paper's `dense` layers, or convolutions, whose batch norms keep the statistics of the source.
 - The loss is the mean over images (`dica.losses.dec`).

@@ -10,7 +10,9 @@ Deviations and readings, each a key of params/fixmatch.yaml:
   of up to half the image's side. (That code takes the greatest strength always, a hole of 16 pixels, and colours up to
   1.9 times as strong.)
 - `labels_per_class`: drawn as in CRLC-semi: the same seed has the same labelled images in both.
-- One forward pass for labelled, weak and strong images. The moving average takes the batch norms' statistics over.
+- One forward pass for labelled, weak and strong images; that code makes its guesses in a pass of their own, and passes
+  on the strong views of confident images alone. The moving average takes the batch norms' statistics over.
+- `ema`: from the first step on; that code begins with a shorter memory, (t + 1) / (t + 10).
 """
 
 from __future__ import annotations

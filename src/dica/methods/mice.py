@@ -11,6 +11,7 @@ Deviations and readings, each a key of params/mice.yaml with the value of the au
   images whose posterior is largest (code; the paper's update). `replace_prototypes: false` only trains them.
 - The teacher follows by its parameters alone; its batch norms see whole batches, which the code shuffles among GPUs.
 - The queue starts with random unit vectors; the code's are uniform and not of unit length.
+- The rate of learning grows with every step of the warm-up, in the code with every epoch, from 0.
 - Prediction changes nothing: the code puts what it scores into the queue as it goes.
 - The gate's centres are fixed and as far apart as can be (a simplex), as in the paper.
 """

@@ -1,15 +1,17 @@
 """MMDC: Shiran and Weinshall, Multi-Modal Deep Clustering: Unsupervised Partitioning of Images, arXiv:1912.02678, after
 the authors' code.
 
-Every image is given one of K corners of the simplex; the network learns to map its crops there, and images of a batch
-exchange their corners for nearer ones (`dica.losses.mmdc`). Before that each epoch has a pass in which the same network
-tells quarter turns apart. In the last epochs the corners are those of K-means on the outputs of all images.
+Every image is given one of K targets, the corners of the simplex; the network learns to map its crops there, and
+targets are re-assigned within a batch to nearer images (`dica.losses.mmdc`). Before that each epoch has a pass in which
+the same network tells quarter turns apart. In the refinement, the last epochs, targets are the clusters that K-means
+finds in the outputs of all images.
 
 Deviations and readings, each a key of params/mmdc.yaml:
 
-- `regroup_from`: the first epoch of K-means; from then on nothing is exchanged.
-- `rotations`: whether there is the pass of quarter turns (code, and the paper's own ablation).
-- The code draws the corners without noise (sigma 0), the paper's are modes of a mixture.
+- `refine_from`: the first epoch of the refinement; from then on nothing is re-assigned.
+- `rotations`: whether there is the pass of quarter turns (code, and the paper's own ablation). Each of the four copies
+  of an image has a crop of its own, cut before it is turned; the code cuts afterwards, which is as likely.
+- The code draws the targets without noise (sigma 0), the paper's are modes of a mixture.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from torch.nn import functional as F
 
 from dica.data.splits import DataInfo, splits_of
 from dica.losses.common import l2_normalise
-from dica.losses.mmdc import exchanged, renamed, target_loss
+from dica.losses.mmdc import reassigned, renamed, target_loss
 from dica.methods.base import Batch, Method, Phase, Step, decayed_apart, evaluating
 from dica.methods.feature_clusters import centroid_seed
 from dica.methods.kmeans import fit_kmeans
-from dica.methods.rotnet import TURNS, quarter_turns
+from dica.methods.rotnet import TURNS
 from dica.networks.backbones import init_weights
 from dica.rng import Rng
 
@@ -32,9 +34,9 @@ PART = 1000  # images at a time
 
 
 class MMDC(Method):
-    """Outputs drawn to corners that images exchange."""
+    """Outputs drawn to targets that are re-assigned within each batch."""
 
-    target: Tensor  # the corner of each image
+    target: Tensor  # the number of each image's
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__(params, data)
@@ -44,7 +46,7 @@ class MMDC(Method):
         self.turns = nn.Linear(self.backbone.out_features, TURNS)
         for layer in (self.output, self.turns):
             init_weights(layer, params["backbone"]["init"])
-        self.augmented = self.pipeline("augmented")
+        self.augmented, self.turned = self.pipeline("augmented"), self.pipeline("turned")
         self.splits = splits_of(params["train_split"], data)
         self.register_buffer("target", torch.randint(clusters, (sum(data.counts[name] for name in self.splits),)))
 
@@ -53,14 +55,14 @@ class MMDC(Method):
         return decayed_apart(self)
 
     def phases(self, epoch: int) -> list[Phase]:
-        """Return the pass of quarter turns, and that of the corners."""
+        """Return the pass of quarter turns, and that of the targets."""
         names = ["turns"] if self.params["rotations"] else []
         return [Phase(name, self.splits) for name in (*names, "main")]
 
     @torch.no_grad()
     def before_epoch(self, epoch: int, images: dict[str, Tensor], rng: Rng) -> None:
-        """Take the corners of K-means in the last epochs."""
-        if epoch < self.params["regroup_from"]:
+        """Take the clusters of K-means as targets, in the refinement."""
+        if epoch < self.params["refine_from"]:
             return
         params = self.params
         parts = (part.to(self.target.device) for name in self.splits for part in images[name].split(PART))
@@ -71,21 +73,26 @@ class MMDC(Method):
         self.target.copy_(renamed(groups, self.target, params["num_clusters"]))
 
     def loss(self, batch: Batch) -> Step:
-        """Cross-entropy of quarter turns, or the distance from the corners."""
-        views = self.augmented(batch.images, batch.rng("augmented"))
+        """Cross-entropy of quarter turns, or the distance from the targets."""
         if batch.phase == "turns":
-            turned, turns = quarter_turns(views)
-            logits = self.turns(self.backbone(turned)).to(self.turns.weight.dtype)
-            loss = F.cross_entropy(logits, turns)
-            return Step(loss, {"L_turns": loss.detach()})
+            return self._quarter_turns(batch)
+        views = self.augmented(batch.images, batch.rng("augmented"))
         targets = self.target[batch.indices]
-        if batch.epoch < self.params["regroup_from"]:
-            targets = exchanged(self._plain(batch.images), targets)
+        if batch.epoch < self.params["refine_from"]:
+            targets = reassigned(self._plain(batch.images), targets)
         loss, parts = target_loss(self._outputs(views), targets)
         return Step(loss, parts, {"targets": targets})
 
+    def _quarter_turns(self, batch: Batch) -> Step:
+        views = self.turned.views(batch.images, batch.rng("turned"), TURNS)
+        copies = torch.cat([views[turns].rot90(turns, dims=(2, 3)) for turns in range(TURNS)])
+        turns = torch.arange(TURNS, device=copies.device).repeat_interleave(len(batch.images))
+        logits = self.turns(self.backbone(copies)).to(self.turns.weight.dtype)
+        loss = F.cross_entropy(logits, turns)
+        return Step(loss, {"L_turns": loss.detach()})
+
     def after_step(self, batch: Batch, carry: dict[str, Tensor]) -> None:
-        """Keep which images have exchanged their corners."""
+        """Keep the targets that were re-assigned."""
         if batch.phase == "main":
             self.target[batch.indices] = carry["targets"]
 
@@ -99,7 +106,7 @@ class MMDC(Method):
             return self._outputs(self.test_view(images))
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return (n, K), largest for the nearest corner: the softmax of the outputs."""
+        """Return (n, K), largest for the nearest target: the softmax of the outputs."""
         return torch.softmax(self._outputs(self.test_view(images)), dim=1)
 
 

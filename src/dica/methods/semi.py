@@ -12,6 +12,7 @@ Deviations and readings, each a key of params/semi.yaml with the value of that c
 - `statistics`: whose batch statistics the running ones follow: `labelled` images alone (Pi-model, mean teacher and
   pseudo-label) or `all`. MixMatch interleaves its three batches, and follows the first.
 - `threshold`, `sharpen` of UDA: .95 and 1; UDA's own code for CIFAR-10 has .8 and .4.
+- UDA's labelled, weak and strong images pass the network together, as FixMatch's; the others' labelled ones alone.
 - UDA's strong views are FixMatch's; its training signal annealing is left out, as in that code.
 - MixMatch takes as many labelled as unlabelled images, and draws a share for every image (code).
 """
@@ -54,9 +55,12 @@ class SemiSupervised(FixMatch):
         weight = params["weight"] * self._ramp(batch.epoch)
         if mixed:
             return Step(*self._mixmatch(batch, few, classes, weight))
-        supervised = F.cross_entropy(self.own(few), classes)
-        with self._statistics(self.params["statistics"] == "all"):
-            unlabelled, parts = self._unlabelled(batch)
+        if params["kind"] == "uda":
+            supervised, unlabelled, parts = self._uda(batch, few, classes)
+        else:
+            supervised = F.cross_entropy(self.own(few), classes)
+            with self._statistics(params["statistics"] == "all"):
+                unlabelled, parts = self._unlabelled(batch)
         parts = {"L_s": supervised.detach(), "L_u": unlabelled.detach(), **parts}
         return Step(supervised + weight * unlabelled, parts)
 
@@ -76,15 +80,19 @@ class SemiSupervised(FixMatch):
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
 
+    def _uda(self, batch: Batch, few: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the losses of labelled and of unlabelled images, from one forward pass."""
+        params = self.params
+        views = [few, self.weak(batch.images, batch.rng("weak")), self.strong(batch.images, batch.rng("strong"))]
+        few, weak, strong = self.own(torch.cat(views)).split([len(view) for view in views])
+        options = {name: params[name] for name in ("threshold", "sharpen")}
+        return F.cross_entropy(few, classes), *divergence_loss(weak, strong, **options)
+
     def _unlabelled(self, batch: Batch) -> Losses:
         params = self.params
         weak = self.weak(batch.images, batch.rng("weak"))
         if params["kind"] == "pseudo-label":
             return pseudo_label_loss(self.own(weak), threshold=params["threshold"])
-        if params["kind"] == "uda":
-            strong = self.strong(batch.images, batch.rng("strong"))
-            first, second = self.own(torch.cat([weak, strong])).chunk(2)
-            return divergence_loss(first, second, threshold=params["threshold"], sharpen=params["sharpen"])
         other = self.weak(batch.images, batch.rng("other"))
         with torch.no_grad():  # the teacher's batch norms see the batch, as in training
             given = (self.average if params["kind"] == "mean-teacher" else self.own)(weak)
