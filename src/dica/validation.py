@@ -338,6 +338,8 @@ def _explain(error: Any) -> str:
 def hint(name: str, known: Iterable[str]) -> str:
     """Return `did you mean …? there are: …` for a name that is not among `known`, the nearest ones first."""
     known = list(dict.fromkeys(known))
+    if not known:
+        return "there are none yet"
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     question = f"did you mean {' or '.join(near)}? " if near else ""
     more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""

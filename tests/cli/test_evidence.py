@@ -63,7 +63,7 @@ def test_a_table_a_figure_and_a_statistic_answer_like_a_cell(dica, archive: Path
         assert len(found) >= 2, name
         assert dica("audit", "dica", name)[0] == 0
     code, output = dica("audit", "dica", "figure-9")
-    assert (code, "did you mean figure-2" in output) == (2, True)
+    assert (code, "did you mean dica figure-2" in output) == (2, True)
 
 
 def test_an_unrun_cell_says_not_run(dica) -> None:

@@ -51,6 +51,7 @@ def test_its_runs_take_the_overrides_and_share_the_ids_of_equal_runs(root: Path)
         ({"recipes": {"drc": {"overrides": {"epoch": 2}}}}, "epoch"),
         ({"more_seeds": {"table-1": {"drc": 9}}}, "'table-1' is not among the block's artefacts"),
         ({"more_seeds": {"table-2": {"drv": 9}}}, "more_seeds.table-2: no row 'drv'"),
+        ({"words": {"CIFAR-11": ""}}, "words: 'CIFAR-11' stands in no title and no label"),
         ({"recipes": {"drc": {"variant": "shorter", "overrides": {}}}}, "no variant 'shorter'"),
     ],
 )
@@ -62,6 +63,12 @@ def test_a_bad_block_is_one_line_that_names_file_and_key(copied_params: Path, ch
         load_artefacts(copied_params, ["drc"])
     assert f"{DECLARED}: lower" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_labels_say_what_was_run_there(root: Path) -> None:
+    (figure,) = (a for a in load_artefacts(root, ["crlc"]) if a.name == "figure-11-digits")
+    assert [row.label for row in figure.rows[:4]] == [f"CRLC-semi, {n} labels" for n in (10, 20, 40, 250)]
+    assert "CIFAR" not in figure.title
 
 
 def test_a_row_may_have_more_seeds_than_its_block(copied_params: Path) -> None:
@@ -76,8 +83,7 @@ def test_a_row_may_have_more_seeds_than_its_block(copied_params: Path) -> None:
 def test_panels_lose_the_rows_that_are_left_out(root: Path) -> None:
     (figure,) = (a for a in load_artefacts(root, ["imc-swav"]) if a.name == "figure-4-digits")
     keys = {row.key for row in figure.rows}
-    assert figure.note.endswith(
-        "The crops are of 8 and 6 pixels here; of their labels only the numbers of crops count."
-    )
+    labels = {row.key: row.label for row in figure.rows}
+    assert labels["2x28-6x18"] == "2×8 + 6×6", "what the crops are there, as the block's words say"
     assert [panel["title"] for panel in figure.options["panels"]] == ["Prototypes", "Crops"]
     assert all(set(panel["rows"]) <= keys for panel in figure.options["panels"])

@@ -13,11 +13,12 @@ from dica.audit.checkout import Checkout
 from dica.files import UserError
 from dica.plan.artefacts import analyses, analysis_path
 from dica.plan.planned import artefacts_of, load_plan, scored_runs
-from dica.runs.files import METRICS
+from dica.runs.files import METRICS, RECORD, RESULT_FILES, STAGES, TRACE, WEIGHTS
 from dica.tables.inputs import files_of
 
 ALL_PARAMS = ["params/"]
 BY_HAND = "is made by no rule"
+OF_RUNS = (*RESULT_FILES, RECORD, METRICS, TRACE, STAGES, WEIGHTS)
 
 
 @dataclass
@@ -53,9 +54,11 @@ def trace(file: Path, root: Path, results: str) -> Origin:
     UserError
         If there is no such file, or it lies elsewhere.
     """
-    path = next((place for place in (Path.cwd() / file, root / file) if place.is_file()), None)
+    places = (Path.cwd() / file, root / file)
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise UserError(f"{file}: no such file")
+        folder = any(place.is_dir() for place in places)
+        raise UserError(f"{file}: {'a folder; name a file in it' if folder else 'no such file'}")
     path, home = path.resolve(), (root / results).resolve()
     if not path.is_relative_to(home):
         raise UserError(f"{file}: does not lie under {results}; `dica trace` answers for what was made there")
@@ -87,7 +90,7 @@ class _Maker:
         """Return rule, run folders and files of params/ behind a file, given by its path inside the results root."""
         parts = inside.split("/")
         kind, name = parts[0], parts[-1]
-        if kind in ("runs", "models") and len(parts) > 3:
+        if kind in ("runs", "models") and len(parts) == 5 and name in OF_RUNS:
             return self._of_run("evaluate" if name == METRICS else "train", parts[1:4])
         if kind == "state" and len(parts) > 2:
             folders = [run["path"] for run in self.plan["runs"] if run["id"] == parts[1]]
@@ -114,7 +117,7 @@ class _Maker:
         if inside in ("tables/cells.csv", "tables/inputs.csv"):
             return "cells", self._finished(), ALL_PARAMS
         if inside.startswith("tables/statistics/"):
-            return "statistics", self._finished(), []
+            return "statistics", self._finished(), ["params/artefacts/"]
         if inside in ("claims.csv", "claims.md"):
             return "claims", self._finished(), ["params/claims/", "params/artefacts/", *published[:1]]
         if inside == "tables/consistency.csv":
@@ -125,6 +128,8 @@ class _Maker:
             return "summary", folders, [f"params/{self.plan['profile']}.yaml"]
         if inside == "report/rules.svg":
             return "rulegraph", [], ALL_PARAMS
+        if kind == "made" and name.endswith(".json"):
+            return f"{Path(name).stem} (what it read and wrote when it last ran)", [], []
         if kind == "report":
             return "page", self._finished(), ALL_PARAMS
         if inside == "plan.json" or kind == "plans":

@@ -95,9 +95,11 @@ class Uncelled:
         """
         figures = {artefact.name: artefact for artefact in self.auditor.declared
                    if (artefact.paper, artefact.kind) == (paper, "figure")}  # fmt: skip
-        remade = {file.removesuffix(".csv"): file for file in REMADE} if paper == "dica" else {}
+        stems = {file.removesuffix(".csv"): file for file in REMADE}
+        remade = stems if paper == "dica" else {}
         if name not in figures and name not in remade:
-            raise UserError(f"no artefact {paper} {name}; {hint(name, [*figures, *remade])}")
+            known = {artefact.address for artefact in self.auditor.declared} | {f"dica {stem}" for stem in stems}
+            raise UserError(f"no artefact {paper} {name}; {hint(f'{paper} {name}', sorted(known))}")
         if name in figures:
             folders = runs_of_artefact(f"{paper} {name}", self.auditor.plan)
             findings = [self._check_figure(figures[name]), *self.auditor.params_checks.check(figures[name])]
@@ -112,7 +114,7 @@ class Uncelled:
         runs, labels = self._runs(here)
         if name in figures and (absent := [folder for folder in folders if folder not in here]):
             detail = f"{len(here)} of {len(folders)} planned runs are there"
-            findings.append(Finding("runs", None if not here else False, detail, missing=bool(here)))
+            findings.append(Finding("runs", False if here else None, detail, missing=True))
             findings += self.checkout.fewer_than_recorded(absent)
         prefixes += [f"{folder}/" for folder in folders]
         findings += [*labels, self.checkout.check_git(prefixes)]

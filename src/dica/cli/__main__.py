@@ -5,6 +5,7 @@ Exit codes: see `dica.audit.auditor` and `dica.files`.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from dica.cli import data, evidence
 from dica.cli.apply import export, predict
 from dica.cli.audit import audit
 from dica.cli.own import cluster
-from dica.cli.runs import ARCHIVE, Profile, compare, console, estimate, evaluate, status
+from dica.cli.runs import ARCHIVE, AsJson, Profile, compare, console, estimate, evaluate, status
 from dica.cli.show import show
 from dica.files import UserError, explain_os_error, project_root
 from dica.scripting import print_anywhere
@@ -43,6 +44,7 @@ def build_deposit(
     profile: Profile = ARCHIVE,
     key: Annotated[Path | None, typer.Option("--sign", help="Private key of OpenSSH; writes FILE.sig.")] = None,
     with_weights: Annotated[bool, typer.Option("--with-weights", help="The weights of all runs, too.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the deposit; equal files give equal bytes."""
     from dica.audit.deposit import build
@@ -51,26 +53,39 @@ def build_deposit(
 
     root = project_root()
     digest = build(root, load_profile(root / profile, root)["results"], file, with_weights)
+    signature = str(sign(file, key)) if key else None
+    if as_json:
+        print(json.dumps({"file": str(file), "sha256": digest, "bytes": file.stat().st_size, "signature": signature}))
+        return
     console.print(f"{digest}  {escape(str(file))}  ({file.stat().st_size / 1e6:.1f} MB)")
-    if key:
-        console.print(f"signature: {escape(str(sign(file, key)))}")
+    if signature:
+        console.print(f"signature: {escape(signature)}")
 
 
 @deposits.command("check")
 def check_deposit(
     file: Annotated[Path, typer.Argument(help="A deposit.")],
     key: Annotated[Path | None, typer.Option(help="Public key of OpenSSH: its holder must have signed FILE.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Unpack a deposit, verify its hashes, make its tables again and audit its cells: offline, without torch."""
     from dica.audit.deposit import check
     from dica.audit.signature import signature_of, verify
 
+    signed = ""
     if key:
-        console.print(escape(verify(file, key)))
+        signed = verify(file, key)
     elif signature_of(file).is_file():
-        console.print("signed, but by whom was not checked: give --key")
+        signed = "signed, but by whom was not checked: give --key"
+    if signed and not as_json:
+        console.print(escape(signed))
+    found = []
     for line in check(file):
-        console.print(escape(line))
+        found.append(line)
+        if not as_json:
+            console.print(escape(line))
+    if as_json:
+        print(json.dumps({"file": str(file), "signature": signed or None, "checks": found}))
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def show(
     elif as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        _show_table(root, rows)
+        _show_table(root, profile, rows)
 
 
 def _cells(root: Path, profile: Path) -> list[dict[str, str]]:
@@ -54,6 +54,8 @@ def _show_other(root: Path, profile: Path, address: str, as_json: bool) -> None:
 
     auditor = Auditor(root, profile.as_posix())
     figures = {known.address: known for known in auditor.declared if known.kind == "figure"}
+    if address.startswith(("dica statistics/", "claim ")):
+        raise UserError(f"{address}: no table or figure; what it rests on: dica audit {address}")
     if address not in figures:
         known = sorted({f"{row['paper']} {row['artefact']}" for row in auditor.cells} | figures.keys())
         raise UserError(f"no table or figure {address}; {hint(address, known)}")
@@ -85,13 +87,13 @@ def _show_figure(auditor, artefact, as_json: bool) -> None:
     console.print(f"[dim]{escape(path)}; of the runs {escape(' '.join(known.runs) or 'none')}[/]")
 
 
-def _show_table(root: Path, rows: list[dict]) -> None:
+def _show_table(root: Path, profile: Path, rows: list[dict]) -> None:
     from dica.plan.artefacts import PLAIN
     from dica.plan.published import decimals
 
     paper, artefact = rows[0]["paper"], rows[0]["artefact"]
     percent = _scale(root, paper, artefact) == "percent"
-    table = Table(title=f"{paper} {artefact}" + (", in percent" if percent else ""), title_justify="left")
+    table = Table(title=_heading(root, profile, rows[0]) + (", in percent" if percent else ""), title_justify="left")
     for heading in ("cell", "ours", "runs", "published", "verdict"):
         table.add_column(heading, justify="right" if heading in ("ours", "runs", "published") else "left")
     for row in rows:
@@ -105,6 +107,14 @@ def _show_table(root: Path, rows: list[dict]) -> None:
         cell = f"{row['row']}/{row['column']}/{row['metric']}"
         table.add_row(*map(escape, (cell, ours, runs, printed or "–", row["verdict"])))
     console.print(table)
+
+
+def _heading(root: Path, profile: Path, row: dict) -> str:
+    """Return what the table is called, as its printed form has it: at a lower rung that is said there."""
+    address = f"{row['paper']} {row['artefact']}"
+    printed = root / load_yaml(root / profile)["results"] / "tables" / row["paper"] / f"{row['artefact']}.md"
+    first = printed.read_text(encoding="utf-8", errors="replace").partition("\n")[0] if printed.is_file() else ""
+    return first.lstrip("# ") or address
 
 
 def _scale(root: Path, paper: str, artefact: str) -> str:

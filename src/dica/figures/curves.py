@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from dica.figures.panel import Panel, RowOnData
@@ -107,7 +108,7 @@ def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str,
 
 
 def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]], tint: str, mark: str = "") -> None:
-    """Draw thin lines (x, y) and, where there are several, their mean on the shortest x."""
+    """Draw thin lines (x, y) and, where there are several, their mean as far as all of them go."""
     alone = len(lines) == 1
     style: dict[str, Any] = {"marker": mark, "markersize": 4} if mark else {}
     for x, y in lines:
@@ -115,10 +116,18 @@ def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]]
             x, y, color=tint, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.45, **(style if alone else {})
         )
     if not alone:
-        shortest = min((x for x, _ in lines), key=len)
-        axes.plot(
-            shortest, [mean([y[k] for _, y in lines]) for k in range(len(shortest))], color=tint, linewidth=2, **style
-        )
+        axes.plot(*mean_line(lines), color=tint, linewidth=2, **style)
+
+
+def mean_line(lines: Sequence[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:
+    """Return x and y of the mean of several lines (x, y), x ascending, over the stretch that all of them have.
+
+    At the x of the line that ends first; the others are read between their points.
+    """
+    first, last = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
+    ends_first = min((x for x, _ in lines), key=lambda x: x[-1])
+    shared = [place for place in ends_first if first <= place <= last]
+    return shared, [mean([float(np.interp(place, x, y)) for x, y in lines]) for place in shared]
 
 
 def progress(panel: Panel, figure: Canvas) -> str:
@@ -132,7 +141,8 @@ def progress(panel: Panel, figure: Canvas) -> str:
     x = panel.option("x", "epoch", tuple(TIMES))
     names = panel.option("history") or panel.metrics
     resize(figure, 1.4 + 3.6 * len(names), 3.8)
-    spoken = []
+    spoken: list[str] = []
+    drawn: set[int] = set()
     places = [place for place in panel.places if place.runs]
     for axes, name in zip(grid(figure, 1, len(names))[0], names, strict=True):
         for k, place in enumerate(places):
@@ -140,20 +150,22 @@ def progress(panel: Panel, figure: Canvas) -> str:
             if lines:
                 _seeds_and_mean(axes, lines, colour(k), marker(k))
                 spoken.append(_last(panel, place, name, lines))
+                drawn.add(k)
         _reference(panel, axes, name)
         axes.set_xlabel(TIMES[x])
         axes.set_ylabel(_quantity(panel, name))
         if x not in ("seconds", "tflop"):
             integer_axis(axes)
-    handles = [line(k, place.label) for k, place in enumerate(places)]
-    legend_below(figure, handles, columns=3 if len(names) == 1 else 5)
     if not spoken:
         return "None of these runs was watched while it trained."
+    legend_below(figure, [line(k, places[k].label) for k in sorted(drawn)], columns=3 if len(names) == 1 else 5)
     several = any(len(place.runs) > 1 for place in places)
     kinds = "Thin lines: seeds; marked line: their mean." if several else "One seed each."
     if x == "tflop":
         kinds += " Lines: of the watched images. A mark alone: of all images, clusters found once at the end."
-    return f"{kinds} At the end: {', '.join(spoken)}."
+    unseen = ", ".join(place.label for k, place in enumerate(places) if k not in drawn)
+    unwatched = f" Not watched while training: {unseen}." if unseen else ""
+    return f"{kinds} At the end: {', '.join(spoken)}.{unwatched}"
 
 
 def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float]] | None:

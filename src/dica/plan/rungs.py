@@ -71,15 +71,44 @@ def lowered(declared: dict[str, Artefact], lower: dict[str, Any], where: str, ro
     """
     _check_recipes(lower, where, root)
     found = {}
+    said = lower.get("words", {})
     for name, skipped in lower["artefacts"].items():
         if name not in declared or declared[name].rung or not declared[name].regenerated:
             known = [known for known, artefact in declared.items() if artefact.regenerated and not artefact.rung]
             raise UserError(f"{where}.artefacts: no {name!r} that is regenerated; {hint(name, known)}")
         _require_rows(skipped, declared[name], f"{where}.artefacts.{name}")
-        made = _at_rung(declared[name], skipped, lower)
+        made = _at_rung(_said_otherwise(declared[name], said), skipped, lower)
         found[made.name] = made
+    texts = [text for name in lower["artefacts"] for text in _texts(declared[name])]
+    for old in said:
+        if not any(old in text for text in texts):
+            raise UserError(f"{where}.words: {old!r} stands in no title and no label of the block's artefacts")
     _check_more_seeds(lower, {name: found[f"{name}-{lower['rung']}"] for name in lower["artefacts"]}, where)
     return found
+
+
+def _texts(artefact: Artefact) -> list[str]:
+    """Return what `words` of a lower rung may change: titles, and labels of rows."""
+    panels = [panel["title"] for panel in artefact.options.get("panels", []) if "title" in panel]
+    return [artefact.title, *(row.label for row in artefact.rows), *panels]
+
+
+def _said_otherwise(artefact: Artefact, words: dict[str, str]) -> Artefact:
+    """Return an artefact whose titles and labels of rows have other words, such as another number of labels."""
+
+    def other(text: str) -> str:
+        for old, new in words.items():
+            text = text.replace(old, new)
+        return text
+
+    options = artefact.options
+    if "panels" in options:
+        panels = [
+            {**panel, "title": other(panel["title"])} if "title" in panel else panel for panel in options["panels"]
+        ]
+        options = {**options, "panels": panels}
+    rows = tuple(replace(row, label=other(row.label)) for row in artefact.rows)
+    return replace(artefact, title=other(artefact.title), rows=rows, options=options)
 
 
 def _check_more_seeds(lower: dict[str, Any], made: dict[str, Artefact], where: str) -> None:

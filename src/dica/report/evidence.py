@@ -93,8 +93,8 @@ class Evidence:
         if not claims:
             return text
         parts = [
-            f"on the {RUNGS[rung].removeprefix('the ')} {by[HOLDS]} hold, {by[FAILS]} fail and {by[UNDECIDED]} are "
-            "undecided"
+            f"on the {RUNGS[rung].removeprefix('the ')} {by[HOLDS]} hold, {by[FAILS]} fail, {by[UNDECIDED]} are "
+            f"undecided and {claims - sum(by.values()) + by[NOT_RUN]} are not tested"
             for rung, by in self.verdicts.items()
             if sum(by.values()) > by[NOT_RUN]
         ]
@@ -137,12 +137,18 @@ class Evidence:
             totals = summary(self._estimator.costs(runs, device), 1) if device else None
             if totals is not None and totals["timed"] and not totals["counted"]:
                 rest = f", {totals['unknown']} of them not timed" if totals["unknown"] else ""
-                return f"{len(runs)} runs{rest}, about {_time(totals['device_hours'])} on {device}"
+                return f"{_runs(len(runs))}{rest}, about {_time(totals['device_hours'])} on {device}"
             name, flops, hours, left = remaining(runs, self.plan["on_gpu"], self.root)
         except (UserError, KeyError):  # a data set that is no longer declared
-            return f"{len(runs)} runs; no finished run tells how long they take"
+            return f"{_runs(len(runs))}; no finished run tells how long they take"
         rest = f", {left} of them not counted" if left else ""
-        return f"{len(runs)} runs{rest}, {flops / 1e15:,.0f} PFLOP counted, about {_time(hours)} on an {name} as stated"
+        return (
+            f"{_runs(len(runs))}{rest}, {flops / 1e15:,.0f} PFLOP counted, about {_time(hours)} on an {name} as stated"
+        )
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _time(hours: float) -> str:

@@ -217,6 +217,11 @@ def overview(rows: Sequence[dict[str, str]]) -> str:
 
 def _cell(row: dict[str, str]) -> str:
     if not row["effect"]:
-        return row["verdict"]
+        said = row["reason"] if row["verdict"] != tests.NOT_RUN else ""
+        return f"{row['verdict']}: {said}" if said else row["verdict"]
     effect, low, high = (float(row[name]) for name in ("effect", "low", "high"))
-    return f"**{row['verdict']}** {effect:+.3f} ({low:+.3f} to {high:+.3f}), {row['seeds']} seeds"
+    unit = "log2 of a ratio of deviations " if row["kind"].startswith("stability") else ""
+    interval = f"{unit}{effect:+.3f} ({low:+.3f} to {high:+.3f}), {row['seeds']} seeds"
+    near = low * high > 0 and row["verdict"] == tests.UNDECIDED  # the interval is of this claim alone
+    corrected = f", corrected p {float(row['p_holm']):.2f}" if near else ""
+    return f"**{row['verdict']}** {interval}{corrected}"

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dica.files import read_bytes
+from dica.files import UserError, read_bytes
 
 DRAWN_WITH = re.compile(r"<dc:title>dica with ([^<]*)</dc:title>")
 SEAL = re.compile(r"sha256:([0-9a-f]{64})")
@@ -31,9 +31,12 @@ def read_words(path: Path | str) -> Drawn:
     Raises
     ------
     UserError
-        If the file cannot be read.
+        If the file cannot be read, or its end is missing.
     """
-    return said(read_bytes(path))
+    svg = read_bytes(path)
+    if not svg.rstrip().endswith(b"</svg>"):
+        raise UserError(f"{path}: its end is missing; draw it again: snakemake --cores all light")
+    return said(svg)
 
 
 def said(svg: bytes) -> Drawn:

@@ -364,6 +364,7 @@ def _ranks(artefact: Artefact, by_place: dict) -> dict[tuple, str]:
     """Return best and second of every column, among the published numbers and among ours, within each block of rows.
 
     A number that stands in a column of another name (a supervised probe under ACC) does not compete, nor does a bound.
+    Our best runs compete among themselves.
     """
     ranks: dict[tuple, str] = {}
     for column, rows in product(artefact.columns, _blocks(artefact)):
@@ -375,11 +376,17 @@ def _ranks(artefact: Artefact, by_place: dict) -> dict[tuple, str]:
             printed = [cell for cell in found if cell.published and cell.published_statistic not in BOUNDS]
             published = {("published", *_place(cell)): float(cell.published) for cell in printed}
             ours = {("ours", *_place(cell)): round(cell.value, digits) for cell in found if cell.n}
-            for scores in (published, ours):
+            best = {("ours", *_place(cell)) for cell in found if cell.statistic == "best"}
+            for scores in (published, *_apart(ours, best)):
                 top = sorted(set(scores.values()), reverse=metric not in LOWER_IS_BETTER)[:2]
                 names = dict(zip(top, ("best", "second"), strict=False)) if len(scores) > 1 else {}
                 ranks |= {key: names[score] for key, score in scores.items() if score in names}
     return ranks
+
+
+def _apart(scores: dict[tuple, float], some: set[tuple]) -> tuple[dict[tuple, float], dict[tuple, float]]:
+    """Return the scores that are not among some keys, and those that are."""
+    return {k: v for k, v in scores.items() if k not in some}, {k: v for k, v in scores.items() if k in some}
 
 
 def _legend(artefact: Artefact, head: Header, lines: list[Line], verdicts: pd.Series) -> str:
@@ -402,7 +409,8 @@ def _legend(artefact: Artefact, head: Header, lines: list[Line], verdicts: pd.Se
     if any(cell.rank for cell in shown):
         within = " of its block" if len(_blocks(artefact)) > 1 else ""
         apart = " (published and ours apart)" if has_published else ""
-        parts.append(f"Bold: best{within}, underlined: second best{apart}.")
+        among = "; our best runs among themselves" if any(row.statistic == "best" for row in artefact.rows) else ""
+        parts.append(f"Bold: best{within}, underlined: second best{apart}{among}.")
     if any("±" in cell.text for line in lines if line.kind.startswith("ours") for cell in line.cells):
         parts.append("Ours: mean ± sample standard deviation over seeds.")
     if any(cell.mark == "not comparable" for cell in shown):
