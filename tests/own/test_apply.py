@@ -18,11 +18,14 @@ from safetensors import safe_open
 
 from dica import train
 from dica.cli.apply import find_run
+from dica.cli.own import run_door
 from dica.data.prepared import open_split
 from dica.files import UserError, load_arrays, read_json
 from dica.own import apply
 from dica.plan.parameters import load_datasets
 from pictures import ROOT, copy_params, picture_folder, planned_run, train_arguments
+
+NETWORK = Path("network.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,40 @@ def test_weights_that_changed_are_refused(project: Path, monkeypatch, capsys, tm
     arguments = ["--run", str(run.folder), "--models", str(models), "--images", "pics", "--out", str(tmp_path / "x")]
     assert apply.main(["predict", *arguments]) == 3
     assert "changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("side", [8, 12])
+def test_a_run_on_images_that_were_replaced_is_refused(side: int, tmp_path: Path, monkeypatch) -> None:
+    root = copy_params(tmp_path / "project")
+    monkeypatch.chdir(root)
+    picture_folder(root / "pics")
+    (run,) = planned_run(root, root / "pics", "kmeans")
+    assert train.main(train_arguments(root, run)) == 0
+    shutil.rmtree(root / "pics")
+    picture_folder(root / "pics", count=40, side=side)
+    planned_run(root, root / "pics", "kmeans")
+    earlier = apply.Applied(*find_run(root, str(root / run["path"])), root)
+    for use in (lambda: apply.predict(earlier, root / "pics", root / "x.csv"), lambda: apply.export(earlier, NETWORK)):
+        with pytest.raises(UserError, match=r"was trained on images .*, own-pics has .* now.*`dica cluster`"):
+            use()
+    load_datasets.cache_clear()
+    assert not (root / "x.csv").exists()
+    assert not NETWORK.exists()
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("error: 2 unreadable images:\n  a.png (x)\n  b.png (y)", "2 unreadable images:\n  a.png (x)\n  b.png (y)"),
+        ("a warning\nerror: one\n", "one"),
+        ("Traceback\n  File\nKeyError: 1", "KeyError: 1"),
+        ("", "exit code 1"),
+    ],
+)
+def test_all_of_an_error_is_passed_on(printed: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        run_door(tmp_path, ["-c", f"import sys; sys.stderr.write({printed!r}); sys.exit(1)"])
+    assert str(raised.value) == told
 
 
 def test_what_is_no_run_is_refused(project: Path) -> None:

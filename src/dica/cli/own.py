@@ -213,9 +213,15 @@ def run_door(root: Path, arguments: list[str]) -> str:
     """
     done = subprocess.run([sys.executable, *arguments], env=door_environment(root), text=True, capture_output=True)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(lines[-1].removeprefix("error: "))
+        raise UserError(_said(done.stderr) or f"exit code {done.returncode}")
     return done.stdout
+
+
+def _said(text: str) -> str:
+    """Return all of an error that a command has printed, without what came before it; of a traceback its last line."""
+    text = f"\n{text.strip()}"
+    _, begun, message = text.partition("\nerror: ")
+    return message if begun else text.splitlines()[-1]
 
 
 def door_environment(root: Path) -> dict[str, str]:

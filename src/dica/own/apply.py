@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dica.data import features
+from dica.data.catalog import data_id, is_identified
 from dica.data.folder import contents
 from dica.data.images import Encoded, Recipe, decode_all
 from dica.data.own import list_images
@@ -61,9 +62,21 @@ class Applied:
         path = self.root / labels_record(self.config["dataset"])
         if not path.is_file():
             raise UserError(f"{path}: no such file; prepare {self.config['dataset']} first")
-        shapes = {split: record["shape"] for split, record in read_json(path)["splits"].items()}
+        known = read_json(path)
+        self._require_same_data(known["fingerprint"])
+        shapes = {split: record["shape"] for split, record in known["splits"].items()}
         _, side, _, channels = next(iter(shapes.values()))
         return DataInfo(channels, side, {split: shape[0] for split, shape in shapes.items()})
+
+    def _require_same_data(self, fingerprint: str) -> None:
+        """Refuse a run on images that have since been replaced: their size and preparation are known no more."""
+        name, trained = self.config["dataset"], self.config["data_id"]
+        if trained not in (fingerprint, data_id(self.entry) if is_identified(self.entry) else fingerprint):
+            raise UserError(
+                f"{self.folder}: was trained on images {trained[:12]}, {name} has {fingerprint[:12]} now, so how to "
+                f"prepare new images for it is unknown; train on the images of now (`dica cluster`, or the workflow) "
+                "and give that run, or prepare those of then again"
+            )
 
     @cached_property
     def method(self) -> Method:
