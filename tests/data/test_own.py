@@ -42,7 +42,7 @@ def test_names_come_from_the_folder() -> None:
 def test_a_first_look(photos: Path) -> None:
     found = own.look(photos)
     assert (found.form, found.splits, found.classes, found.count) == ("folder", {"train": 12}, [], 12)
-    assert (found.side, found.square, found.grey) == (45, False, False)
+    assert (found.side, found.grey) == (45, False)
     assert own.look(photos) == found
     (photos / "image 00.png").touch()
     assert own.look(photos).listing != found.listing, "a file that was written to"
@@ -52,7 +52,21 @@ def test_grey_squares_keep_their_size(tmp_path: Path) -> None:
     for k in range(3):
         Image.fromarray(np.full((8, 8), k, np.uint8)).save(tmp_path / f"{k}.png")
     found = own.look(tmp_path)
-    assert (found.side, found.square, found.grey) == (8, True, True)
+    assert (found.side, found.grey) == (8, True)
+
+
+@pytest.mark.parametrize("odd", [(9, 8), (8, 20), (3, 3), (30, 30)])
+def test_one_odd_image_among_squares_is_brought_to_their_size(odd: tuple, copied_params: Path, monkeypatch) -> None:
+    monkeypatch.setattr(own, "SAMPLED", 2)
+    folder = copied_params / "squares"
+    folder.mkdir()
+    for k in range(5):
+        shape = (8, 8) if k != 2 else odd
+        Image.fromarray(np.full(shape, 50 * k, np.uint8)).save(folder / f"{k}.png")
+    entry = own.declare(copied_params, "mine", folder, own.look(folder), 8, 2)
+    assert (entry["prepare"]["size"], entry["prepare"]["mode"]) == (8, "crop")
+    images = open_split(copied_params / "data/prepared/own-mine", "train")
+    np.testing.assert_array_equal(images, np.repeat(np.arange(0, 250, 50), 192).reshape(5, 8, 8, 3))
 
 
 def test_what_is_no_set_of_images_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ class Look:
     splits : number of images by split
     classes : names of sub-folders that count as labels
     side : shorter side in pixels of the middle one of the sampled images
-    square : whether all sampled images are squares of that size
     grey : whether all sampled images are without colour
     listing : changes when a file is added, removed, renamed or written to
     prepare : what the data set's entry says of folders and damaged images
@@ -50,7 +49,6 @@ class Look:
     splits: dict[str, int]
     classes: list[str]
     side: int
-    square: bool
     grey: bool
     listing: str
     prepare: dict[str, Any] = field(default_factory=dict)
@@ -103,14 +101,12 @@ def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = F
     listing = sha256_bytes(canonical_json(stamps).encode()) if stamps else sha256_file(source)
     places, prepare, remark = _meaning(names, source.name, labels)
     prepare |= ({"skip_unreadable": True} if skip else {}) | ({"links": "follow"} if follow else {})
-    sizes, grey = _sample(source, form, names)
-    sides = [min(size) for size in sizes]
+    sides, grey = _sample(source, form, names)
     return Look(
         form=form,
         splits=dict(Counter(place.split for place in places)),
         classes=layout.class_names(places, {}),
         side=int(np.median(sides)),
-        square=len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1],
         grey=grey,
         listing=listing,
         prepare=prepare,
@@ -126,7 +122,6 @@ def _look_at_features(source: Path) -> Look:
         splits={"train": len(rows)},
         classes=[],
         side=1,
-        square=True,
         grey=False,
         listing=sha256_bytes(canonical_json([sha256_file(source), names]).encode()),
         prepare={"labels": "none"},
@@ -191,27 +186,30 @@ def _stamp(source: Path, name: str) -> list[Any]:
     return [name, found.st_size, found.st_mtime_ns]
 
 
-def _sample(source: Path, form: str, names: list[str]) -> tuple[list[tuple[int, int]], bool]:
-    """Return the sizes of some images spread over all, and whether none has colour; `prepare` names damaged ones."""
+def _sample(source: Path, form: str, names: list[str]) -> tuple[list[int], bool]:
+    """Return the shorter sides of some images spread over all, and whether none has colour.
+
+    Damaged ones are passed over; `prepare` names all of them.
+    """
     chosen = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, SAMPLED).astype(int))]
-    sizes, grey = [], True
+    sides, grey = [], True
     for _, data, _ in folder.contents(source, form, chosen):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > PIXEL_LIMIT:
                     continue
-                sizes.append(image.size)
+                sides.append(min(image.size))
                 image.info.pop("transparency", None)
                 image.draft("RGB", (64, 64))  # JPEG alone: decoded small
                 pixels = np.asarray(image.convert("RGB").resize((32, 32))).astype(int)
                 grey = grey and int(np.ptp(pixels, axis=2).max()) == 0
         except Exception:  # Pillow's plugins raise nearly anything; preparing names every damaged file
             continue
-    if not sizes:
+    if not sides:
         raise UserError(
             f"{source}: none of the {len(chosen)} images that were tried can be read, {chosen[0]!r} the first"
         )
-    return sizes, grey
+    return sides, grey
 
 
 def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int) -> dict[str, Any]:
@@ -240,7 +238,7 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
         "image_size": side,
         "channels": found.features or 3,
         "splits": found.splits,
-        "prepare": {**found.prepare, **({} if found.square and found.side == side else {"size": side, "mode": "crop"})},
+        "prepare": {**found.prepare, **({} if found.features else {"size": side, "mode": "crop"})},
         "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},  # until the pixels are there; features have none
     }
     if found.prepare.get("skip_unreadable"):  # how many are left is known only when all are read

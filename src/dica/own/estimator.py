@@ -109,7 +109,7 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
     def _parameters(self, images: np.ndarray, gpu: bool) -> dict[str, Any]:
         """Return the complete parameters of the run."""
         grey = images.shape[3] == 1 or int(np.ptp(images.astype(np.int16), axis=3).max()) == 0
-        look = Look("array", {"train": len(images)}, [], images.shape[1], True, grey, "")
+        look = Look("array", {"train": len(images)}, [], images.shape[1], grey, "")
         if self.method not in recipes.METHODS:
             raise ValueError(f"method: no recipe for {self.method!r}; there are: {', '.join(recipes.METHODS)}")
         recipe = recipes.draft(self.method, look, int(self.n_clusters), gpu, CHECKOUT, look.side)
