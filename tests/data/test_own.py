@@ -69,6 +69,14 @@ def test_one_odd_image_among_squares_is_brought_to_their_size(odd: tuple, copied
     np.testing.assert_array_equal(images, np.repeat(np.arange(0, 250, 50), 192).reshape(5, 8, 8, 3))
 
 
+@pytest.mark.parametrize(("largest", "form", "told"), [(4095, "png", 1), (1023, "tif", 1), (60_000, "png", 0)])
+def test_16_bit_images_that_use_few_of_their_bits_are_told(tmp_path: Path, largest: int, form: str, told: int) -> None:
+    for k in range(3):
+        pixels = np.linspace(0, largest - k, 64).astype(np.uint16).reshape(8, 8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.{form}")
+    assert own.look(tmp_path).remark.count(f"is {largest} of 65535") == told
+
+
 def test_what_is_no_set_of_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("x")

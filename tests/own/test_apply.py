@@ -19,6 +19,7 @@ from safetensors import safe_open
 from dica import train
 from dica.cli.apply import find_run
 from dica.cli.own import run_door
+from dica.data.images import Recipe, decode
 from dica.data.prepared import open_split
 from dica.files import UserError, load_arrays, read_json
 from dica.own import apply
@@ -143,10 +144,34 @@ def test_what_is_no_run_is_refused(project: Path) -> None:
 
 def example(kind: str) -> str:
     """The program of docs/own-images.md that loads a network of this kind."""
-    text = (ROOT / "docs/own-images.md").read_text(encoding="utf-8")
-    (found,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"model{kind}" in code)
+    found = documented(f"model{kind}")
     assert len(found.splitlines()) <= 12
+    return documented("def prepared") + found
+
+
+def documented(part: str) -> str:
+    """The code of docs/own-images.md that has this part."""
+    text = (ROOT / "docs/own-images.md").read_text(encoding="utf-8")
+    (found,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if part in code)
     return found
+
+
+@pytest.mark.parametrize("size", [(8, 8), (40, 30), (33, 57), (9, 100), (5, 3), (101, 8)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "RGBA", "LA", "P", "CMYK", "1", "turned"])
+def test_the_documented_preparation_is_that_of_this_package(size: tuple, mode: str, tmp_path: Path) -> None:
+    draw, exif = np.random.default_rng(0), Image.Exif()
+    if mode == "I;16":
+        image = Image.fromarray(draw.integers(0, 2**16, size[::-1], dtype=np.uint16))
+    else:
+        image = Image.fromarray(draw.integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+        image = image.convert("RGB" if mode == "turned" else mode)
+    exif[0x0112] = 6 if mode == "turned" else 1
+    path = tmp_path / "a.tif"
+    image.save(path, exif=exif)
+    names: dict = {}
+    exec(documented("def prepared"), names)
+    wanted = decode(path.read_bytes(), Recipe(8, "crop", upright=True))
+    np.testing.assert_array_equal(names["prepared"](path, 8), wanted)
 
 
 @pytest.mark.parametrize("kind", [".pt2", ".onnx"])

@@ -25,6 +25,7 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 SAMPLED = 200  # images whose size and colours are looked at before all of them are read
 MEASURED = 2000  # prepared images that mean and standard deviation are taken of
 LEAST_STD = 0.01
+DARK = 2**14  # a quarter of what 16 bits hold: cameras of 10 to 12 bits save less
 NO_MEANING = {"top": "", "split_folders": {}, "labels": "none"}  # of folders: all images are of one split
 
 
@@ -42,7 +43,8 @@ class Look:
     listing : changes when a file is added, removed, renamed or written to
     prepare : what the data set's entry says of folders and damaged images
     features : numbers a row, where rows of features are given and no images; else 0
-    remark : why folders are no labels, where they look like some, and which pictures are of a kind that is not read
+    remark : why folders are no labels, where they look like some, which pictures are of a kind that is not read,
+        and that 16-bit images are dark
     """
 
     form: str
@@ -101,7 +103,8 @@ def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = F
     listing = sha256_bytes(canonical_json(stamps).encode()) if stamps else sha256_file(source)
     places, prepare, remark = _meaning(names, source.name, labels)
     prepare |= ({"skip_unreadable": True} if skip else {}) | ({"links": "follow"} if follow else {})
-    sides, grey = _sample(source, form, names)
+    sides, grey, deepest = _sample(source, form, names)
+    dark = _dark(deepest)
     return Look(
         form=form,
         splits=dict(Counter(place.split for place in places)),
@@ -110,7 +113,7 @@ def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = F
         grey=grey,
         listing=listing,
         prepare=prepare,
-        remark=". ".join(filter(None, (remark, passed_over))),
+        remark=". ".join(filter(None, (remark, passed_over, dark))),
     )
 
 
@@ -186,19 +189,30 @@ def _stamp(source: Path, name: str) -> list[Any]:
     return [name, found.st_size, found.st_mtime_ns]
 
 
-def _sample(source: Path, form: str, names: list[str]) -> tuple[list[int], bool]:
-    """Return the shorter sides of some images spread over all, and whether none has colour.
+def _dark(deepest: int) -> str:
+    if not 0 < deepest < DARK:
+        return ""
+    return (
+        f"the largest value of the 16-bit images that were looked at is {deepest} of 65535, and of 16 bits the upper 8 "
+        "are kept, so these images become nearly black; rescale them to the whole range if that is not meant"
+    )
+
+
+def _sample(source: Path, form: str, names: list[str]) -> tuple[list[int], bool, int]:
+    """Return the shorter sides of some images spread over all, whether none has colour, and the largest 16-bit value.
 
     Damaged ones are passed over; `prepare` names all of them.
     """
     chosen = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, SAMPLED).astype(int))]
-    sides, grey = [], True
+    sides, grey, deepest = [], True, 0
     for _, data, _ in folder.contents(source, form, chosen):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > PIXEL_LIMIT:
                     continue
                 sides.append(min(image.size))
+                if image.mode.startswith("I;16"):
+                    deepest = max(deepest, int(np.asarray(image).max()))
                 image.info.pop("transparency", None)
                 image.draft("RGB", (64, 64))  # JPEG alone: decoded small
                 pixels = np.asarray(image.convert("RGB").resize((32, 32))).astype(int)
@@ -209,7 +223,7 @@ def _sample(source: Path, form: str, names: list[str]) -> tuple[list[int], bool]
         raise UserError(
             f"{source}: none of the {len(chosen)} images that were tried can be read, {chosen[0]!r} the first"
         )
-    return sides, grey
+    return sides, grey, deepest
 
 
 def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def preprocessing(run: Applied) -> dict[str, Any]:
         "clusters": int(run.config["params"]["num_clusters"]),
         "before": [
             "turn as EXIF says",
-            "to RGB (grey becomes three equal channels, alpha is dropped)",
+            "to RGB (grey becomes three equal channels, alpha is dropped, 16-bit grey keeps its upper byte)",
             f"resize {how} (Pillow, bilinear)",
             *(["to grey: luma of ITU-R 601"] if channels == 1 else []),
         ],
