@@ -14,7 +14,7 @@ from dica.data import catalog, own
 from dica.data.archives import IMAGE_LIMIT
 from dica.data.prepared import image_names, is_current, open_split
 from dica.data.thumbnails import Thumbnails
-from dica.files import UserError, plain_cell, read_csv
+from dica.files import UserError, plain_cell, read_csv, read_json
 from dica.scores.assignments import COLUMNS, assignments_csv
 from dica.validation import load_yaml
 
@@ -169,6 +169,36 @@ def test_damaged_images_are_left_out_on_demand(photos: Path, copied_params: Path
     with pytest.raises(UserError, match="3 unreadable"):
         own.declare(copied_params, "mine", photos, own.look(photos), 16, 3)
     assert (copied_params / "params/own/mine/dataset.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("damaged", "classes"), [(["a"], ["b", "c"]), (["a", "c"], []), (["a/0.png"], ["a", "b", "c"])]
+)
+def test_classes_are_those_of_the_images_that_are_left(copied_params: Path, damaged: list, classes: list) -> None:
+    folder = copied_params / "set"
+    for k in range(9):
+        path = folder / "abc"[k % 3] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 9 * k, np.uint8)).save(path)
+        if any(f"{path.parent.name}/{path.name}".startswith(name) for name in damaged):
+            path.write_bytes(b"no image")
+    entry = own.declare(copied_params, "mine", folder, own.look(folder, skip=True), 8, 4)
+    assert entry["num_classes"] == (len(classes) or 4)
+    assert read_json(copied_params / "data/labels/own-mine.json")["classes"] == classes
+    gone = own.left_out(copied_params, "mine")
+    assert entry["splits"]["train"] == 9 - len(gone) < 9
+    assert all(image["name"].startswith(tuple(damaged)) for image in gone)
+
+
+def test_a_first_attempt_that_fails_leaves_nothing(photos: Path, copied_params: Path) -> None:
+    (photos / "image 03.png").write_bytes(b"no image")
+    before = sorted(copied_params.rglob("*"))
+    with pytest.raises(UserError, match="1 unreadable"):
+        own.declare(copied_params, "mine", photos, own.look(photos), 16, 3)
+    made = {path.relative_to(copied_params).as_posix() for path in copied_params.rglob("*")} - {
+        path.relative_to(copied_params).as_posix() for path in before
+    }
+    assert made <= {"params/own", "data", "data/prepared"}
 
 
 def test_pictures_of_kinds_that_are_not_read_are_named(photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -18,7 +19,7 @@ from dica.data.catalog import OWN, OWN_PREFIX
 from dica.data.images import FORMATS, PIXEL_LIMIT
 from dica.data.paths import RAW, prepared_folder
 from dica.data.prepare import prepare as prepare_arrays
-from dica.data.prepared import open_split
+from dica.data.prepared import MANIFEST, load_manifest, open_split
 from dica.files import UserError, atomic_write_bytes, atomic_write_text, canonical_json, sha256_bytes, sha256_file
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
@@ -255,21 +256,50 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
         "prepare": {**found.prepare, **({} if found.features else {"size": side, "mode": "crop"})},
         "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},  # until the pixels are there; features have none
     }
-    if found.prepare.get("skip_unreadable"):  # how many are left is known only when all are read
-        entry["splits"] = folder.read({**entry, "name": own}, found.form, {"source": source}).counts
+    if found.prepare.get("skip_unreadable"):  # what is left is known only when all are read
+        entry = _of_what_is_left({**entry, "name": own}, found.form, source, k)
     path = root / OWN / name / "dataset.yaml"
     before = path.read_bytes() if path.is_file() else b""
     write_entry(root, name, entry)
     try:
         manifest = prepare_arrays(own, root)
     except BaseException:  # no entry of images that are not there
-        atomic_write_bytes(path, before) if before else path.unlink()
+        atomic_write_bytes(path, before) if before else _forget(root, name)
         raise
     if not found.features:
         entry["normalisation"] = _statistics(root / prepared_folder(own))
     entry["fingerprint"] = manifest["fingerprint"]
     write_entry(root, name, entry)
     return entry
+
+
+def _of_what_is_left(entry: dict[str, Any], form: str, source: Path, k: int) -> dict[str, Any]:
+    """Return an entry with the numbers of images and classes that are left without damaged images."""
+    content = folder.read(entry, form, {"source": source})
+    if len(content.classes) == 1:  # the others were wholly damaged; one class says nothing
+        entry = {**entry, "prepare": {**entry["prepare"], **NO_MEANING}}
+        content = folder.read(entry, form, {"source": source})
+    if not sum(content.counts.values()):
+        raise UserError(f"{source}: no image is left without the damaged ones")
+    known = {key: value for key, value in entry.items() if key != "name"}
+    return {**known, "splits": content.counts, "num_classes": len(content.classes) or k}
+
+
+def _forget(root: Path, name: str) -> None:
+    """Remove what a first attempt has left of a data set that never came to be."""
+    prepared = root / prepared_folder(f"{OWN_PREFIX}{name}")
+    (root / OWN / name / "dataset.yaml").unlink(missing_ok=True)
+    if not (prepared / MANIFEST).exists():
+        (prepared / ".lock").unlink(missing_ok=True)
+    for place in (root / OWN / name, prepared):
+        with contextlib.suppress(OSError):  # it is not there, or holds something else
+            place.rmdir()
+
+
+def left_out(root: Path, name: str) -> list[dict[str, str]]:
+    """Return the damaged images that were left out of a prepared data set of one's own: `name` and `why`."""
+    splits = load_manifest(root / prepared_folder(f"{OWN_PREFIX}{name}"))["splits"]
+    return [image for _, record in sorted(splits.items()) for image in record.get("left_out", [])]
 
 
 def write_entry(root: Path, name: str, entry: dict[str, Any]) -> None:
