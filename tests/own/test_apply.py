@@ -91,6 +91,35 @@ def test_a_damaged_new_image_is_named(run: apply.Applied, tmp_path: Path) -> Non
         run.read(tmp_path)
 
 
+def test_what_is_left_out_passed_over_or_linked(run: apply.Applied, tmp_path: Path) -> None:
+    shutil.copytree("pics", tmp_path / "elsewhere")
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "more").symlink_to(tmp_path / "elsewhere")
+    (new / "bad.png").write_bytes(b"no image")
+    (new / "a.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"--follow-links"):
+        run.read(new)
+    with pytest.raises(UserError, match=r"(?s)1 unreadable images; .*--skip-unreadable.*bad\.png"):
+        run.read(new, follow=True)
+    run.remarks.clear()
+    names, images = run.read(new, skip=True, follow=True)
+    assert (len(names), names[0], len(images)) == (48, "more/000_0.png", 48)
+    np.testing.assert_array_equal(images, run.read(Path("pics"))[1])
+    assert [word in remark for remark, word in zip(run.remarks, ("1 .heic", "bad.png"), strict=True)] == [True, True]
+    shutil.rmtree(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(UserError, match=r"no image can be read, 'bad\.png' the first"):
+        run.read(new, skip=True, follow=True)
+
+
+def test_where_only_numbers_were_compared_a_number_is_asked_for(project: Path) -> None:
+    (project / "results/own/several").mkdir(parents=True)
+    (project / "results/own/several/how-many.json").write_text("{}")
+    with pytest.raises(UserError, match=r"only numbers of clusters were compared; .*`dica cluster … .*--k N`"):
+        find_run(project, "several")
+
+
 def test_weights_that_changed_are_refused(project: Path, monkeypatch, capsys, tmp_path: Path) -> None:
     monkeypatch.chdir(project)
     run = applied(project, "kmeans")
