@@ -35,6 +35,8 @@ def test_names_come_from_the_folder() -> None:
     assert own.default_name(Path("/x/My Photos.2024")) == "my-photos-2024"
     assert own.default_name(Path("/x/holiday.tar.gz")) == "holiday"
     assert own.default_name(Path("/x/…")) == "images"
+    for name in ("Upper.ZIP", "upper.Tar.GZ", "UPPER.NPY"):
+        assert own.default_name(Path("/x") / name) == "upper"
     with pytest.raises(UserError, match="--name: 'A b'"):
         own.check_name("A b")
 
@@ -79,12 +81,15 @@ def test_16_bit_images_that_use_few_of_their_bits_are_told(tmp_path: Path, large
 
 def test_what_is_no_set_of_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("x")
+    for name in ("notes.doc", "rows.csv", "rows.NPZ"):
+        (tmp_path / name).write_text("x")
     (tmp_path / "a.png").write_bytes(b"x")
     for name, expected in [
         ("none", "no such folder or archive"),
         ("empty", "no image found"),
-        ("notes.txt", "neither a folder nor an archive"),
+        ("notes.doc", "neither a folder nor an archive"),
+        ("rows.csv", r"save it with numpy\.save"),
+        ("rows.NPZ", r"save it with numpy\.save"),
         ("a.png", "one image"),
     ]:
         with pytest.raises(UserError, match=expected):

@@ -41,9 +41,13 @@ def cluster(
             help="crlc, drc, imc-swav, kmeans or tcc; of features ac, crlc-two-stage, kmeans, sc or scan-neighbours."
         ),
     ] = "",
-    epochs: Annotated[int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).")] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).", show_default=False)
+    ] = 0,
     budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
-    seeds: Annotated[int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).")] = 0,
+    seeds: Annotated[
+        int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).", show_default=False)
+    ] = 0,
     name: Annotated[str, typer.Option(help="What to call the images (default: the folder's name).")] = "",
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Folders in it are no classes, only order.")] = False,
     skip: Annotated[bool, typer.Option("--skip-unreadable", help="Leave damaged images out and name them.")] = False,
@@ -62,7 +66,7 @@ def cluster(
     wanted = {"method": method, "epochs": epochs, "seconds": _seconds(budget), **_numbers(k, seeds)}
     wanted |= {"labels": not no_labels, "skip": skip, "follow": follow}
     if links and not source.is_dir():
-        raise UserError("--links: needs a folder of images, links cannot point into an archive")
+        raise UserError("--links: needs a folder of images; links cannot point into an archive or a table of features")
     with _alone(root, name) as lock:
         profile = _declare(root, name, source, wanted)
         _run(root, name, profile, lock)

@@ -26,7 +26,7 @@ SPLIT_NAME = re.compile(
     r"|(?P<held_out>val(id(ation)?)?|dev(elopment)?|eval(uation)?|hold[ _-]?out))"
     r"([ _-]?(set|data|images|split))?([ _-]?\d+)?"  # train_set, val2017
 )
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FOREIGN = (
     ".heic",
     ".heif",

@@ -23,6 +23,7 @@ from dica.data.prepared import MANIFEST, load_manifest, open_split
 from dica.files import UserError, atomic_write_bytes, atomic_write_text, canonical_json, sha256_bytes, sha256_file
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
+TABLES = (".csv", ".tsv", ".txt", ".npz", ".mat", ".h5", ".hdf5", ".parquet", ".pt", ".pkl")  # of features, perhaps
 SAMPLED = 200  # images whose size and colours are looked at before all of them are read
 MEASURED = 2000  # prepared images that mean and standard deviation are taken of
 LEAST_STD = 0.01
@@ -66,10 +67,10 @@ class Look:
 
 def default_name(source: Path) -> str:
     """Return what images are called after their folder or archive: small letters, digits and dashes."""
-    stem = source.resolve().name
+    stem = source.resolve().name.lower()
     for suffix in sorted((*ARCHIVES, features.SUFFIX), key=len, reverse=True):
         stem = stem.removesuffix(suffix)
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "images"
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "images"
 
 
 def check_name(name: str) -> None:
@@ -162,6 +163,8 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
         form, found = "archive", folder.names_in(source, "archive", prepare, _is_picture)
     elif source.is_file() and layout.is_image(source.name):
         form, found = "file", [source.name]
+    elif source.is_file() and source.name.lower().endswith(TABLES):
+        raise UserError(f"{source}: features are one array (n, d), a row an image; save it with numpy.save as .npy")
     elif source.exists():
         raise UserError(
             f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}) of images, nor features "
