@@ -211,10 +211,27 @@ def test_pictures_of_kinds_that_are_not_read_are_named(photos: Path, tmp_path: P
         (photos / name).write_bytes(b"x")
     assert own.look(photos).count == 12
     assert "passed over (1 .avif, 2 .heic); save them as JPEG or PNG" in own.look(photos).remark
+    assert "not called like images are passed over (1 .txt)" in own.look(photos).remark
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone/IMG_1.HEIC").write_bytes(b"x")
     with pytest.raises(UserError, match=r"no image found .*; files of kinds that are not read .*\(1 \.heic\)"):
         own.look(tmp_path / "phone")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_other_suffixes_are_counted_and_all_jpegs_are_read(photos: Path, packed: bool) -> None:
+    for name in ("a.jfif", "b.JPE"):
+        Image.new("RGB", (40, 40)).save(photos / name, "JPEG")
+    for name in ("x.czi", "y.CZI", "z.nd2", "scan", ".DS_Store", "__MACOSX"):
+        (photos / name).write_bytes(b"x")
+    source = photos
+    if packed:
+        source = photos.parent / "photos.tar"
+        with tarfile.open(source, "w") as file:
+            file.add(photos, "x")
+    found = own.look(source)
+    assert found.count == 14
+    assert found.remark == "files that are not called like images are passed over (2 .czi, 1 .nd2, 1 without suffix)"
 
 
 def test_linked_folders_are_read_on_demand(photos: Path, tmp_path: Path) -> None:

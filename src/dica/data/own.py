@@ -156,11 +156,18 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
     UserError
         If it is none of them, or has no image.
     """
-    prepare = {"links": "follow"} if follow else {}
+    prepare, others = {"links": "follow"} if follow else {}, Counter[str]()
+
+    def is_picture(name: str) -> bool:
+        if layout.is_image(name) or layout.is_foreign(name):
+            return True
+        others[_suffix(name)] += not layout.is_hidden(name)
+        return False
+
     if source.is_dir():
-        form, found = "folder", folder.names_in(source, "folder", prepare, _is_picture)
+        form, found = "folder", folder.names_in(source, "folder", prepare, is_picture)
     elif source.is_file() and source.name.lower().endswith(ARCHIVES):
-        form, found = "archive", folder.names_in(source, "archive", prepare, _is_picture)
+        form, found = "archive", folder.names_in(source, "archive", prepare, is_picture)
     elif source.is_file() and layout.is_image(source.name):
         form, found = "file", [source.name]
     elif source.is_file() and source.name.lower().endswith(TABLES):
@@ -172,11 +179,7 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
         )
     else:
         raise UserError(f"{source}: no such folder or archive")
-    foreign = Counter(Path(name).suffix.lower() for name in found if layout.is_foreign(name))
-    kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(foreign.items()))
-    passed_over = (
-        f"files of kinds that are not read are passed over ({kinds}); save them as JPEG or PNG" if kinds else ""
-    )
+    passed_over = _passed_over(Counter(_suffix(name) for name in found if layout.is_foreign(name)), +others)
     names = sorted(name for name in found if layout.is_image(name))
     if not names:
         looked_for = f"no image found (looked for {', '.join(layout.SUFFIXES)})"
@@ -184,8 +187,16 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
     return form, names, passed_over
 
 
-def _is_picture(name: str) -> bool:
-    return layout.is_image(name) or layout.is_foreign(name)
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower().encode("utf-8", "backslashreplace").decode() or "without suffix"
+
+
+def _passed_over(foreign: Counter[str], others: Counter[str]) -> str:
+    """Return in words which pictures and which other files are not read, by suffix."""
+    kinds, rest = (", ".join(f"{number} {suffix}" for suffix, number in sorted(c.items())) for c in (foreign, others))
+    told = [f"files of kinds that are not read are passed over ({kinds}); save them as JPEG or PNG" if kinds else ""]
+    told.append(f"files that are not called like images are passed over ({rest})" if rest else "")
+    return ". ".join(filter(None, told))
 
 
 def _stamp(source: Path, name: str) -> list[Any]:
