@@ -70,9 +70,10 @@ def test_what_is_no_table_is_refused(tmp_path: Path, copied_params: Path) -> Non
         own.look(path)
     for bad in (np.nan, 1e300):
         np.save(path, np.array([[0.0], [bad]]))
-        with pytest.raises(UserError, match=r"row 1 holds what is no finite number"):
+        with pytest.raises(UserError, match=r"row 1 \(counted from 0\) .* no finite number .*; replace") as raised:
             own.declare(copied_params, "x", path, own.look(path), 1, 2)
-    assert not (copied_params / "params/own/x/dataset.yaml").exists()
+        assert str(raised.value).startswith(f"{path}: ")
+    assert not (copied_params / "params/own/x").exists()
 
 
 def test_names_that_are_not_one_a_row_are_refused(table: Path) -> None:

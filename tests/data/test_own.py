@@ -14,7 +14,7 @@ from dica.data import catalog, own
 from dica.data.archives import IMAGE_LIMIT
 from dica.data.prepared import image_names, is_current, open_split
 from dica.data.thumbnails import Thumbnails
-from dica.files import UserError, plain_cell, read_csv
+from dica.files import UserError, plain_cell, read_csv, read_json
 from dica.scores.assignments import COLUMNS, assignments_csv
 from dica.validation import load_yaml
 
@@ -35,6 +35,8 @@ def test_names_come_from_the_folder() -> None:
     assert own.default_name(Path("/x/My Photos.2024")) == "my-photos-2024"
     assert own.default_name(Path("/x/holiday.tar.gz")) == "holiday"
     assert own.default_name(Path("/x/…")) == "images"
+    for name in ("Upper.ZIP", "upper.Tar.GZ", "UPPER.NPY"):
+        assert own.default_name(Path("/x") / name) == "upper"
     with pytest.raises(UserError, match="--name: 'A b'"):
         own.check_name("A b")
 
@@ -42,7 +44,7 @@ def test_names_come_from_the_folder() -> None:
 def test_a_first_look(photos: Path) -> None:
     found = own.look(photos)
     assert (found.form, found.splits, found.classes, found.count) == ("folder", {"train": 12}, [], 12)
-    assert (found.side, found.square, found.grey) == (45, False, False)
+    assert (found.side, found.grey) == (45, False)
     assert own.look(photos) == found
     (photos / "image 00.png").touch()
     assert own.look(photos).listing != found.listing, "a file that was written to"
@@ -52,17 +54,42 @@ def test_grey_squares_keep_their_size(tmp_path: Path) -> None:
     for k in range(3):
         Image.fromarray(np.full((8, 8), k, np.uint8)).save(tmp_path / f"{k}.png")
     found = own.look(tmp_path)
-    assert (found.side, found.square, found.grey) == (8, True, True)
+    assert (found.side, found.grey) == (8, True)
+
+
+@pytest.mark.parametrize("odd", [(9, 8), (8, 20), (3, 3), (30, 30)])
+def test_one_odd_image_among_squares_is_brought_to_their_size(odd: tuple, copied_params: Path, monkeypatch) -> None:
+    monkeypatch.setattr(own, "SAMPLED", 2)
+    folder = copied_params / "squares"
+    folder.mkdir()
+    for k in range(5):
+        shape = (8, 8) if k != 2 else odd
+        Image.fromarray(np.full(shape, 50 * k, np.uint8)).save(folder / f"{k}.png")
+    entry = own.declare(copied_params, "mine", folder, own.look(folder), 8, 2)
+    assert (entry["prepare"]["size"], entry["prepare"]["mode"]) == (8, "crop")
+    images = open_split(copied_params / "data/prepared/own-mine", "train")
+    np.testing.assert_array_equal(images, np.repeat(np.arange(0, 250, 50), 192).reshape(5, 8, 8, 3))
+
+
+@pytest.mark.parametrize(("largest", "form", "told"), [(4095, "png", 1), (1023, "tif", 1), (60_000, "png", 0)])
+def test_16_bit_images_that_use_few_of_their_bits_are_told(tmp_path: Path, largest: int, form: str, told: int) -> None:
+    for k in range(3):
+        pixels = np.linspace(0, largest - k, 64).astype(np.uint16).reshape(8, 8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.{form}")
+    assert own.look(tmp_path).remark.count(f"is {largest} of 65535") == told
 
 
 def test_what_is_no_set_of_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").write_text("x")
+    for name in ("notes.doc", "rows.csv", "rows.NPZ"):
+        (tmp_path / name).write_text("x")
     (tmp_path / "a.png").write_bytes(b"x")
     for name, expected in [
         ("none", "no such folder or archive"),
         ("empty", "no image found"),
-        ("notes.txt", "neither a folder nor an archive"),
+        ("notes.doc", "neither a folder nor an archive"),
+        ("rows.csv", r"save it with numpy\.save"),
+        ("rows.NPZ", r"save it with numpy\.save"),
         ("a.png", "one image"),
     ]:
         with pytest.raises(UserError, match=expected):
@@ -149,15 +176,62 @@ def test_damaged_images_are_left_out_on_demand(photos: Path, copied_params: Path
     assert (copied_params / "params/own/mine/dataset.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("damaged", "classes"), [(["a"], ["b", "c"]), (["a", "c"], []), (["a/0.png"], ["a", "b", "c"])]
+)
+def test_classes_are_those_of_the_images_that_are_left(copied_params: Path, damaged: list, classes: list) -> None:
+    folder = copied_params / "set"
+    for k in range(9):
+        path = folder / "abc"[k % 3] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 9 * k, np.uint8)).save(path)
+        if any(f"{path.parent.name}/{path.name}".startswith(name) for name in damaged):
+            path.write_bytes(b"no image")
+    entry = own.declare(copied_params, "mine", folder, own.look(folder, skip=True), 8, 4)
+    assert entry["num_classes"] == (len(classes) or 4)
+    assert read_json(copied_params / "data/labels/own-mine.json")["classes"] == classes
+    gone = own.left_out(copied_params, "mine")
+    assert entry["splits"]["train"] == 9 - len(gone) < 9
+    assert all(image["name"].startswith(tuple(damaged)) for image in gone)
+
+
+def test_a_first_attempt_that_fails_leaves_nothing(photos: Path, copied_params: Path) -> None:
+    (photos / "image 03.png").write_bytes(b"no image")
+    before = sorted(copied_params.rglob("*"))
+    with pytest.raises(UserError, match="1 unreadable"):
+        own.declare(copied_params, "mine", photos, own.look(photos), 16, 3)
+    made = {path.relative_to(copied_params).as_posix() for path in copied_params.rglob("*")} - {
+        path.relative_to(copied_params).as_posix() for path in before
+    }
+    assert made <= {"params/own", "data", "data/prepared"}
+
+
 def test_pictures_of_kinds_that_are_not_read_are_named(photos: Path, tmp_path: Path) -> None:
     for name in ("IMG_1.HEIC", "IMG_2.heic", "a.avif", "._b.heic", "notes.txt"):
         (photos / name).write_bytes(b"x")
     assert own.look(photos).count == 12
     assert "passed over (1 .avif, 2 .heic); save them as JPEG or PNG" in own.look(photos).remark
+    assert "not called like images are passed over (1 .txt)" in own.look(photos).remark
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone/IMG_1.HEIC").write_bytes(b"x")
     with pytest.raises(UserError, match=r"no image found .*; files of kinds that are not read .*\(1 \.heic\)"):
         own.look(tmp_path / "phone")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_other_suffixes_are_counted_and_all_jpegs_are_read(photos: Path, packed: bool) -> None:
+    for name in ("a.jfif", "b.JPE"):
+        Image.new("RGB", (40, 40)).save(photos / name, "JPEG")
+    for name in ("x.czi", "y.CZI", "z.nd2", "scan", ".DS_Store", "__MACOSX"):
+        (photos / name).write_bytes(b"x")
+    source = photos
+    if packed:
+        source = photos.parent / "photos.tar"
+        with tarfile.open(source, "w") as file:
+            file.add(photos, "x")
+    found = own.look(source)
+    assert found.count == 14
+    assert found.remark == "files that are not called like images are passed over (2 .czi, 1 .nd2, 1 without suffix)"
 
 
 def test_linked_folders_are_read_on_demand(photos: Path, tmp_path: Path) -> None:

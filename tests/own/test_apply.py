@@ -18,11 +18,15 @@ from safetensors import safe_open
 
 from dica import train
 from dica.cli.apply import find_run
+from dica.cli.own import run_door
+from dica.data.images import Recipe, decode
 from dica.data.prepared import open_split
 from dica.files import UserError, load_arrays, read_json
 from dica.own import apply
 from dica.plan.parameters import load_datasets
 from pictures import ROOT, copy_params, picture_folder, planned_run, train_arguments
+
+NETWORK = Path("network.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,35 @@ def test_a_damaged_new_image_is_named(run: apply.Applied, tmp_path: Path) -> Non
         run.read(tmp_path)
 
 
+def test_what_is_left_out_passed_over_or_linked(run: apply.Applied, tmp_path: Path) -> None:
+    shutil.copytree("pics", tmp_path / "elsewhere")
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "more").symlink_to(tmp_path / "elsewhere")
+    (new / "bad.png").write_bytes(b"no image")
+    (new / "a.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"--follow-links"):
+        run.read(new)
+    with pytest.raises(UserError, match=r"(?s)1 unreadable images; .*--skip-unreadable.*bad\.png"):
+        run.read(new, follow=True)
+    run.remarks.clear()
+    names, images = run.read(new, skip=True, follow=True)
+    assert (len(names), names[0], len(images)) == (48, "more/000_0.png", 48)
+    np.testing.assert_array_equal(images, run.read(Path("pics"))[1])
+    assert [word in remark for remark, word in zip(run.remarks, ("1 .heic", "bad.png"), strict=True)] == [True, True]
+    shutil.rmtree(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(UserError, match=r"no image can be read, 'bad\.png' the first"):
+        run.read(new, skip=True, follow=True)
+
+
+def test_where_only_numbers_were_compared_a_number_is_asked_for(project: Path) -> None:
+    (project / "results/own/several").mkdir(parents=True)
+    (project / "results/own/several/how-many.json").write_text("{}")
+    with pytest.raises(UserError, match=r"only numbers of clusters were compared; .*`dica cluster … .*--k N`"):
+        find_run(project, "several")
+
+
 def test_weights_that_changed_are_refused(project: Path, monkeypatch, capsys, tmp_path: Path) -> None:
     monkeypatch.chdir(project)
     run = applied(project, "kmeans")
@@ -99,6 +132,40 @@ def test_weights_that_changed_are_refused(project: Path, monkeypatch, capsys, tm
     assert "changed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("side", [8, 12])
+def test_a_run_on_images_that_were_replaced_is_refused(side: int, tmp_path: Path, monkeypatch) -> None:
+    root = copy_params(tmp_path / "project")
+    monkeypatch.chdir(root)
+    picture_folder(root / "pics")
+    (run,) = planned_run(root, root / "pics", "kmeans")
+    assert train.main(train_arguments(root, run)) == 0
+    shutil.rmtree(root / "pics")
+    picture_folder(root / "pics", count=40, side=side)
+    planned_run(root, root / "pics", "kmeans")
+    earlier = apply.Applied(*find_run(root, str(root / run["path"])), root)
+    for use in (lambda: apply.predict(earlier, root / "pics", root / "x.csv"), lambda: apply.export(earlier, NETWORK)):
+        with pytest.raises(UserError, match=r"was trained on images .*, own-pics has .* now.*`dica cluster`"):
+            use()
+    load_datasets.cache_clear()
+    assert not (root / "x.csv").exists()
+    assert not NETWORK.exists()
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("error: 2 unreadable images:\n  a.png (x)\n  b.png (y)", "2 unreadable images:\n  a.png (x)\n  b.png (y)"),
+        ("a warning\nerror: one\n", "one"),
+        ("Traceback\n  File\nKeyError: 1", "KeyError: 1"),
+        ("", "exit code 1"),
+    ],
+)
+def test_all_of_an_error_is_passed_on(printed: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        run_door(tmp_path, ["-c", f"import sys; sys.stderr.write({printed!r}); sys.exit(1)"])
+    assert str(raised.value) == told
+
+
 def test_what_is_no_run_is_refused(project: Path) -> None:
     with pytest.raises(UserError, match="no run there"):
         find_run(project, "results/own/other")
@@ -106,10 +173,34 @@ def test_what_is_no_run_is_refused(project: Path) -> None:
 
 def example(kind: str) -> str:
     """The program of docs/own-images.md that loads a network of this kind."""
-    text = (ROOT / "docs/own-images.md").read_text(encoding="utf-8")
-    (found,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"model{kind}" in code)
+    found = documented(f"model{kind}")
     assert len(found.splitlines()) <= 12
+    return documented("def prepared") + found
+
+
+def documented(part: str) -> str:
+    """The code of docs/own-images.md that has this part."""
+    text = (ROOT / "docs/own-images.md").read_text(encoding="utf-8")
+    (found,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if part in code)
     return found
+
+
+@pytest.mark.parametrize("size", [(8, 8), (40, 30), (33, 57), (9, 100), (5, 3), (101, 8)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "RGBA", "LA", "P", "CMYK", "1", "turned"])
+def test_the_documented_preparation_is_that_of_this_package(size: tuple, mode: str, tmp_path: Path) -> None:
+    draw, exif = np.random.default_rng(0), Image.Exif()
+    if mode == "I;16":
+        image = Image.fromarray(draw.integers(0, 2**16, size[::-1], dtype=np.uint16))
+    else:
+        image = Image.fromarray(draw.integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+        image = image.convert("RGB" if mode == "turned" else mode)
+    exif[0x0112] = 6 if mode == "turned" else 1
+    path = tmp_path / "a.tif"
+    image.save(path, exif=exif)
+    names: dict = {}
+    exec(documented("def prepared"), names)
+    wanted = decode(path.read_bytes(), Recipe(8, "crop", upright=True))
+    np.testing.assert_array_equal(names["prepared"](path, 8), wanted)
 
 
 @pytest.mark.parametrize("kind", [".pt2", ".onnx"])

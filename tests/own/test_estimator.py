@@ -103,6 +103,26 @@ def test_other_shapes_methods_and_parameters_are_refused(fitted: DeepClustering,
         DeepClustering("imc-swav", 4, params={"tau": 1}).fit(images)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"epochs": 0}, r"epochs=0; needs a whole number from 1 on"),
+        ({"epochs": 2.5}, r"epochs=2\.5; "),
+        ({"n_clusters": 3.7}, r"n_clusters=3\.7; needs a whole number"),
+        ({"n_clusters": "3"}, r"n_clusters='3'; "),
+        ({"n_clusters": True}, r"n_clusters=True; "),
+        ({"n_clusters": 0}, r"n_clusters=0; "),
+        ({"device": "cuda"}, r"device='cuda': there is no GPU"),
+        ({"device": "gpu"}, r"device='gpu'; needs one of auto, cpu, cuda"),
+        ({"params": {"num_clusters": 5}}, r"given by n_clusters"),
+    ],
+)
+def test_parameters_that_mean_nothing_are_refused(given: dict, expected: str, images: np.ndarray, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=expected):
+        DeepClustering("imc-swav", **{"n_clusters": 4, **given}).fit(images)
+
+
 class Tabular(DeepClustering):
     """Images as rows of a table, as scikit-learn's checks make them. What images need of the checks is here, by name.
 

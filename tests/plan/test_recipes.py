@@ -19,7 +19,7 @@ from dica.plan.plan import make_plan
 
 
 def look(count: int = 500, side: int = 200, grey: bool = False) -> Look:
-    return Look("folder", {"train": count}, [], side, True, grey, "")
+    return Look("folder", {"train": count}, [], side, grey, "")
 
 
 def test_images_are_brought_to_what_the_device_has_time_for() -> None:

@@ -23,7 +23,8 @@ def test_folders_score_the_clusters_with_and_without_chance(tmp_path: Path, monk
     for path in sorted(picture_folder(root / "pics").iterdir()):
         (root / "pics" / f"class {path.stem[-1]}").mkdir(exist_ok=True)
         path.rename(root / "pics" / f"class {path.stem[-1]}" / path.name)
-    (run,) = planned_run(root, root / "pics", "kmeans", k=6)
+    (root / "pics/class 0/damaged.png").write_bytes(b"no image")
+    (run,) = planned_run(root, root / "pics", "kmeans", k=6, skip=True)
     monkeypatch.chdir(root)
     assert train.main(train_arguments(root, run)) == 0
     profile = load_profile(root / profile_path("pics"), root)
@@ -41,4 +42,6 @@ def test_folders_score_the_clusters_with_and_without_chance(tmp_path: Path, monk
     assert row["ami"] == pytest.approx(adjusted_mutual_info_score(truth, found))
     assert row["ami"] < row["nmi"]
     assert f"{row['ami']:.3f}" in page.read_text()
+    assert "1 images that cannot be read are left out" in page.read_text()
+    assert ">class 0/damaged.png</span>" in page.read_text()
     load_datasets.cache_clear()

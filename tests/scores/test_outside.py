@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from dica.files import UserError, load_arrays, require_small_arrays, write_npz
+from dica.data import own
+from dica.files import UserError, load_arrays, require_small_arrays, safe_cell, write_npz
 from dica.scores import outside
 from dica.scores.evaluation import recompute
 from dica.scores.metrics import contingency, evaluate
@@ -114,3 +116,55 @@ def test_a_score_comes_with_what_random_labels_reach(root, tmp_path, monkeypatch
     assert found["acc"] == pytest.approx(found["chance"]["acc"], abs=0.02)
     monkeypatch.setattr(outside, "MOST_COUNTS", 99)
     assert "chance" not in outside.score(tmp_path / "a.npy", "digits", root), "draws would take minutes"
+
+
+@pytest.fixture
+def named(copied_params: Path) -> Path:
+    """A project with four labelled images in each of two splits, `own-pics`."""
+    root = copied_params
+    for k in range(8):
+        path = root / "pics" / ("train", "test")[k // 4] / ("a", "b")[k % 2] / f"={k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 20 * k, np.uint8)).save(path)
+    own.declare(root, "pics", root / "pics", own.look(root / "pics"), 8, 2)
+    return root
+
+
+def table(root: Path, split: str) -> tuple[list[str], Path]:
+    """The rows of a csv with the right cluster of each image, and where to write it."""
+    names = [f"{split}/{'ab'[k % 2]}/={k}.png" for k in range(4 * (split == "test"), 4 + 4 * (split == "test"))]
+    return [f"{safe_cell(name)},{k % 2}" for k, name in enumerate(names)], root / "a.csv"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [0, 2, 1, 3]])
+def test_rows_are_matched_by_name_in_any_order(named: Path, split: str, order: list[int]) -> None:
+    rows, path = table(named, split)
+    path.write_text("\n".join(["file,cluster", *(rows[k] for k in order)]))
+    found = outside.score(path, "own-pics", named)
+    assert (found["acc"], found["split"], found["n"]) == (1, split, 4)
+    with pytest.raises(UserError, match="is no image of"):
+        outside.score(path, "own-pics", named, "test" if split == "train" else "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda rows: [*rows[:3], rows[0]], r"names 'train/a/=0\.png' more than once"),
+        (lambda rows: rows[:3], r"lacks 'train/b/=3\.png'; 1 of the images of train are not named"),
+        (lambda rows: [*rows[:3], "x.png,1"], r"names 'x\.png', which is no image of all.*; 1 of 4 names"),
+        (lambda rows: [f"other/{row}" for row in rows], r"4 of 4 names are unknown"),
+    ],
+)
+def test_names_that_are_not_each_image_once_are_refused(named: Path, change, expected: str) -> None:
+    rows, path = table(named, "train")
+    path.write_text("\n".join(["file,cluster", *change(rows)]))
+    with pytest.raises(UserError, match=expected):
+        outside.score(path, "own-pics", named)
+
+
+def test_a_column_of_names_that_cannot_be_compared_is_refused(root: Path, tmp_path: Path) -> None:
+    true = load_arrays(root / "data/labels/digits.npz")["train"]
+    (tmp_path / "a.csv").write_text("file,cluster\n" + "".join(f"{k}.png,{k % 10}\n" for k in range(len(true))))
+    with pytest.raises(UserError, match="its column 'file' cannot be compared with the names of digits"):
+        outside.score(tmp_path / "a.csv", "digits", root)

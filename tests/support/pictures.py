@@ -39,10 +39,17 @@ def copy_params(root: Path) -> Path:
 
 
 def planned_run(
-    root: Path, folder: Path, method: str, name: str = "pics", k: int = 4, seeds: int = 1, epochs: int = 2
+    root: Path,
+    folder: Path,
+    method: str,
+    name: str = "pics",
+    k: int = 4,
+    seeds: int = 1,
+    epochs: int = 2,
+    skip: bool = False,
 ) -> list[dict]:
     """Declare pictures as `dica cluster` does, write the profile, and return the planned runs."""
-    found = own.look(folder)
+    found = own.look(folder, skip=skip)
     own.declare(root, name, folder, found, recipes.prepared_side(found, False), k)
     load_datasets.cache_clear()
     recipe = recipes.with_epochs(recipes.draft(method, found, k, False, root), epochs, found.count, root)

@@ -25,7 +25,11 @@ from dica.files import UserError, explain_os_error, project_root
 from dica.scripting import print_anywhere
 from dica.validation import short
 
-app = typer.Typer(help="Show and audit the numbers of this archive.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="Cluster your own images (`dica cluster FOLDER --k 10`), or show and audit the numbers of this archive.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 
 
 SEEN = (show, audit, evidence.trace, evidence.verify, evidence.power)

@@ -19,17 +19,25 @@ RunName = Annotated[str, typer.Argument(help="Folder of a run, or the name of im
 def predict(
     run: RunName,
     images: Annotated[Path, typer.Argument(help="Folder or archive of new images, or one file.")],
-    out: Annotated[Path, typer.Option(help="File to write (default: NEW-assignments.csv).")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: NEW-assignments.csv).", show_default=False)
+    ] = None,
+    skip: Annotated[bool, typer.Option("--skip-unreadable", help="Leave damaged images out and name them.")] = False,
+    follow: Annotated[bool, typer.Option("--follow-links", help="Read linked folders too.")] = False,
 ) -> None:
     """Sort new images into the clusters of a trained run, by its weights."""
     from dica.data.own import default_name
 
     root = project_root()
     folder, models = find_run(root, run)
-    out = out if out.name else Path(f"{default_name(images)}-assignments.csv")
+    out = out or Path(f"{default_name(images)}-assignments.csv")
     told = ["--images", str(images.expanduser().resolve()), "--out", str(out.resolve())]
-    count = run_door(root, ["-m", "dica.own.apply", "predict", "--run", str(folder), "--models", str(models), *told])
-    console.print(f"{count.strip()} images in {escape(str(out))}")
+    told += [*(["--skip-unreadable"] if skip else []), *(["--follow-links"] if follow else [])]
+    said = run_door(root, ["-m", "dica.own.apply", "predict", "--run", str(folder), "--models", str(models), *told])
+    *remarks, count = said.strip().splitlines()
+    for remark in remarks:
+        console.print(escape(remark))
+    console.print(f"{count} images in {escape(str(out))}")
 
 
 def export(
@@ -58,6 +66,11 @@ def find_run(root: Path, name: str) -> tuple[Path, Path]:
     from dica.plan.own import results_folder
 
     scores = root / results_folder(name) / "scores.json"
+    if not scores.is_file() and scores.with_name("how-many.json").is_file():
+        raise UserError(
+            f"{name}: of these images only numbers of clusters were compared; first run `dica cluster … --name {name} "
+            "--k N` with the one that you choose"
+        )
     if scores.is_file():
         folder = root / read_json(scores)["shown"]
     else:

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -22,10 +23,12 @@ from rich.markup import escape
 
 from dica.cli.progress import watch
 from dica.cli.runs import console, gpu_names
+from dica.data.catalog import OWN_PREFIX
 from dica.data.paths import prepared_folder
 from dica.files import UserError, plain_cell, project_root, read_json, write_json
 
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+SHOWN = 20  # names of images that are listed
 SEVERAL = 3  # seeds by which numbers of clusters are compared
 
 
@@ -38,9 +41,13 @@ def cluster(
             help="crlc, drc, imc-swav, kmeans or tcc; of features ac, crlc-two-stage, kmeans, sc or scan-neighbours."
         ),
     ] = "",
-    epochs: Annotated[int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).")] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).", show_default=False)
+    ] = 0,
     budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
-    seeds: Annotated[int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).")] = 0,
+    seeds: Annotated[
+        int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).", show_default=False)
+    ] = 0,
     name: Annotated[str, typer.Option(help="What to call the images (default: the folder's name).")] = "",
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Folders in it are no classes, only order.")] = False,
     skip: Annotated[bool, typer.Option("--skip-unreadable", help="Leave damaged images out and name them.")] = False,
@@ -59,7 +66,7 @@ def cluster(
     wanted = {"method": method, "epochs": epochs, "seconds": _seconds(budget), **_numbers(k, seeds)}
     wanted |= {"labels": not no_labels, "skip": skip, "follow": follow}
     if links and not source.is_dir():
-        raise UserError("--links: needs a folder of images, links cannot point into an archive")
+        raise UserError("--links: needs a folder of images; links cannot point into an archive or a table of features")
     with _alone(root, name) as lock:
         profile = _declare(root, name, source, wanted)
         _run(root, name, profile, lock)
@@ -121,19 +128,23 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     _tell_images(source, found)
     method = wanted["method"] or ("kmeans" if found.features else recipes.DEFAULT)
     recipes.check_method(method, bool(found.features))
-    if wanted["k"] * 2 > found.count:
-        raise UserError(f"--k: {wanted['k']} clusters of {found.count} images; at most half as many as images")
+    _require_enough(wanted["k"], found.count)
     side = recipes.prepared_side(found, gpu)
     request = {"source": place, "listing": found.listing, "side": side, "gpu": gpu, "wanted": wanted}
     path = root / profile_path(name)
     if path.is_file() and {key: before.get(key) for key in request} == request and _prepared(root, name):
+        _tell_left_out(root, name)
         console.print(f"recipe, as before: {escape(before['told'])}")
         return load_profile(path, root)
     same = {**request, "prepare": found.prepare}
     if not (all(before.get(key) == same[key] for key in ("listing", "side", "prepare")) and _prepared(root, name)):
-        console.print("reading all images …")
+        console.print(f"reading all {'rows' if found.features else 'images'} …")
         own.declare(root, name, source, found, side, wanted["k"])
     load_datasets.cache_clear()
+    if wanted["skip"]:
+        found = replace(found, splits=load_datasets(root)[f"{OWN_PREFIX}{name}"]["splits"])
+        _tell_left_out(root, name)
+        _require_enough(wanted["k"], found.count)
     runs = {"method": method, "seeds": wanted["seeds"]} | {key: wanted[key] for key in ("counts",) if key in wanted}
     recipe = recipes.draft(method, found, wanted["k"], gpu, root)
     recipe, told = _fit(root, name, recipe, runs, wanted, found.count)
@@ -143,6 +154,20 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     write_yaml(path, f"Written by `dica cluster`.\n{told}", profile)
     write_json(path.with_name("request.json"), {**same, "told": told})
     return load_profile(path, root)
+
+
+def _require_enough(k: int, count: int) -> None:
+    if k * 2 > count:
+        raise UserError(f"--k: {k} clusters of {count} images; at most half as many as images")
+
+
+def _tell_left_out(root: Path, name: str) -> None:
+    """Name the damaged images that are left out."""
+    from dica.data.own import left_out
+
+    if images := left_out(root, name):
+        shown = ", ".join(image["name"] for image in images[:SHOWN]) + (", …" if len(images) > SHOWN else "")
+        console.print(escape(f"{len(images)} images that cannot be read are left out: {shown}"))
 
 
 def _prepared(root: Path, name: str) -> bool:
@@ -213,9 +238,15 @@ def run_door(root: Path, arguments: list[str]) -> str:
     """
     done = subprocess.run([sys.executable, *arguments], env=door_environment(root), text=True, capture_output=True)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(lines[-1].removeprefix("error: "))
+        raise UserError(_said(done.stderr) or f"exit code {done.returncode}")
     return done.stdout
+
+
+def _said(text: str) -> str:
+    """Return all of an error that a command has printed, without what came before it; of a traceback its last line."""
+    text = f"\n{text.strip()}"
+    _, begun, message = text.partition("\nerror: ")
+    return message if begun else text.splitlines()[-1]
 
 
 def door_environment(root: Path) -> dict[str, str]:

@@ -247,13 +247,21 @@ def gpu_names() -> list[str]:
 
 
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="Assignments: npz, npy, csv or txt, in the order of the data set.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Assignments: npz, npy, csv or txt, in the data set's order, or a csv with a column `file`."
+        ),
+    ],
     dataset: Annotated[str, typer.Option(help="Data set, such as cifar10.", autocompletion=completion.datasets)],
     split: Annotated[str, typer.Option(help="all, train or test (default: the one of that length).")] = "",
     confusion: Annotated[bool, typer.Option("--confusion", help="Print clusters against classes.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score anyone's predictions for a data set with the archive's metrics."""
+    """Score anyone's predictions for a data set with the archive's metrics.
+
+    Where a csv has a column `file`, its rows are matched with the images by name.
+    """
     from dica.data.prepared import class_names
     from dica.scores.outside import score
 

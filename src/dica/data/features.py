@@ -74,7 +74,10 @@ def checked(rows: np.ndarray, path: Path, start: int = 0) -> np.ndarray:
         values = np.array(rows, dtype=np.float32)  # a copy: the file is mapped read only
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
-        raise UserError(f"{path}: row {start + bad[0]} holds what is no finite number; {len(bad)} rows of this part do")
+        raise UserError(
+            f"{path.resolve()}: row {start + bad[0]} (counted from 0) holds what is no finite number of 32 bits, as do "
+            f"{len(bad)} of rows {start} to {start + len(rows) - 1}; replace such numbers or leave these rows out"
+        )
     return values[:, None, None, :]
 
 

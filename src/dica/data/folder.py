@@ -105,7 +105,7 @@ def _check_links(path: Path, folder: Path, below: list[str], follow: bool) -> No
         if not follow:
             raise UserError(
                 f"{path}: {str(place)!r} is a link to a folder, of which DVC and Git keep no image; copy the folder, "
-                f"or declare `prepare: {{links: follow}}` (`dica cluster --follow-links`) to read what it leads to"
+                f"or declare `prepare: {{links: follow}}` (`--follow-links`) to read what it leads to"
             )
         if folder.resolve().is_relative_to((folder / name).resolve()):
             raise UserError(f"{path}: {str(place)!r} is a link to a folder that it lies in; remove it")

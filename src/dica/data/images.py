@@ -163,7 +163,12 @@ def _chunks(items: Iterable[Encoded]) -> Iterator[list[Encoded]]:
 
 
 def decode_all(
-    items: Iterable[Encoded], recipe: Recipe, side: int, where: str, advice: str = "mend or remove them"
+    items: Iterable[Encoded],
+    recipe: Recipe,
+    side: int,
+    where: str,
+    advice: str = "mend or remove them",
+    left_out: dict[str, str] | None = None,
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (split, rows, images) for image files, with bounded memory.
 
@@ -179,6 +184,8 @@ def decode_all(
         Names the data set in messages.
     advice
         What to do about unreadable images.
+    left_out
+        Takes the unreadable images, name to reason, where they are no error.
 
     Raises
     ------
@@ -191,7 +198,10 @@ def decode_all(
         good: dict[str, list[tuple[int, np.ndarray]]] = {}
         for item, result in chunk:
             if isinstance(result, str):
-                bad.append(f"{item.name} ({result})")
+                if left_out is None:
+                    bad.append(f"{item.name} ({result})")
+                else:
+                    left_out[item.name] = result
                 continue
             _require_side(item, result, stored_shape(side, recipe.mode), where)
             good.setdefault(item.split, []).append((item.row, result))

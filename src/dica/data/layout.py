@@ -26,7 +26,7 @@ SPLIT_NAME = re.compile(
     r"|(?P<held_out>val(id(ation)?)?|dev(elopment)?|eval(uation)?|hold[ _-]?out))"
     r"([ _-]?(set|data|images|split))?([ _-]?\d+)?"  # train_set, val2017
 )
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FOREIGN = (
     ".heic",
     ".heif",
@@ -95,15 +95,16 @@ def arrange(names: Iterable[str], where: str, prepare: dict[str, Any] | None = N
 
 def is_image(name: str) -> bool:
     """Whether a file is an image: hidden ones are what systems leave behind (`._a.jpg`, `.DS_Store`)."""
-    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+    return name.lower().endswith(SUFFIXES) and not is_hidden(name)
 
 
 def is_foreign(name: str) -> bool:
     """Whether a file is an image of a kind that is not read."""
-    return name.lower().endswith(FOREIGN) and not _is_hidden(name)
+    return name.lower().endswith(FOREIGN) and not is_hidden(name)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file is one that systems leave behind, or lies in a hidden folder."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 

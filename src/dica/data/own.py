@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -18,13 +19,15 @@ from dica.data.catalog import OWN, OWN_PREFIX
 from dica.data.images import FORMATS, PIXEL_LIMIT
 from dica.data.paths import RAW, prepared_folder
 from dica.data.prepare import prepare as prepare_arrays
-from dica.data.prepared import open_split
+from dica.data.prepared import MANIFEST, load_manifest, open_split
 from dica.files import UserError, atomic_write_bytes, atomic_write_text, canonical_json, sha256_bytes, sha256_file
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
+TABLES = (".csv", ".tsv", ".txt", ".npz", ".mat", ".h5", ".hdf5", ".parquet", ".pt", ".pkl")  # of features, perhaps
 SAMPLED = 200  # images whose size and colours are looked at before all of them are read
 MEASURED = 2000  # prepared images that mean and standard deviation are taken of
 LEAST_STD = 0.01
+DARK = 2**14  # a quarter of what 16 bits hold: cameras of 10 to 12 bits save less
 NO_MEANING = {"top": "", "split_folders": {}, "labels": "none"}  # of folders: all images are of one split
 
 
@@ -38,19 +41,18 @@ class Look:
     splits : number of images by split
     classes : names of sub-folders that count as labels
     side : shorter side in pixels of the middle one of the sampled images
-    square : whether all sampled images are squares of that size
     grey : whether all sampled images are without colour
     listing : changes when a file is added, removed, renamed or written to
     prepare : what the data set's entry says of folders and damaged images
     features : numbers a row, where rows of features are given and no images; else 0
-    remark : why folders are no labels, where they look like some, and which pictures are of a kind that is not read
+    remark : why folders are no labels, where they look like some, which pictures are of a kind that is not read,
+        and that 16-bit images are dark
     """
 
     form: str
     splits: dict[str, int]
     classes: list[str]
     side: int
-    square: bool
     grey: bool
     listing: str
     prepare: dict[str, Any] = field(default_factory=dict)
@@ -65,10 +67,10 @@ class Look:
 
 def default_name(source: Path) -> str:
     """Return what images are called after their folder or archive: small letters, digits and dashes."""
-    stem = source.resolve().name
+    stem = source.resolve().name.lower()
     for suffix in sorted((*ARCHIVES, features.SUFFIX), key=len, reverse=True):
         stem = stem.removesuffix(suffix)
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "images"
+    return re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "images"
 
 
 def check_name(name: str) -> None:
@@ -103,18 +105,17 @@ def look(source: Path, labels: bool = True, skip: bool = False, follow: bool = F
     listing = sha256_bytes(canonical_json(stamps).encode()) if stamps else sha256_file(source)
     places, prepare, remark = _meaning(names, source.name, labels)
     prepare |= ({"skip_unreadable": True} if skip else {}) | ({"links": "follow"} if follow else {})
-    sizes, grey = _sample(source, form, names)
-    sides = [min(size) for size in sizes]
+    sides, grey, deepest = _sample(source, form, names)
+    dark = _dark(deepest)
     return Look(
         form=form,
         splits=dict(Counter(place.split for place in places)),
         classes=layout.class_names(places, {}),
         side=int(np.median(sides)),
-        square=len(set(sizes)) == 1 and sizes[0][0] == sizes[0][1],
         grey=grey,
         listing=listing,
         prepare=prepare,
-        remark=". ".join(filter(None, (remark, passed_over))),
+        remark=". ".join(filter(None, (remark, passed_over, dark))),
     )
 
 
@@ -126,7 +127,6 @@ def _look_at_features(source: Path) -> Look:
         splits={"train": len(rows)},
         classes=[],
         side=1,
-        square=True,
         grey=False,
         listing=sha256_bytes(canonical_json([sha256_file(source), names]).encode()),
         prepare={"labels": "none"},
@@ -156,13 +156,22 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
     UserError
         If it is none of them, or has no image.
     """
-    prepare = {"links": "follow"} if follow else {}
+    prepare, others = {"links": "follow"} if follow else {}, Counter[str]()
+
+    def is_picture(name: str) -> bool:
+        if layout.is_image(name) or layout.is_foreign(name):
+            return True
+        others[_suffix(name)] += not layout.is_hidden(name)
+        return False
+
     if source.is_dir():
-        form, found = "folder", folder.names_in(source, "folder", prepare, _is_picture)
+        form, found = "folder", folder.names_in(source, "folder", prepare, is_picture)
     elif source.is_file() and source.name.lower().endswith(ARCHIVES):
-        form, found = "archive", folder.names_in(source, "archive", prepare, _is_picture)
+        form, found = "archive", folder.names_in(source, "archive", prepare, is_picture)
     elif source.is_file() and layout.is_image(source.name):
         form, found = "file", [source.name]
+    elif source.is_file() and source.name.lower().endswith(TABLES):
+        raise UserError(f"{source}: features are one array (n, d), a row an image; save it with numpy.save as .npy")
     elif source.exists():
         raise UserError(
             f"{source}: neither a folder nor an archive ({', '.join(ARCHIVES)}) of images, nor features "
@@ -170,11 +179,7 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
         )
     else:
         raise UserError(f"{source}: no such folder or archive")
-    foreign = Counter(Path(name).suffix.lower() for name in found if layout.is_foreign(name))
-    kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(foreign.items()))
-    passed_over = (
-        f"files of kinds that are not read are passed over ({kinds}); save them as JPEG or PNG" if kinds else ""
-    )
+    passed_over = _passed_over(Counter(_suffix(name) for name in found if layout.is_foreign(name)), +others)
     names = sorted(name for name in found if layout.is_image(name))
     if not names:
         looked_for = f"no image found (looked for {', '.join(layout.SUFFIXES)})"
@@ -182,8 +187,16 @@ def list_images(source: Path, follow: bool = False) -> tuple[str, list[str], str
     return form, names, passed_over
 
 
-def _is_picture(name: str) -> bool:
-    return layout.is_image(name) or layout.is_foreign(name)
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower().encode("utf-8", "backslashreplace").decode() or "without suffix"
+
+
+def _passed_over(foreign: Counter[str], others: Counter[str]) -> str:
+    """Return in words which pictures and which other files are not read, by suffix."""
+    kinds, rest = (", ".join(f"{number} {suffix}" for suffix, number in sorted(c.items())) for c in (foreign, others))
+    told = [f"files of kinds that are not read are passed over ({kinds}); save them as JPEG or PNG" if kinds else ""]
+    told.append(f"files that are not called like images are passed over ({rest})" if rest else "")
+    return ". ".join(filter(None, told))
 
 
 def _stamp(source: Path, name: str) -> list[Any]:
@@ -191,27 +204,41 @@ def _stamp(source: Path, name: str) -> list[Any]:
     return [name, found.st_size, found.st_mtime_ns]
 
 
-def _sample(source: Path, form: str, names: list[str]) -> tuple[list[tuple[int, int]], bool]:
-    """Return the sizes of some images spread over all, and whether none has colour; `prepare` names damaged ones."""
+def _dark(deepest: int) -> str:
+    if not 0 < deepest < DARK:
+        return ""
+    return (
+        f"the largest value of the 16-bit images that were looked at is {deepest} of 65535, and of 16 bits the upper 8 "
+        "are kept, so these images become nearly black; rescale them to the whole range if that is not meant"
+    )
+
+
+def _sample(source: Path, form: str, names: list[str]) -> tuple[list[int], bool, int]:
+    """Return the shorter sides of some images spread over all, whether none has colour, and the largest 16-bit value.
+
+    Damaged ones are passed over; `prepare` names all of them.
+    """
     chosen = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, SAMPLED).astype(int))]
-    sizes, grey = [], True
+    sides, grey, deepest = [], True, 0
     for _, data, _ in folder.contents(source, form, chosen):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > PIXEL_LIMIT:
                     continue
-                sizes.append(image.size)
+                sides.append(min(image.size))
+                if image.mode.startswith("I;16"):
+                    deepest = max(deepest, int(np.asarray(image).max()))
                 image.info.pop("transparency", None)
                 image.draft("RGB", (64, 64))  # JPEG alone: decoded small
                 pixels = np.asarray(image.convert("RGB").resize((32, 32))).astype(int)
                 grey = grey and int(np.ptp(pixels, axis=2).max()) == 0
         except Exception:  # Pillow's plugins raise nearly anything; preparing names every damaged file
             continue
-    if not sizes:
+    if not sides:
         raise UserError(
             f"{source}: none of the {len(chosen)} images that were tried can be read, {chosen[0]!r} the first"
         )
-    return sizes, grey
+    return sides, grey, deepest
 
 
 def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int) -> dict[str, Any]:
@@ -240,24 +267,53 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
         "image_size": side,
         "channels": found.features or 3,
         "splits": found.splits,
-        "prepare": {**found.prepare, **({} if found.square and found.side == side else {"size": side, "mode": "crop"})},
+        "prepare": {**found.prepare, **({} if found.features else {"size": side, "mode": "crop"})},
         "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3},  # until the pixels are there; features have none
     }
-    if found.prepare.get("skip_unreadable"):  # how many are left is known only when all are read
-        entry["splits"] = folder.read({**entry, "name": own}, found.form, {"source": source}).counts
+    if found.prepare.get("skip_unreadable"):  # what is left is known only when all are read
+        entry = _of_what_is_left({**entry, "name": own}, found.form, source, k)
     path = root / OWN / name / "dataset.yaml"
     before = path.read_bytes() if path.is_file() else b""
     write_entry(root, name, entry)
     try:
         manifest = prepare_arrays(own, root)
     except BaseException:  # no entry of images that are not there
-        atomic_write_bytes(path, before) if before else path.unlink()
+        atomic_write_bytes(path, before) if before else _forget(root, name)
         raise
     if not found.features:
         entry["normalisation"] = _statistics(root / prepared_folder(own))
     entry["fingerprint"] = manifest["fingerprint"]
     write_entry(root, name, entry)
     return entry
+
+
+def _of_what_is_left(entry: dict[str, Any], form: str, source: Path, k: int) -> dict[str, Any]:
+    """Return an entry with the numbers of images and classes that are left without damaged images."""
+    content = folder.read(entry, form, {"source": source})
+    if len(content.classes) == 1:  # the others were wholly damaged; one class says nothing
+        entry = {**entry, "prepare": {**entry["prepare"], **NO_MEANING}}
+        content = folder.read(entry, form, {"source": source})
+    if not sum(content.counts.values()):
+        raise UserError(f"{source}: no image is left without the damaged ones")
+    known = {key: value for key, value in entry.items() if key != "name"}
+    return {**known, "splits": content.counts, "num_classes": len(content.classes) or k}
+
+
+def _forget(root: Path, name: str) -> None:
+    """Remove what a first attempt has left of a data set that never came to be."""
+    prepared = root / prepared_folder(f"{OWN_PREFIX}{name}")
+    (root / OWN / name / "dataset.yaml").unlink(missing_ok=True)
+    if not (prepared / MANIFEST).exists():
+        (prepared / ".lock").unlink(missing_ok=True)
+    for place in (root / OWN / name, prepared):
+        with contextlib.suppress(OSError):  # it is not there, or holds something else
+            place.rmdir()
+
+
+def left_out(root: Path, name: str) -> list[dict[str, str]]:
+    """Return the damaged images that were left out of a prepared data set of one's own: `name` and `why`."""
+    splits = load_manifest(root / prepared_folder(f"{OWN_PREFIX}{name}"))["splits"]
+    return [image for _, record in sorted(splits.items()) for image in record.get("left_out", [])]
 
 
 def write_entry(root: Path, name: str, entry: dict[str, Any]) -> None:

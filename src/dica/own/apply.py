@@ -12,6 +12,7 @@ import importlib.util
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dica.data import features
+from dica.data.catalog import data_id, is_identified
 from dica.data.folder import contents
 from dica.data.images import Encoded, Recipe, decode_all
 from dica.data.own import list_images
@@ -37,6 +39,7 @@ from dica.scripting import run_script
 
 BATCH = 1000  # as a run predicts its own images: equal batches give equal bits
 FORMATS = (".safetensors", ".pt2", ".onnx")
+ADVICE = "mend or remove them, or give `--skip-unreadable` to leave them out"
 EXAMPLES = 2  # images that a network is traced with; their number stays open
 
 
@@ -45,6 +48,7 @@ class Applied:
 
     def __init__(self, folder: Path, models: Path, root: Path) -> None:
         self.folder, self.models, self.root = folder, models, root
+        self.remarks: list[str] = []  # what was passed over or left out of the new images, in words
         self.config = read_json(folder / CONFIG)
 
     @cached_property
@@ -61,9 +65,21 @@ class Applied:
         path = self.root / labels_record(self.config["dataset"])
         if not path.is_file():
             raise UserError(f"{path}: no such file; prepare {self.config['dataset']} first")
-        shapes = {split: record["shape"] for split, record in read_json(path)["splits"].items()}
+        known = read_json(path)
+        self._require_same_data(known["fingerprint"])
+        shapes = {split: record["shape"] for split, record in known["splits"].items()}
         _, side, _, channels = next(iter(shapes.values()))
         return DataInfo(channels, side, {split: shape[0] for split, shape in shapes.items()})
+
+    def _require_same_data(self, fingerprint: str) -> None:
+        """Refuse a run on images that have since been replaced: their size and preparation are known no more."""
+        name, trained = self.config["dataset"], self.config["data_id"]
+        if trained not in (fingerprint, data_id(self.entry) if is_identified(self.entry) else fingerprint):
+            raise UserError(
+                f"{self.folder}: was trained on images {trained[:12]}, {name} has {fingerprint[:12]} now, so how to "
+                f"prepare new images for it is unknown; train on the images of now (`dica cluster`, or the workflow) "
+                "and give that run, or prepare those of then again"
+            )
 
     @cached_property
     def method(self) -> Method:
@@ -78,20 +94,43 @@ class Applied:
         prepare = self.entry["prepare"]
         return Recipe(self.info.image_size, prepare.get("mode", "crop"), upright=True)
 
-    def read(self, source: Path) -> tuple[list[str], np.ndarray]:
-        """Return names and images (n, H, W, C) of a folder, an archive or one file; of a run on features, its rows."""
+    def read(self, source: Path, skip: bool = False, follow: bool = False) -> tuple[list[str], np.ndarray]:
+        """Return names and images (n, H, W, C) of a folder, an archive or one file; of a run on features, its rows.
+
+        Parameters
+        ----------
+        skip
+            Whether damaged images are left out.
+        follow
+            Whether linked folders are read.
+        """
         if self.of_features:
             return self._read_features(source)
-        form, names, _ = list_images(source)
+        form, names, passed_over = list_images(source, follow)
+        if passed_over:
+            self.remarks.append(passed_over)
         place = source if form != "file" else source.parent
         files = contents(place, "folder" if form == "file" else form, names)
         row = {name: k for k, name in enumerate(names)}
-        items = (Encoded("new", row[name], name, data, why) for name, data, why in files)
-        size = self.info.image_size
+        items: Iterator[Encoded] = (Encoded("new", row[name], name, data, why) for name, data, why in files)
+        size, left_out = self.info.image_size, dict[str, str]()
         images: np.ndarray = np.zeros((len(names), size, size, 3), np.uint8)
-        for _, rows, pixels in decode_all(items, self.recipe, size, str(source)):
+        bad = left_out if skip else None
+        for _, rows, pixels in decode_all(items, self.recipe, size, str(source), ADVICE, bad):
             images[rows] = pixels
+        if left_out:
+            names, images = self._without(names, images, left_out, source)
         return names, images if self.info.channels == 3 else _grey(images)
+
+    def _without(
+        self, names: list[str], images: np.ndarray, left_out: dict[str, str], source: Path
+    ) -> tuple[list[str], np.ndarray]:
+        """Return what is left without damaged images, and remember to name them."""
+        kept = [row for row, name in enumerate(names) if name not in left_out]
+        if not kept:
+            raise UserError(f"{source}: no image can be read, {names[0]!r} the first ({left_out[names[0]]})")
+        self.remarks.append(f"{len(left_out)} images that cannot be read are left out: {', '.join(sorted(left_out))}")
+        return [names[row] for row in kept], images[kept]
 
     @property
     def of_features(self) -> bool:
@@ -117,9 +156,9 @@ def _grey(images: np.ndarray) -> np.ndarray:
     return ((weighted + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
-def predict(run: Applied, source: Path, out: Path) -> int:
-    """Write assignments.csv of new images and return their number."""
-    names, images = run.read(source)
+def predict(run: Applied, source: Path, out: Path, skip: bool = False, follow: bool = False) -> int:
+    """Write assignments.csv of new images and return their number; see `Applied.read`."""
+    names, images = run.read(source, skip, follow)
     probability = run.probabilities(images)
     if not np.isfinite(probability).all():
         raise UserError(f"{run.folder}: its network gives what is no number for images of {source}")
@@ -168,7 +207,7 @@ def preprocessing(run: Applied) -> dict[str, Any]:
         "clusters": int(run.config["params"]["num_clusters"]),
         "before": [
             "turn as EXIF says",
-            "to RGB (grey becomes three equal channels, alpha is dropped)",
+            "to RGB (grey becomes three equal channels, alpha is dropped, 16-bit grey keeps its upper byte)",
             f"resize {how} (Pillow, bilinear)",
             *(["to grey: luma of ITU-R 601"] if channels == 1 else []),
         ],
@@ -218,13 +257,16 @@ def main(arguments: list[str] | None = None) -> int:
         sub.add_argument("--out", type=Path, required=True, help="file to write")
         if command == "predict":
             sub.add_argument("--images", type=Path, required=True, help="folder, archive or file")
+            sub.add_argument("--skip-unreadable", action="store_true", help="leave damaged images out and name them")
+            sub.add_argument("--follow-links", action="store_true", help="read linked folders too")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
 
     def work() -> None:
         run = Applied(given.run, given.models, project_root())
         if given.command == "predict":
-            print(predict(run, given.images, given.out))
+            count = predict(run, given.images, given.out, given.skip_unreadable, given.follow_links)
+            print(*(" ".join(remark.split()) for remark in run.remarks), count, sep="\n")
         else:
             export(run, given.out)
 

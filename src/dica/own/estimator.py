@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from dica.plan.parameters import complete, load_method, merge
 from dica.rng import derive_seed, generator
 from dica.runs.record import CHECKOUT
 
+DEVICES = ("auto", "cpu", "cuda")
 PART = 1000  # images in a forward pass
 LARGEST_SEED = 2**31 - 1
 LEAST_STD = 0.01
@@ -51,7 +53,7 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
     epochs
         Passes over the images; None for as many as the archive's own short runs have.
     params
-        Parameters of the method to lay over the recipe, as in a profile's `overrides`.
+        Parameters of the method to lay over the recipe, as in a profile's `overrides`; not `num_clusters`.
     random_state
         Seed of a run; equal seeds give equal results on one machine.
     device
@@ -90,6 +92,7 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> DeepClustering:
         """Train on images; `y` is ignored."""
+        self._check()
         images = self._images(X)
         if len(images) < 2 * self.n_clusters:
             raise ValueError(
@@ -106,10 +109,23 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
         self.labels_ = self._ask(self._method.predict, images).argmax(axis=1)
         return self
 
+    def _check(self) -> None:
+        """Raise a ValueError for a parameter that means nothing."""
+        if not _is_whole(self.n_clusters) or self.n_clusters < 1:
+            raise ValueError(f"n_clusters={self.n_clusters!r}; needs a whole number, such as 10")
+        if self.epochs is not None and (not _is_whole(self.epochs) or self.epochs < 1):
+            raise ValueError(f"epochs={self.epochs!r}; needs a whole number from 1 on, or None for the recipe's own")
+        if "num_clusters" in (self.params or {}):
+            raise ValueError("params: the number of clusters is given by n_clusters; leave num_clusters out")
+        if self.device not in DEVICES:
+            raise ValueError(f"device={self.device!r}; needs one of {', '.join(DEVICES)}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device='cuda': there is no GPU that torch can use here; give 'auto' or 'cpu'")
+
     def _parameters(self, images: np.ndarray, gpu: bool) -> dict[str, Any]:
         """Return the complete parameters of the run."""
         grey = images.shape[3] == 1 or int(np.ptp(images.astype(np.int16), axis=3).max()) == 0
-        look = Look("array", {"train": len(images)}, [], images.shape[1], True, grey, "")
+        look = Look("array", {"train": len(images)}, [], images.shape[1], grey, "")
         if self.method not in recipes.METHODS:
             raise ValueError(f"method: no recipe for {self.method!r}; there are: {', '.join(recipes.METHODS)}")
         recipe = recipes.draft(self.method, look, int(self.n_clusters), gpu, CHECKOUT, look.side)
@@ -208,6 +224,10 @@ class DeepClustering(ClusterMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.non_deterministic = False
         return tags
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _as_bytes(array: np.ndarray) -> np.ndarray:

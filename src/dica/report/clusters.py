@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dica.data.catalog import OWN_PREFIX
+from dica.data.own import left_out
 from dica.data.paths import prepared_folder
 from dica.data.prepared import image_names
 from dica.data.thumbnails import Thumbnails, jpeg
@@ -181,6 +182,7 @@ def render(found: Clustering) -> str:
             name=name,
             run=run,
             method=run["method"],
+            left_out=left_out(found.root, name),
             scores=scores(found),
             meaning=MEANING,
             clusters=_clusters(found, pictures),

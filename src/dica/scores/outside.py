@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from dica.data import catalog
-from dica.data.paths import labels_file
-from dica.files import ARRAYS_LIMIT, UserError, load_arrays
+from dica.data.paths import labels_file, prepared_folder
+from dica.data.prepared import image_names
+from dica.files import ARRAYS_LIMIT, IntegrityError, UserError, load_arrays, plain_cell
 from dica.scores.chance import ami_of, chance
 from dica.scores.evaluation import SPLITS
 from dica.scores.metrics import confusion, evaluate
@@ -27,6 +28,7 @@ LIMITS = {  # bytes; the labels of 1.3 million images fit in each, in a csv with
 }
 KINDS = tuple(LIMITS)
 COLUMNS = ("assignment", "cluster", "prediction", "label")
+FILE = "file"  # column of a csv that names the images: then the order of its rows does not matter
 MOST_COUNTS = 40_000  # of clusters against classes, up to which random labels are drawn: seconds
 
 
@@ -34,7 +36,7 @@ def read_assignments(path: Path) -> np.ndarray:
     """Read one cluster index a sample: (n,) integers.
 
     npz: the splits' `<split>_assignment` (train before test) or its only array; npy: the array; csv: the only column,
-    or the one called assignment, cluster, prediction or label; txt: one number a line.
+    or the one called assignment, cluster, prediction or label; txt: one number a line. The order is that of the file.
 
     Raises
     ------
@@ -99,6 +101,19 @@ def _from_csv(path: Path) -> np.ndarray:
             raise UserError(f"{path}: not readable as csv ({error})") from None
 
 
+def read_file_names(path: Path) -> list[str]:
+    """Return the cells of column `file` of a csv that `read_assignments` has read; empty where it has none."""
+    if path.suffix != ".csv":
+        return []
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = (row for row in csv.reader(file) if row)
+        header = next(rows)
+        if FILE not in header or len(header) == 1:
+            return []
+        place = header.index(FILE)
+        return [plain_cell(row[place]) if place < len(row) else "" for row in rows]
+
+
 def _from_txt(path: Path) -> np.ndarray:
     return _numbers(path, path.read_text(encoding="utf-8-sig", errors="replace").split(), 1)
 
@@ -134,16 +149,20 @@ def score(path: Path, dataset: str, root: Path, split: str = "", num_clusters: i
     Raises
     ------
     UserError
-        For an unknown data set, no labels, or a number of assignments that is not one of its splits'.
+        For an unknown data set, no labels, a number of assignments that is not one of its splits', or a csv whose
+        column `file` does not name each image of a split once.
     """
     labels = load_labels(dataset, root)
     values = read_assignments(path)
     splits = {name: labels[name] for name in SPLITS if labels.get(name) is not None and labels[name].size}
     if len(splits) > 1:
         splits = {"all": np.concatenate(list(splits.values())), **splits}
-    sizes = ", ".join(f"{name} {len(true)}" for name, true in splits.items())
     if split and split not in splits:
         raise UserError(f"{dataset} has no split {split!r}; {hint(split, splits)}")
+    if given := read_file_names(path):
+        split, order = _by_name(path, given, _names(path, dataset, splits, root), split)
+        values = values[order]
+    sizes = ", ".join(f"{name} {len(true)}" for name, true in splits.items())
     fitting = [name for name, true in splits.items() if len(true) == values.size and split in ("", name)]
     if not fitting:
         raise UserError(
@@ -162,6 +181,48 @@ def score(path: Path, dataset: str, root: Path, split: str = "", num_clusters: i
         level = chance(matrix.counts.sum(axis=0), matrix.counts.sum(axis=1))
         found |= {"ami": ami_of(matrix.counts), "chance": {name: found.mean for name, found in level.items()}}
     return {"dataset": dataset, "split": fitting[0], **found, **counted}
+
+
+def _names(path: Path, dataset: str, splits: Iterable[str], root: Path) -> dict[str, list[str]]:
+    """Return the names of the images of each split, in the order of its labels."""
+    folder = root / prepared_folder(dataset)
+    try:
+        names = {split: image_names(folder, split) for split in splits if split != "all"}
+    except IntegrityError:
+        raise
+    except UserError as error:
+        raise UserError(
+            f"{path}: its column {FILE!r} cannot be compared with the names of {dataset} ({error}); without that "
+            "column the rows are taken in the order of the data set"
+        ) from None
+    return {"all": list(chain.from_iterable(names.values())), **names} if len(names) > 1 else names
+
+
+def _by_name(path: Path, given: list[str], names: dict[str, list[str]], split: str) -> tuple[str, np.ndarray]:
+    """Return the split whose images a file names, and the row of each of them (n,).
+
+    Raises
+    ------
+    UserError
+        If a name is unknown, missing or there twice.
+    """
+    row_of = {name: row for row, name in enumerate(given)}
+    if len(row_of) < len(given):
+        twice = next(name for row, name in enumerate(given) if row_of[name] != row)
+        raise UserError(f"{path}: names {twice!r} more than once; needs one row an image")
+    asked = [split] if split else sorted(names, key=lambda name: len(names[name]))
+    fitting = [name for name in asked if row_of.keys() <= set(names[name])]
+    if not fitting:
+        known = set(names[asked[-1]])
+        unknown = [name for name in given if name not in known]
+        raise UserError(
+            f"{path}: names {unknown[0]!r}, which is no image of {asked[-1]} of the data set; {len(unknown)} of "
+            f"{len(given)} names are unknown"
+        )
+    split = fitting[0]
+    if missing := [name for name in names[split] if name not in row_of]:
+        raise UserError(f"{path}: lacks {missing[0]!r}; {len(missing)} of the images of {split} are not named")
+    return split, np.array([row_of[name] for name in names[split]])
 
 
 def load_labels(dataset: str, root: Path) -> dict[str, np.ndarray]:
