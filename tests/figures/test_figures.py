@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 
 import factory
 from dica import figures
+from dica.figures import curves
 from dica.files import UserError
 from dica.plan.artefacts import load_artefacts
 from dica.plan.parameters import load_method, method_names
@@ -136,3 +137,18 @@ def test_every_declared_figure_has_options_that_its_plot_knows(root: Path, paper
         figure, words = figures.draw(artefact, {"runs": [], "artefacts": []}, root, "results")
         assert artefact.plot == "surfaces" or "ot run" in words
         plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([([0, 1, 2], [0, 2, 4]), ([0, 1, 2], [2, 2, 2])], ([0, 1, 2], [1, 2, 3])),
+        ([([0, 5, 10], [0, 5, 10]), ([0, 2, 4], [2, 2, 2])], ([0, 2, 4], [1, 2, 3])),  # the slower one is cut
+        ([([1, 2], [1, 1]), ([0, 1.5, 4], [0, 3, 3])], ([1, 2], [1.5, 2])),
+        ([([3], [1.0]), ([3], [2.0])], ([3], [1.5])),
+    ],
+)
+def test_a_mean_curve_is_over_equal_x(lines, expected) -> None:
+    for order in (lines, lines[::-1]):
+        x, y = curves.mean_line(order)
+        assert (x, y) == (expected[0], pytest.approx(expected[1]))

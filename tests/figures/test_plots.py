@@ -230,26 +230,13 @@ def test_curves_are_those_of_the_looks(project) -> None:
     plt.close(figure)
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        ([([0, 1, 2], [0, 2, 4]), ([0, 1, 2], [2, 2, 2])], ([0, 1, 2], [1, 2, 3])),
-        ([([0, 5, 10], [0, 5, 10]), ([0, 2, 4], [2, 2, 2])], ([0, 2, 4], [1, 2, 3])),  # the slower one is cut
-        ([([1, 2], [1, 1]), ([0, 1.5, 4], [0, 3, 3])], ([1, 2], [1.5, 2])),
-        ([([3], [1.0]), ([3], [2.0])], ([3], [1.5])),
-    ],
-)
-def test_a_mean_curve_is_over_equal_x(lines, expected) -> None:
-    for order in (lines, lines[::-1]):
-        x, y = curves.mean_line(order)
-        assert (x, y) == (expected[0], pytest.approx(expected[1]))
+def unwatch(monkeypatch, variant: str) -> None:
+    looks = Panel.looks
+    monkeypatch.setattr(Panel, "looks", lambda self, run: None if run.plan["variant"] == variant else looks(self, run))
 
 
 def test_only_lines_that_are_drawn_stand_in_the_legend(project, monkeypatch) -> None:
-    looks = Panel.looks
-    monkeypatch.setattr(
-        Panel, "looks", lambda self, run: None if run.plan["variant"] == "prototypes-100" else looks(self, run)
-    )
+    unwatch(monkeypatch, "prototypes-100")
     figure, words = figure_of(project, "progress", x="epoch", metrics=["acc"])
     (legend,) = [*figure.legends, *(legend for sub in figure.subfigs for legend in sub.legends)]
     assert "fewer prototypes" not in {text.get_text() for text in legend.texts}
@@ -261,11 +248,8 @@ def test_curves_over_arithmetic_end_at_what_the_epochs_are_counted_as(project, m
     """A run that was not watched is one mark, at its number on all images."""
     monkeypatch.setattr(curves, "counted_work", lambda run, entry: Work(9e12, 6e12, 1, exact=True))
     monkeypatch.setattr(curves, "load_datasets", lambda root: {"digits": {}})
-    looks = Panel.looks
     unwatched = "prototypes-100"
-    monkeypatch.setattr(
-        Panel, "looks", lambda self, run: None if run.plan["variant"] == unwatched else looks(self, run)
-    )
+    unwatch(monkeypatch, unwatched)
     figure, words = figure_of(project, "progress", x="tflop", metrics=["acc"])
     lines = {tuple(line.get_xdata()): line.get_ydata() for line in figure.axes[0].lines}
     assert set(lines) == {(0, 3, 6), (6,)}, "two epochs of 3 TFLOP each; predictions are not in them"
