@@ -248,8 +248,7 @@ def test_curves_over_arithmetic_end_at_what_the_epochs_are_counted_as(project, m
     """A run that was not watched is one mark, at its number on all images."""
     monkeypatch.setattr(curves, "counted_work", lambda run, entry: Work(9e12, 6e12, 1, exact=True))
     monkeypatch.setattr(curves, "load_datasets", lambda root: {"digits": {}})
-    unwatched = "prototypes-100"
-    unwatch(monkeypatch, unwatched)
+    unwatch(monkeypatch, unwatched := "prototypes-100")
     figure, words = figure_of(project, "progress", x="tflop", metrics=["acc"])
     lines = {tuple(line.get_xdata()): line.get_ydata() for line in figure.axes[0].lines}
     assert set(lines) == {(0, 3, 6), (6,)}, "two epochs of 3 TFLOP each; predictions are not in them"
