@@ -95,6 +95,8 @@ def decide(kind: str, direction: str, margin: float, groups: Sequence[Mapping[st
             return Decision(None, None, UNDECIDED, "fewer than two common seeds")
         tested += found
     holds, fails = max(t.p_holds for t in tested), min(1.0, len(tested) * min(t.p_fails for t in tested))
+    if min(holds, fails) == 1.0:
+        return Decision(tested[0], 1.0, UNDECIDED, "no scatter among the seeds: more are needed")
     if holds <= fails:
         return Decision(max(tested, key=lambda t: (t.p_holds, t.what)), min(1.0, 2 * holds), HOLDS)
     return Decision(min(tested, key=lambda t: (t.p_fails, t.what)), min(1.0, 2 * fails), FAILS)
@@ -156,9 +158,12 @@ def _of_mean(what: str, values: list[float], margin: float, alike: bool) -> Test
 
 
 def _above(distance: float, error: float, n: int) -> float:
-    """Return the one-sided p value of a mean that lies `distance` above what it is tested against."""
+    """Return the one-sided p value of a mean that lies `distance` above what it is tested against.
+
+    Seeds without scatter decide nothing: metrics are multiples of one image, and two may agree by chance.
+    """
     if error == 0:
-        return 0.0 if distance > 0 else 1.0
+        return 1.0
     return float(stdtr(n - 1, -distance / error))
 
 
@@ -175,9 +180,9 @@ def _steadier(one: str, other: str, group: Mapping[str, Values]) -> Tested | Non
     ends = [ratio / float(fdtri(*df, 0.5 + LEVEL / 2)), ratio / float(fdtri(*df, 0.5 - LEVEL / 2))]
     low, high = (0.5 * math.log2(end) for end in ends)
     what = f"log2 of the deviation of {other} by that of {one}"
-    return Tested(
-        what, min(counts), 0.5 * math.log2(ratio), low, high, float(fdtrc(*df, ratio)), float(fdtr(*df, ratio))
-    )
+    known = min(mine, theirs) > floor  # as in `_above`
+    p = (float(fdtrc(*df, ratio)), float(fdtr(*df, ratio))) if known else (1.0, 1.0)
+    return Tested(what, min(counts), 0.5 * math.log2(ratio), low, high, *p)
 
 
 def seeds_needed(decision: Decision, claims: int) -> int | None:
