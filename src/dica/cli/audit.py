@@ -53,7 +53,7 @@ def audit(
     from dica.audit.auditor import Auditor
 
     named = None if paper is None or artefact is None else (paper, artefact)
-    if everything != (paper is None) or (named is None and not everything):
+    if everything != (named is None) or (everything and paper is not None):
         raise UserError(
             "name a table, a figure or a cell (dica audit PAPER ARTEFACT [ROW/DATASET/METRIC]), a statistic (dica audit"
             " dica statistics/NAME) or a claim (dica audit claim NAME), or give --all"

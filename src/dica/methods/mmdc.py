@@ -26,7 +26,7 @@ from dica.losses.mmdc import reassigned, renamed, target_loss
 from dica.methods.base import Batch, Method, Phase, Step, decayed_apart, evaluating
 from dica.methods.feature_clusters import centroid_seed
 from dica.methods.kmeans import fit_kmeans
-from dica.methods.rotnet import TURNS
+from dica.methods.rotnet import TURNS, quarter_turns
 from dica.networks.backbones import init_weights
 from dica.rng import Rng
 
@@ -85,9 +85,8 @@ class MMDC(Method):
 
     def _quarter_turns(self, batch: Batch) -> Step:
         views = self.turned.views(batch.images, batch.rng("turned"), TURNS)
-        copies = torch.cat([views[turns].rot90(turns, dims=(2, 3)) for turns in range(TURNS)])
-        turns = torch.arange(TURNS, device=copies.device).repeat_interleave(len(batch.images))
-        logits = self.turns(self.backbone(copies)).to(self.turns.weight.dtype)
+        turned, turns = quarter_turns(list(views))
+        logits = self.turns(self.backbone(turned)).to(self.turns.weight.dtype)
         loss = F.cross_entropy(logits, turns)
         return Step(loss, {"L_turns": loss.detach()})
 

@@ -12,6 +12,8 @@ Deviations and readings, each a key of params/rotnet.yaml with the value of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,7 +50,7 @@ class RotNet(FeatureClusters):
     def loss(self, batch: Batch) -> Step:
         """Cross-entropy of the four rotations of each image, and the share of them that is told right."""
         views = self.augmented(batch.images, batch.rng("augmented"))
-        turned, turns = quarter_turns(views)
+        turned, turns = quarter_turns([views] * TURNS)
         logits = self.network(turned).logits.to(self.clusters.centroids.dtype)
         return Step(F.cross_entropy(logits, turns), {"right": share_right(logits, turns)})
 
@@ -62,10 +64,15 @@ class RotNet(FeatureClusters):
         return self.network.represent(self.test_view(images), layer)
 
 
-def quarter_turns(views: Tensor) -> tuple[Tensor, Tensor]:
-    """Return views (n, C, H, W) in all four rotations, (4 n, C, H, W), and the quarter turns of each, (4 n,)."""
-    turned = torch.cat([views.rot90(turns, dims=(2, 3)) for turns in range(TURNS)])
-    return turned, torch.arange(TURNS, device=views.device).repeat_interleave(len(views))
+def quarter_turns(views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return views for each of the four rotations, four times (n, C, H, W), rotated, and the quarter turns of each.
+
+    Returns
+    -------
+    (4 n, C, H, W) and (4 n,).
+    """
+    turned = torch.cat([copy.rot90(turns, dims=(2, 3)) for turns, copy in enumerate(views)])
+    return turned, torch.arange(TURNS, device=turned.device).repeat_interleave(len(turned) // TURNS)
 
 
 METHOD = RotNet
