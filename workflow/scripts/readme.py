@@ -24,7 +24,7 @@ from dica.tables.claims import overview, read_ledger
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
 DESCRIBED = ("layer", "clusters", "image_size", "train_images", "test_images", "extra_images")  # of data and networks
-UNSAID = ("code", "dvc.lock", "environment", "last writer", WEIGHTS, STAGES)  # they differ between checkouts
+UNSAID = ("code", "commit", "dvc.lock", "environment", "last writer", WEIGHTS, STAGES)  # they differ between checkouts
 
 
 def main() -> int:
