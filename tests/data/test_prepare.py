@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,36 @@ def test_rows_follow_whatever_order_the_reader_streams_in():
     assert placed == {0: 0, 1: 1, 2: 2, 3: 4}
     assert kept.labels["train"].tolist() == [0, 0, 1, 1]
     assert kept.counts == {"train": 4}
+
+
+def test_what_a_selection_leaves_may_be_the_test_images():
+    pixels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    blocks = [
+        Block("train", np.array([5, 0, 3, 1]), pixels[[5, 0, 3, 1]]),
+        Block("train", np.array([2, 4]), pixels[[2, 4]]),
+    ]
+    labels = np.array([0, 0, 1, 0, 1, 1], np.int16)
+    names = {"train": list("abcdef")}
+    content = Content(["a", "b"], (1, 1, 1), {"train": 6}, blocks, {"train": labels}, names)
+    parted = first_per_class(content, {"train": 1}, "mini", others="test")
+    placed = [
+        (block.split, int(row), int(image[0, 0, 0]))
+        for block in parted.blocks
+        for row, image in zip(*block[1:], strict=True)
+    ]
+    assert sorted(placed) == [
+        ("test", 0, 1),
+        ("test", 1, 3),
+        ("test", 2, 4),
+        ("test", 3, 5),
+        ("train", 0, 0),
+        ("train", 1, 2),
+    ]
+    assert {split: found.tolist() for split, found in parted.labels.items()} == {"train": [0, 1], "test": [0, 0, 1, 1]}
+    assert parted.names == {"train": ["a", "c"], "test": ["b", "d", "e", "f"]}
+    assert parted.counts == {"train": 2, "test": 4}
+    with pytest.raises(UserError, match=r"mini\.prepare\.others: test: a split that is not there yet"):
+        first_per_class(replace(content, counts={"train": 6, "test": 2}), {"train": 1}, "mini", others="test")
 
 
 def test_images_are_left_out_by_their_position(home):

@@ -52,7 +52,11 @@ def test_its_runs_take_the_overrides_and_share_the_ids_of_equal_runs(root: Path)
         ({"more_seeds": {"table-1": {"drc": 9}}}, "'table-1' is not among the block's artefacts"),
         ({"more_seeds": {"table-2": {"drv": 9}}}, "more_seeds.table-2: no row 'drv'"),
         ({"words": {"CIFAR-11": ""}}, "words: 'CIFAR-11' stands in no title and no label"),
-        ({"recipes": {"drc": {"variant": "shorter", "overrides": {}}}}, "no variant 'shorter'"),
+        ({"recipes": {"drc": {"variants": {"full": "shorter"}, "overrides": {}}}}, "no variant 'shorter'"),
+        ({"recipes": {"drc": {"variants": {"fulll": "short"}, "overrides": {}}}}, "no variant 'fulll'"),
+        ({"datasets": {"table-1": {"cifar10": "digits"}}}, "datasets: 'table-1' is not among the block's artefacts"),
+        ({"datasets": {"table-2": {"cifar11": "digits"}}}, "datasets.table-2: no 'cifar11'"),
+        ({"datasets": {"table-2": {"cifar10": "digit"}}}, "datasets.table-2: no 'digit' in its place"),
     ],
 )
 def test_a_bad_block_is_one_line_that_names_file_and_key(copied_params: Path, change: dict, message: str) -> None:
@@ -78,6 +82,36 @@ def test_a_row_may_have_more_seeds_than_its_block(copied_params: Path) -> None:
     tables = {a.name: a for a in load_artefacts(copied_params, ["drc"])}
     assert [row.seeds for row in tables["table-2-digits"].rows] == [9, 5, 5]
     assert {row.seeds for row in tables["table-3-digits"].rows} == {5}
+
+
+def test_several_data_sets_may_stand_in_the_place_of_several(root: Path) -> None:
+    (figure,) = (a for a in load_artefacts(root, ["imc-swav"]) if a.name == "figure-3-digits")
+    sizes = [f"digits-n{n}" for n in (36, 54, 72, 90, 108, 126)]
+    assert [column.dataset for column in figure.columns] == [*sizes, "digits"]
+    assert {row.key: (list(row.datasets), row.seeds) for row in figure.rows} == {
+        "confusion": (["digits"], 1), "gradcam": (["digits"], 1), "images": ([*sizes, "digits"], 3)}  # fmt: skip
+
+
+def test_a_row_that_has_none_of_the_data_sets_goes(copied_params: Path) -> None:
+    where = copied_params / "params/artefacts/imc-swav.yaml"
+    body = yaml.safe_load(where.read_text())
+    (block,) = (block for block in body["lower"] if "figure-3" in block["artefacts"])
+    block["datasets"]["figure-3"] = {"stl10": "digits"}
+    del block["more_seeds"]
+    where.write_text(yaml.safe_dump(body))
+    (figure,) = (a for a in load_artefacts(copied_params, ["imc-swav"]) if a.name == "figure-3-digits")
+    assert [row.key for row in figure.rows] == ["gradcam"]
+    assert [panel["plot"] for panel in figure.options["panels"]] == ["gradcam"]
+
+
+def test_variants_of_other_images_stand_for_those_of_the_paper(root: Path) -> None:
+    (table,) = (a for a in load_artefacts(root, ["imc-swav"]) if a.name == "table-4-digits")
+    assert [(row.label, row.variant, row.runs["probe_acc"]["variant"]) for row in table.rows] == [
+        ("2x8", "short-without-low-crops", "short-without-low-crops"),
+        ("2x8 + 2x6", "short", "short-2-low-crops"),
+        ("2x8 + 4x6", "short-4-low-crops", "short-4-low-crops"),
+        ("2x8 + 6x6", "short-6-low-crops", "short-6-low-crops"),
+    ]
 
 
 def test_panels_lose_the_rows_that_are_left_out(root: Path) -> None:

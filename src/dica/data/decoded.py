@@ -55,7 +55,7 @@ def names_in_order(targets: dict[str, tuple[str, int]]) -> dict[str, list[str]]:
     return names
 
 
-def first_per_class(content: Content, per_class: dict[str, int], name: str) -> Content:
+def first_per_class(content: Content, per_class: dict[str, int], name: str, others: str | None = None) -> Content:
     """Return the data set with only the first images of each class, in the order they had.
 
     Parameters
@@ -66,11 +66,14 @@ def first_per_class(content: Content, per_class: dict[str, int], name: str) -> C
         Images of each class to keep, by split; other splits stay whole.
     name
         The data set, for messages.
+    others
+        A new split that gets the images that are left of the one split of `per_class`; None leaves them out.
 
     Raises
     ------
     UserError
-        If a split is not there, its labels are not known beforehand (STL-10), or a class has too few images.
+        If a split is not there, its labels are not known beforehand (STL-10), or a class has too few images; if
+        `others` names a split that is there, or is to come from several.
     """
     keep = {}
     for split, number in per_class.items():
@@ -82,7 +85,32 @@ def first_per_class(content: Content, per_class: dict[str, int], name: str) -> C
             poorest = content.classes[int(counts.argmin())]
             raise UserError(f"{name}.prepare.per_class.{split}: {number} asked for, {poorest} has {counts.min()}")
         keep[split] = np.sort(np.concatenate([np.flatnonzero(labels == k)[:number] for k in range(len(counts))]))
-    return _with_rows(content, keep)
+    if others is None:
+        return _with_rows(content, keep)
+    if len(keep) > 1 or others in content.counts:
+        raise UserError(f"{name}.prepare.others: {others}: a split that is not there yet, of what one split leaves")
+    return _split(content, *keep.popitem(), others)
+
+
+def _split(content: Content, split: str, first: np.ndarray, others: str) -> Content:
+    """Return the data set with the rows `first` of a split under its name and its other rows as the split `others`."""
+    parts = {split: first, others: np.setdiff1d(np.arange(content.counts[split]), first)}
+    named = content.names.get(split)
+    return replace(
+        content,
+        counts=content.counts | {part: len(rows) for part, rows in parts.items()},
+        labels=content.labels | {part: content.labels[split][rows] for part, rows in parts.items()},
+        names=content.names | ({part: [named[row] for row in rows] for part, rows in parts.items()} if named else {}),
+        blocks=(part for block in content.blocks for part in _parted(block, split, parts)),
+    )
+
+
+def _parted(block: Block, split: str, parts: dict[str, np.ndarray]) -> Iterator[Block]:
+    if block.split != split:
+        yield block
+        return
+    for part, rows in parts.items():
+        yield from (found._replace(split=part) for found in _kept([block], {split: rows}))
 
 
 def without(content: Content, left_out: dict[str, list[int]], name: str) -> Content:

@@ -70,7 +70,7 @@ def prepare(name: str, root: Path | str, mirror: str | Path | None = None) -> di
     alternative, paths, sources = fetch_dataset(entry, root, mirror)
     content = READERS[entry["kind"]](entry, alternative["format"], paths)
     if "per_class" in entry["prepare"]:
-        content = first_per_class(content, entry["prepare"]["per_class"], name)
+        content = first_per_class(content, entry["prepare"]["per_class"], name, entry["prepare"].get("others"))
     if "without" in entry["prepare"]:
         content = without(content, entry["prepare"]["without"], name)
     _require_declared(entry, content)

@@ -6,7 +6,7 @@ smaller budget), `digits`. What is of a lower rung says so in its title and neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,15 @@ def with_at_most(artefact: Artefact, seeds: int) -> Artefact:
     return replace(artefact, seeds=min(artefact.seeds, seeds), rows=rows)
 
 
-def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
+def on_other_data(artefact: Artefact, dataset: str, seeds: int, datasets: dict[str, str] | None = None) -> Artefact:
     """Return an artefact as it looks on another data set than the paper's.
 
-    Of its columns those of the first data set stay (several where they differ in their setting), now for `dataset`.
-    Published numbers are left out: they are of other images.
+    Of its columns those of the first data set stay (several where they differ in their setting), now for `dataset`; or
+    those of the keys of `datasets`, each now for what stands there. Published numbers are left out: they are of other
+    images.
     """
-    kept = [column for column in artefact.columns if column.dataset == artefact.columns[0].dataset]
-    columns = [_on_dataset(column, dataset) for column in kept]
+    instead = datasets or {artefact.columns[0].dataset: dataset}
+    columns = [_on_dataset(column, instead[column.dataset]) for column in artefact.columns if column.dataset in instead]
     fewer = with_at_most(artefact, seeds)
     return replace(
         fewer,
@@ -40,15 +41,24 @@ def on_other_data(artefact: Artefact, dataset: str, seeds: int) -> Artefact:
         note=f"A sample of this {artefact.kind} on the data set {dataset}, not the paper's data: no published number "
         "can be compared.",
         columns=tuple({column.key: column for column in columns}.values()),
-        rows=tuple(_with_stand_in(row) for row in fewer.rows if row.method or row.runs),
+        rows=tuple(
+            replace(_with_stand_in(row), datasets=_instead(row, datasets))
+            for row in fewer.rows
+            if (row.method or row.runs) and not (datasets and row.datasets and not _instead(row, datasets))
+        ),
         protocol={},
         substitute=dataset,
     )
 
 
+def _instead(row: Row, datasets: dict[str, str] | None) -> tuple[str, ...]:
+    """Return on which data sets alone a row is run in the place of its own."""
+    return tuple(dict.fromkeys(datasets[name] for name in row.datasets if name in datasets)) if datasets else ()
+
+
 def _with_stand_in(row: Row) -> Row:
     """Return a row without printed numbers, and with the method that is run where its own needs the paper's data."""
-    bare = replace(row, datasets=(), published_method=None, protocol={}, note="", incomparable="")
+    bare = replace(row, published_method=None, protocol={}, note="", incomparable="")
     if row.stand_in is None:
         return bare
     method, variant = row.stand_in["method"], row.stand_in.get("variant", "full")
@@ -83,6 +93,7 @@ def lowered(declared: dict[str, Artefact], lower: dict[str, Any], where: str, ro
     for old in said:
         if not any(old in text for text in texts):
             raise UserError(f"{where}.words: {old!r} stands in no title and no label of the block's artefacts")
+    _check_datasets(lower, declared, where, root)
     _check_more_seeds(lower, {name: found[f"{name}-{lower['rung']}"] for name in lower["artefacts"]}, where)
     return found
 
@@ -111,6 +122,16 @@ def _said_otherwise(artefact: Artefact, words: dict[str, str]) -> Artefact:
     return replace(artefact, title=other(artefact.title), rows=rows, options=options)
 
 
+def _check_datasets(lower: dict[str, Any], declared: dict[str, Artefact], where: str, root: Path) -> None:
+    for name, instead in lower.get("datasets", {}).items():
+        if name not in lower["artefacts"]:
+            raise UserError(f"{where}.datasets: {name!r} is not among the block's artefacts")
+        columns = [column.dataset for column in declared[name].columns]
+        for place, names, known in (("", instead, columns), (" in its place", instead.values(), load_datasets(root))):
+            if unknown := [data for data in names if data not in known]:
+                raise UserError(f"{where}.datasets.{name}: no {unknown[0]!r}{place}; {hint(unknown[0], known)}")
+
+
 def _check_more_seeds(lower: dict[str, Any], made: dict[str, Artefact], where: str) -> None:
     for name, rows in lower.get("more_seeds", {}).items():
         if name not in made:
@@ -127,15 +148,19 @@ def _require_rows(named: Iterable[str], artefact: Artefact, where: str) -> None:
 def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> Artefact:
     """Return an artefact at a lower rung, its full recipes under the names that they have there."""
     recipes, rung, seeds = lower["recipes"], lower["rung"], lower["seeds"]
-    other = on_other_data(replace(artefact, rows=tuple(row for row in artefact.rows if row.key not in skipped)),
-                          lower["dataset"], seeds)  # fmt: skip
+    kept = replace(artefact, rows=tuple(row for row in artefact.rows if row.key not in skipped))
+    other = on_other_data(kept, lower["dataset"], seeds, lower.get("datasets", {}).get(artefact.name))
     own = {row.key: row.seeds for row in artefact.rows}
     more = lower.get("more_seeds", {}).get(artefact.name, {})
     rows = [
         replace(
             row,
             seeds=1 if own[row.key] == 1 < artefact.seeds else more.get(row.key, seeds),  # 1: nothing is drawn there
-            variant=recipes.get(row.method, {}).get("variant", row.variant) if row.variant == "full" else row.variant,
+            variant=_variant(recipes, row.method, row.variant),
+            runs={
+                metric: {**run, "variant": _variant(recipes, run["method"], run.get("variant", "full"))}
+                for metric, run in row.runs.items()
+            },
         )
         for row in other.rows
     ]
@@ -152,10 +177,14 @@ def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> A
         metrics=_stored(artefact.metrics),
         columns=tuple(replace(column, metrics=_stored(column.metrics)) for column in other.columns),
         rows=tuple(rows),
-        options=_without_rows(artefact.options, skipped),
+        options=_without_rows(artefact.options, own.keys() - {row.key for row in rows}),
         rung=rung,
         overrides={method: recipe["overrides"] for method, recipe in recipes.items()},
     )
+
+
+def _variant(recipes: dict[str, Any], method: str | None, variant: str) -> str:
+    return recipes.get(method, {}).get("variants", {}).get(variant, variant)
 
 
 def _stored(metrics: tuple[str, ...]) -> tuple[str, ...]:
@@ -163,7 +192,7 @@ def _stored(metrics: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(metric for metric in metrics if metric != "acc_top5")
 
 
-def _without_rows(options: dict[str, Any], skipped: list[str]) -> dict[str, Any]:
+def _without_rows(options: dict[str, Any], skipped: Collection[str]) -> dict[str, Any]:
     """Return the options of a figure whose panels do without some rows; a panel that had no other one goes."""
     if "panels" not in options:
         return options
@@ -177,13 +206,14 @@ def _without_rows(options: dict[str, Any], skipped: list[str]) -> dict[str, Any]
 
 
 def _check_recipes(lower: dict[str, Any], where: str, root: Path) -> None:
-    if lower["dataset"] not in load_datasets(root):
-        raise UserError(f"{where}.dataset: no {lower['dataset']!r}; {hint(lower['dataset'], load_datasets(root))}")
+    known = load_datasets(root)
+    if lower["dataset"] not in known:
+        raise UserError(f"{where}.dataset: no {lower['dataset']!r}; {hint(lower['dataset'], known)}")
     for method, recipe in lower["recipes"].items():
         if method not in method_names(root):
             raise UserError(f"{where}.recipes: no method {method!r}; {hint(method, method_names(root))}")
         validate(recipe["overrides"], method, f"{where}.recipes.{method}.overrides", root, partial=True)
-        variants = load_method(method, root)["variants"]
-        if recipe.get("variant", "full") not in variants:
-            raise UserError(f"{where}.recipes.{method}: no variant {recipe['variant']!r}; "
-                            f"{hint(recipe['variant'], variants)}")  # fmt: skip
+        known = load_method(method, root)["variants"]
+        for name in [name for pair in recipe.get("variants", {}).items() for name in pair]:
+            if name not in known:
+                raise UserError(f"{where}.recipes.{method}.variants: no variant {name!r}; {hint(name, known)}")
