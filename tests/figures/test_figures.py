@@ -152,3 +152,16 @@ def test_a_mean_curve_is_over_equal_x(lines, expected) -> None:
     for order in (lines, lines[::-1]):
         x, y = curves.mean_line(order)
         assert (x, y) == (expected[0], pytest.approx(expected[1]))
+
+
+def test_panels_of_one_metric_over_one_thing_have_one_range() -> None:
+    figure, drawn = plt.subplots(1, 4)
+    for axes, label, top in zip(drawn, ("step", "step", "epoch", "step"), (2, 8, 4, 3), strict=True):
+        axes.plot([0, top], [0, top / 10])
+        axes.set(xlabel=label, ylabel="ACC (fraction of 1)")
+    drawn[3].set_ylabel("loss")
+    before = [(axes.get_xlim(), axes.get_ylim()) for axes in drawn]
+    figures.share_ranges(list(drawn))
+    after = [(axes.get_xlim(), axes.get_ylim()) for axes in drawn]
+    plt.close(figure)
+    assert after == [before[1], before[1], before[2], before[3]]

@@ -20,17 +20,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 import PIL
 from matplotlib import ft2font
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dica.figures import clusters, curves, numbers, pictures
 from dica.figures.curves import loss_parts, read_history
 from dica.figures.panel import Panel
-from dica.figures.style import STYLE, Canvas, resize, say
+from dica.figures.style import FRACTION, STYLE, Canvas, resize, say
 from dica.files import UserError, atomic_write_bytes, sha256_bytes
 from dica.plan.artefacts import PLOTS, Artefact
 from dica.plan.planned import has_something, load_runs, scored_runs
 
-__all__ = ["draw", "drawn_with", "loss_parts", "read_history", "runs_behind", "sealed", "to_bytes", "write_figures"]
+__all__ = [
+    "draw",
+    "drawn_with",
+    "loss_parts",
+    "read_history",
+    "runs_behind",
+    "sealed",
+    "share_ranges",
+    "to_bytes",
+    "write_figures",
+]
 
 KINDS = ("svg", "png")  # drawn in this order: a second drawing may lay out a little differently
 NO_SEAL = f"sha256:{'0' * 64}"
@@ -53,7 +64,25 @@ def panels(panel: Panel, figure: Canvas) -> str:
             title = f"{title}, {part.columns[0].label}"
         place.suptitle(title, x=0.02, ha="left", fontsize=10)
         words.append(f"{title}: {_fill(part, name, place)}")
+    share_ranges([axes for spec, place in zip(parts, places.flat, strict=False) if spec["plot"] in LINES
+                   for axes in place.axes])  # fmt: skip
     return " ".join(words)
+
+
+def share_ranges(drawn: list[Axes]) -> None:
+    """Give axes that show the same metric over the same thing one range, so that they can be compared by eye."""
+    alike: dict[tuple[str, str], list[Axes]] = {}
+    for axes in drawn:
+        if FRACTION in axes.get_ylabel():
+            alike.setdefault((axes.get_xlabel(), axes.get_ylabel()), []).append(axes)
+    for group in alike.values():
+        for limits, name in (
+            ([axes.get_xlim() for axes in group], "xlim"),
+            ([axes.get_ylim() for axes in group], "ylim"),
+        ):
+            low, high = zip(*limits, strict=True)
+            for axes in group:
+                axes.set(**{name: (min(low), max(high))})
 
 
 def _fill(panel: Panel, name: str, figure: Canvas) -> str:
@@ -90,6 +119,7 @@ DRAW: dict[str, tuple[Callable[[Panel, Canvas], str], tuple[str, ...]]] = {
     "panels": (panels, ("panels", "columns", "size")),
 }
 NAMES_MISSING = ("curves", "seeds", "bars")  # these plots name what is missing in its place
+LINES = ("progress", "sweep")  # over one axis
 COMPLETE = (*NAMES_MISSING, "panels")  # these are drawn even if nothing is there
 if set(DRAW) != set(PLOTS):
     raise RuntimeError(f"dica.plan.artefacts.PLOTS and dica.figures.DRAW differ: {sorted(set(DRAW) ^ set(PLOTS))}")
