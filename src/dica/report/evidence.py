@@ -92,12 +92,13 @@ class Evidence:
         )
         if not claims:
             return text
-        parts = [
-            f"on the {RUNGS[rung].removeprefix('the ')} {by[HOLDS]} hold, {by[FAILS]} fail, {by[UNDECIDED]} are "
-            f"undecided and {claims - sum(by.values()) + by[NOT_RUN]} are not tested"
-            for rung, by in self.verdicts.items()
-            if sum(by.values()) > by[NOT_RUN]
-        ]
+        parts = []
+        for rung, by in self.verdicts.items():
+            untested = claims - sum(by.values()) + by[NOT_RUN]
+            if untested < claims:
+                words = [f"{by[HOLDS]} hold", f"{by[FAILS]} fail", f"{by[UNDECIDED]} are undecided"]
+                words += [f"{untested} are not tested"] if untested else []
+                parts.append(f"on the {RUNGS[rung].removeprefix('the ')} {', '.join(words[:-1])} and {words[-1]}")
         return f"{text} Of {claims} claims of the papers, {'; '.join(parts) or 'none has been tested yet'}."
 
     def context(self) -> dict[str, Any]:
