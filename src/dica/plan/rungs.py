@@ -184,7 +184,7 @@ def _at_rung(artefact: Artefact, skipped: list[str], lower: dict[str, Any]) -> A
 
 
 def _variant(recipes: dict[str, Any], method: str | None, variant: str) -> str:
-    return recipes.get(method, {}).get("variants", {}).get(variant, variant)
+    return recipes.get(method or "", {}).get("variants", {}).get(variant, variant)
 
 
 def _stored(metrics: tuple[str, ...]) -> tuple[str, ...]:
