@@ -24,6 +24,7 @@ from dica.tables.claims import overview, read_ledger
 
 AUDITED = ("dica", "table-1", "imc-swav/digits/acc")
 DESCRIBED = ("layer", "clusters", "image_size", "train_images", "test_images", "extra_images")  # of data and networks
+SHOWN = 2  # of the audited cell's runs
 UNSAID = ("code", "commit", "dvc.lock", "environment", "last writer", WEIGHTS, STAGES)  # they differ between checkouts
 
 
@@ -38,7 +39,7 @@ def main() -> int:
         "claims": overview(read_ledger(root / "results/claims.csv")),
         "dag": rulegraph.mermaid(rulegraph.arrows(root)),
         "digits": (root / "results/tables/dica/table-1.md").read_text(),
-        "cifar10-jpeg": (root / "results/tables/dica/table-2.md").read_text(),
+        "cifar10-jpeg": (root / "results/tables/dica/table-14.md").read_text(),
         "rows": rows(frame),
         "provenance": provenance(root),
         "audit": audit(root),
@@ -84,18 +85,18 @@ def rows(frame: pd.DataFrame) -> str:
 
 
 def provenance(root: Path) -> str:
-    """Return one line a method and data set: how many runs, on what device, how long, with which code."""
-    groups: dict[tuple[str, str], list[dict]] = {}
+    """Return one line a data set: how many runs of how many methods, on what devices, how long."""
+    groups: dict[str, list[dict]] = {}
     for run in read_json(root / "results/plan.json")["runs"]:
         record = root / run["path"] / RECORD
         if record.is_file():
-            groups.setdefault((run["dataset"], run["method"]), []).append(read_json(record))
-    lines = ["| data set | method | runs | device | seconds a run | commit |", "|:--|:--|--:|:--|--:|:--|"]
-    for (dataset, method), records in sorted(groups.items()):
-        seconds = sum(record["seconds"] for record in records) / len(records)
-        devices = ", ".join(sorted({f"{r['device']['name']}, {r['device']['threads']} thread(s)" for r in records}))
-        commits = ", ".join(sorted({(record["commit"] or "none")[:7] for record in records}))
-        lines.append(f"| {dataset} | {method} | {len(records)} | {devices} | {seconds:.0f} | {commits} |")
+            groups.setdefault(run["dataset"], []).append({"method": run["method"], **read_json(record)})
+    lines = ["| data set | runs | methods | devices | hours |", "|:--|--:|--:|:--|--:|"]
+    for dataset, records in sorted(groups.items()):
+        devices = ", ".join(sorted({record["device"]["name"] for record in records}))
+        hours = sum(record["seconds"] for record in records) / 3600
+        methods = len({record["method"] for record in records})
+        lines.append(f"| {dataset} | {len(records)} | {methods} | {devices} | {hours:.1f} |")
     return "\n".join(lines)
 
 
@@ -106,10 +107,11 @@ def audit(root: Path) -> str:
     lines = [f"$ dica audit {' '.join(AUDITED)}"]
     row = result.row
     lines.append(f"{row['metric']} = {float(row['value']):.4f} ± {float(row['spread']):.4f} ({row['n']} runs)")
-    for run in result.runs:
+    for run in result.runs[:SHOWN]:
         lines.append(f"run {run.folder}")
         shown = [finding for finding in run.findings if finding.what not in UNSAID]
         lines += [f"  {'ok   ' if finding.ok else 'WRONG'} {finding.what}: {finding.detail}" for finding in shown]
+    lines.append(f"… and {len(result.runs) - SHOWN} runs more")
     lines += [f"rebuild: {result.rebuild}", "…"]
     return "\n".join(["```text", *lines, "```"])
 
