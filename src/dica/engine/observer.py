@@ -8,6 +8,7 @@ epochs (``trace.npz``, beside the predictions), probabilities and features at th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,8 @@ class Observer:
         if not method.watched or epoch not in self.epochs or any(epoch == look["epoch"] for look in self.looks):
             return
         device = self.images.device
-        # Preparing a prediction may renew batch-norm statistics; training goes on with its own.
-        kept = {name: buffer.clone() for name, buffer in method.named_buffers()}
+        # Preparing a prediction may renew batch-norm statistics or prototypes; training goes on with its own.
+        kept = [(value, value.clone()) for value in chain(method.parameters(), method.buffers())]
         splits = {name: self.images.all_of(name) for name in self.images.splits}
         method.before_predict(splits, lambda purpose: generator(self.seed, purpose, "look", epoch, device=device))
         method.eval()
@@ -77,8 +78,8 @@ class Observer:
         for name, index in self.subset.items():
             look[name] = self._describe(method, name, index, epoch in self.stages)
         self.looks.append(look)
-        for name, buffer in method.named_buffers():
-            buffer.copy_(kept[name])
+        for value, own in kept:
+            value.copy_(own)
         method.train()
 
     def _describe(self, method: Method, split: str, index: np.ndarray, stage: bool) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ from dica.rng import Rng
 
 
 class Network(nn.Module):
-    """A backbone with the linear heads of K experts; the trained one also has the gate's."""
+    """A backbone with the linear heads of K experts; the gate's head is not in it."""
 
     def __init__(self, params: dict, data: DataInfo) -> None:
         super().__init__()
@@ -53,8 +53,6 @@ class Network(nn.Module):
 
 class MiCE(Method):
     """Mixture of contrastive experts."""
-
-    watched = False  # a prediction replaces the prototypes
 
     queue: Tensor
     pointer: Tensor
