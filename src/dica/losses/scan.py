@@ -4,8 +4,8 @@ Equation 2 (`scan_loss`: an image and its neighbour in one cluster, clusters in 
 (`self_label_loss`: cross-entropy of strong views with confident labels of the weak ones).
 
 Readings, as in the released code: H is that of the anchors' mean alone; training weighs it by 5, the choice of a state
-by 1; a class is weighed by the batch's confident images over those of the class. A batch without a confident image has loss
-0 here (in the code it is an error).
+by 1; a class is weighed by the confident images of the batch over those of the class. A batch without a confident image
+has loss 0 here (in the code it is an error).
 """
 
 from __future__ import annotations
