@@ -82,6 +82,16 @@ def test_the_ledger_says_what_is_not_run_and_what_the_seeds_do_not_decide(archiv
     assert "| dica | 2 | 0 | 0 | 1 | 1 |" in overview([first, second])
 
 
+def test_unlike_numbers_of_epochs_are_told(archive: Path) -> None:
+    plan = load_plan(archive / "results/plan.json")
+    assert ledger(plan, archive, "results")[0]["epochs"] == ""  # K-means has none
+    for run in plan["runs"]:
+        run["params"]["epochs"] = 7 if run["method"] == "kmeans" else 200
+    (first, _) = rows = ledger(plan, archive, "results")
+    assert first["epochs"] == "drc 200, kmeans 7"
+    assert "; epochs: drc 200, kmeans 7 |" in markdown(rows)
+
+
 def _say_fails(project: Path) -> None:
     rows = read_ledger(project / "results" / CSV)
     rows[0]["verdict"] = FAILS

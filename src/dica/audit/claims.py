@@ -127,4 +127,5 @@ def _said(row: dict[str, str]) -> str:
         return ": ".join(text for text in (row["verdict"], row["reason"]) if text)
     numbers = f"{row['comparison']} = {row['effect']} ({row['low']} to {row['high']}), p {row['p_holm']} corrected"
     more = f", about {row['seeds_needed']} would decide" if row["seeds_needed"] else ""
-    return f"{row['verdict']}: {numbers}; {row['seeds']} seeds{more}"
+    epochs = f"; epochs: {row['epochs']}" if row["epochs"] else ""
+    return f"{row['verdict']}: {numbers}; {row['seeds']} seeds{more}{epochs}"

@@ -24,8 +24,9 @@ RULE = (
     "corrected for the number of its comparisons. Flat means that all rows differ by less than the margin (0.05). Both "
     "directions together are tested at 5 %, with Holm's correction over the claims of one paper at one rung; what is "
     "left is undecided, as is every claim with fewer than 2 seeds of a row. Effect and 95 % interval are those of the "
-    "comparison that decides or is weakest; they are not corrected. Seeds were added in a few rounds where claims were "
-    "undecided, up to a number declared before they ran: several looks make the 5 % a little optimistic."
+    "comparison that decides or is weakest; they are not corrected. Where the rows are trained for unlike numbers of "
+    "epochs, by each recipe, these are told. Seeds were added in a few rounds where claims were undecided, up to a "
+    "number declared before they ran: several looks make the 5 % a little optimistic."
 )
 MEANING = {
     "paper": "Measured on the paper's data with its budget: it speaks of the claim itself.",

@@ -21,7 +21,7 @@ CSV, MARKDOWN = "claims.csv", "claims.md"
 COLUMNS = (
     *("claim", "paper", "rung", "kind", "metric", "says", "place", "datasets", "verdict"),
     *("comparison", "effect", "low", "high", "p", "p_holm", "seeds", "seeds_needed", "reason"),
-    *("printed", "cells", "runs"),
+    *("epochs", "printed", "cells", "runs"),
 )
 SUPPORTS, CONTRADICTS = "supports", "contradicts"
 
@@ -104,10 +104,21 @@ class _Found:
             "seeds": str(min(len(found) for found in self.done.values())),
             "seeds_needed": "" if needed is None else str(needed),
             "reason": decision.reason or self._absent(),
+            "epochs": self._epochs(),
             "printed": _printed(claim, self.root),
             "cells": "; ".join(member.address for member in claim.members),
             "runs": " ".join(runs),
         }
+
+    def _epochs(self) -> str:
+        """Return for how many epochs each row was trained, where they are not as many for all."""
+        found = {
+            member.row.key: runs[0].plan["params"]["epochs"]
+            for member in self.claim.members
+            if (runs := self.done[member.address]) and "epochs" in runs[0].plan["params"]
+        }
+        unlike = len(set(found.values())) > 1
+        return ", ".join(f"{name} {epochs}" for name, epochs in found.items()) if unlike else ""
 
     def _absent(self) -> str:
         absent = [address for address, found in self.done.items() if not found]
@@ -224,4 +235,5 @@ def _cell(row: dict[str, str]) -> str:
     interval = f"{unit}{effect:+.3f} ({low:+.3f} to {high:+.3f}), {row['seeds']} seeds"
     near = low * high > 0 and row["verdict"] == tests.UNDECIDED  # the interval is of this claim alone
     corrected = f", corrected p {float(row['p_holm']):.2f}" if near else ""
-    return f"**{row['verdict']}** {interval}{corrected}"
+    epochs = f"; epochs: {row['epochs']}" if row["epochs"] else ""
+    return f"**{row['verdict']}** {interval}{corrected}{epochs}"
