@@ -240,7 +240,8 @@ def test_counts_go_at_the_rate_that_finished_runs_of_such_steps_reached(project:
 
     def after(method: str, work: counted.Work) -> tuple[float, str]:
         done = estimate.Timed(method, "cifar10", run["params"], "card", 70.0, None, "2", 1, 0, 0)
-        monkeypatch.setattr(estimate.Estimator, "_worked", [(done, work)])
+        monkeypatch.setattr(estimate.Estimator, "timed", [done])
+        monkeypatch.setattr(estimate.Estimator, "_works", {id(done): work})
         rule, seconds, *_, basis = estimator._counted(run, "card")
         assert rule == "counted"
         return seconds, basis
@@ -251,6 +252,11 @@ def test_counts_go_at_the_rate_that_finished_runs_of_such_steps_reached(project:
     assert after("crlc", whole)[0] == pytest.approx(70), "of another method, where its own has none"
     small = counted.Work(whole.flops / 20, whole.training / 20, whole.launches, exact=True)
     assert "as stated for CPU" in after("drc", small)[1], "small steps say nothing of large ones"
+    other = estimate.Timed("drc", "cifar10", run["params"] | {"batch_size": 7}, "card", 70.0, None, "2", 1, 0, 0)
+    monkeypatch.setattr(estimate.Estimator, "timed", [other])
+    monkeypatch.setattr(estimate.Estimator, "_works", {id(other): small})
+    rule, seconds, *_ = estimator._time(run, "card")
+    assert (rule, seconds) == ("variant", pytest.approx(20 * 70))
 
 
 def test_one_run_can_be_asked_for(dica) -> None:

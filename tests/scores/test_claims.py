@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import f as f_distribution
 from scipy.stats import ttest_1samp, ttest_rel
 
-from dica.scores.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, decide, seeds_needed
+from dica.scores.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, decide, said_by, seeds_needed
 
 
 def values(centre: float, sd: float = 0.01, n: int = 6, seed: int = 0) -> dict[int, float]:
@@ -112,3 +112,23 @@ def test_the_seeds_that_would_decide_are_those_of_the_power_of_a_t_test() -> Non
     assert share[needed - 1] < 0.82
     assert share[needed] > 0.78
     assert seeds_needed(decide("stability", "", 0.01, [few]), 10) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "numbers", "expected"),
+    [
+        ("dominance", "", [0.9, 0.8, 0.7], True),
+        ("dominance", "", [0.9, 0.8, 0.95], False),
+        ("order", "", [0.9, 0.8, 0.7], True),
+        ("order", "", [0.9, 0.7, 0.8], False),
+        ("worst", "", [0.1, 0.2, 0.3], True),
+        ("worst", "", [0.2, 0.1, 0.3], False),
+        ("trend", "rising", [0.1, 0.3, 0.2, 0.4], True),
+        ("trend", "falling", [0.1, 0.3, 0.2, 0.4], False),
+        ("trend", "flat", [0.50, 0.52, 0.51], True),
+        ("trend", "flat", [0.50, 0.57, 0.51], False),
+    ],
+)
+def test_single_numbers_say_it_or_do_not(kind: str, direction: str, numbers: list[float], expected: bool) -> None:
+    values = {str(place): number for place, number in enumerate(numbers)}
+    assert said_by(kind, direction, 0.05 if direction == "flat" else 0.01, values) is expected

@@ -4,7 +4,8 @@ A run is timed after finished runs of its method on the same device, by the firs
 
 1. `same`: equal parameters but for the number of epochs; time goes with the epochs;
 2. `variant`: other parameters of the method on the same data set; rough;
-3. `data set`: another data set with equally large images, same backbone; time goes with epochs times images; rough;
+3. `data set`: another data set with equally large images, same backbone; rough. Of both the time goes with the
+   arithmetic where that of both runs was counted, else with epochs times images;
 4. `counted`: its arithmetic (`dica.plan.counted`) at the rate that finished runs reached on the device in steps that
    were not ten times smaller, those of its method if there are any; else at the rate that ``params/devices.yaml``
    states for it.
@@ -147,7 +148,8 @@ class Estimator:
         same = [done for done in here if _apart_from_epochs(done.params) == _apart_from_epochs(run["params"])]
         for rule, chosen in zip(RULES, (same, here, alike), strict=False):
             if chosen:
-                seconds = [done.seconds * self._work(run) / self._work(vars(done)) for done in chosen]
+                work = counted_work(run, self.datasets[run["dataset"]]) if rule != "same" else None
+                seconds = [done.seconds * self._ratio(run, work, done) for done in chosen]
                 sizes = fmean([done.bytes_git + done.bytes_models for done in chosen])
                 return rule, fmean(seconds), min(seconds), max(seconds), round(sizes), _basis(chosen)
         return self._counted(run, device)
@@ -171,18 +173,19 @@ class Estimator:
         """Return the operations a second of finished runs with steps like those of `work`; the method's, if any."""
         like = [
             (done.method, theirs.flops / done.seconds)
-            for done, theirs in self._worked
-            if done.device == device
+            for done in self.timed
+            if (theirs := self._works.get(id(done)))
+            and done.device == device
             and theirs.launches
             and theirs.flops / theirs.launches >= LIKE * work.flops / max(work.launches, 1)
         ]
         return [rate for name, rate in like if name == method] or [rate for _, rate in like]
 
     @cached_property
-    def _worked(self) -> list[tuple[Timed, Work]]:
-        """Finished runs whose own arithmetic was counted."""
-        found = [(done, counted_work(vars(done), self.datasets[done.dataset])) for done in self.timed if done.seconds]
-        return [(done, work) for done, work in found if work and work.exact]
+    def _works(self) -> dict[int, Work]:
+        """The work of those finished runs whose own arithmetic was counted, by `id`."""
+        found = {id(done): counted_work(vars(done), self.datasets[done.dataset]) for done in self.timed if done.seconds}
+        return {key: work for key, work in found.items() if work and work.exact}
 
     def _like(self, done: Timed, run: dict[str, Any]) -> bool:
         sizes = [
@@ -190,6 +193,13 @@ class Estimator:
             for name in (done.dataset, run["dataset"])
         ]
         return sizes[0] == sizes[1] and done.params.get("backbone") == run["params"].get("backbone")
+
+    def _ratio(self, run: dict[str, Any], work: Work | None, done: Timed) -> float:
+        """Return how many times the work of a finished run this one is: by the arithmetic, where both were counted."""
+        theirs = self._works.get(id(done))
+        if work and work.exact and theirs:
+            return work.flops / theirs.flops
+        return self._work(run) / self._work(vars(done))
 
     def _work(self, run: dict[str, Any]) -> float:
         """Return epochs times their images, what the time of a method goes with."""

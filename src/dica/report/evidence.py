@@ -138,7 +138,8 @@ class Evidence:
             totals = summary(self._estimator.costs(runs, device), 1) if device else None
             if totals is not None and totals["timed"] and not totals["counted"]:
                 rest = f", {totals['unknown']} of them not timed" if totals["unknown"] else ""
-                return f"{_runs(len(runs))}{rest}, about {_time(totals['device_hours'])} on {device}"
+                about = "roughly" if totals["rough"] else "about"
+                return f"{_runs(len(runs))}{rest}, {about} {_time(totals['device_hours'])} on {device}"
             name, flops, hours, left = remaining(runs, self.plan["on_gpu"], self.root)
         except (UserError, KeyError):  # a data set that is no longer declared
             return f"{_runs(len(runs))}; no finished run tells how long they take"

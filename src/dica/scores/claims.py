@@ -103,6 +103,15 @@ def decide(kind: str, direction: str, margin: float, groups: Sequence[Mapping[st
     return Decision(min(tested, key=lambda t: (t.p_fails, t.what)), min(1.0, 2 * fails), FAILS)
 
 
+def said_by(kind: str, direction: str, margin: float, values: Mapping[str, float]) -> bool:
+    """Return whether single numbers, such as a paper's printed ones, say what a claim says; nothing is tested.
+
+    A stability is of deviations, of which the least is the worst: kind ``worst``.
+    """
+    tested = _of_group(kind, direction, margin, {name: dict.fromkeys((0, 1), number) for name, number in values.items()})
+    return tested is not None and all(one.reach[0] > 0 for one in tested)
+
+
 def _of_group(kind: str, direction: str, margin: float, group: Mapping[str, Values]) -> list[Tested] | None:
     """Return the comparisons on one set of images; None if one has too few seeds."""
     names = list(group)

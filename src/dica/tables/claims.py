@@ -137,19 +137,17 @@ def _printed(claim: Claim, root: Path) -> str:
     """Return whether the numbers that the paper prints say the same; empty where it prints none or only some."""
     if claim.rung != "paper":
         return ""
-    verdicts = []
+    kind = "worst" if claim.kind == "stability" else claim.kind  # of deviations the smallest one
+    said = []
     for group in claim.groups:
-        numbers = [_number(member, claim.kind == "stability", root) for member in group]
-        if any(number is None for number in numbers):
-            return ""
-        values = {
-            _name(group, member): {0: number, 1: number}
-            for member, number in zip(group, numbers, strict=True)
-            if number is not None
-        }
-        kind = "worst" if claim.kind == "stability" else claim.kind  # of deviations the smallest one
-        verdicts.append(tests.decide(kind, claim.direction, claim.margin, [values]).towards)
-    return SUPPORTS if set(verdicts) == {tests.HOLDS} else CONTRADICTS
+        values = {}
+        for member in group:
+            number = _number(member, claim.kind == "stability", root)
+            if number is None:
+                return ""
+            values[_name(group, member)] = number
+        said.append(tests.said_by(kind, claim.direction, claim.margin, values))
+    return SUPPORTS if all(said) else CONTRADICTS
 
 
 def _number(member: Member, deviation: bool, root: Path) -> float | None:
