@@ -30,6 +30,7 @@ from dica.runs.files import HISTORY
 from dica.scores.stats import mean
 
 PANELS = 4  # side by side
+PARTS = "What the parts are: the glossary of the report."
 NOT_LOSSES = ("epoch", "step", "lr", "phase", "seconds", "images_per_second")
 TIMES = {
     **{"epoch": "epoch", "seconds": "training time (s)", "step": "training step"},
@@ -95,9 +96,11 @@ def curves(panel: Panel, figure: Canvas) -> str:
             axes.axis("off")
         if not names:
             all_axes[0].text(0, 0.5, f"{title}: not run yet", transform=all_axes[0].transAxes)
-    figure.supylabel("loss (no unit)", fontsize=9)
+    figure.supylabel("loss, share or entropy (nat)", fontsize=9)
     counts = ", ".join(f"{title} {len(histories)}" for title, histories, _ in blocks)
-    return f"Thin lines: seeds; thick line: their mean. Seeds shown: {counts}."
+    if all(len(histories) < 2 for _, histories, _ in blocks):
+        return f"One seed each. {PARTS}"
+    return f"Thin lines: seeds; thick line: their mean. Seeds shown: {counts}. {PARTS}"
 
 
 def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str, tint: str) -> None:
@@ -143,7 +146,7 @@ def progress(panel: Panel, figure: Canvas) -> str:
     resize(figure, 1.4 + 3.6 * len(names), 3.8)
     spoken: list[str] = []
     drawn: set[int] = set()
-    places = [place for place in panel.places if place.runs]
+    places = panel.places  # a colour is that of a row, whether or not others have runs
     for axes, name in zip(grid(figure, 1, len(names))[0], names, strict=True):
         for k, place in enumerate(places):
             lines = [found for run in place.runs if (found := _line(panel, run, name, x))]
@@ -160,10 +163,10 @@ def progress(panel: Panel, figure: Canvas) -> str:
         return "None of these runs was watched while it trained."
     legend_below(figure, [line(k, places[k].label) for k in sorted(drawn)], columns=3 if len(names) == 1 else 5)
     several = any(len(place.runs) > 1 for place in places)
-    kinds = "Thin lines: seeds; marked line: their mean." if several else "One seed each."
+    kinds = "Thin lines: seeds; marked line: their mean, as far as all go." if several else "One seed each."
     if x == "tflop":
         kinds += " Lines: of the watched images. A mark alone: of all images, clusters found once at the end."
-    unseen = ", ".join(place.label for k, place in enumerate(places) if k not in drawn)
+    unseen = ", ".join(place.label for k, place in enumerate(places) if place.runs and k not in drawn)
     unwatched = f" Not watched while training: {unseen}." if unseen else ""
     return f"{kinds} At the end: {', '.join(spoken)}.{unwatched}"
 
@@ -227,6 +230,6 @@ def _reference(panel: Panel, axes: Axes, name: str) -> None:
 
 
 def _last(panel: Panel, place: RowOnData, name: str, lines: list) -> str:
-    digits = 3 if not panel.option("history") else 4
+    digits = ".4g" if panel.option("history") else ".3f"
     quantity = _quantity(panel, name).split(" (")[0]
-    return f"{place.label} {quantity} {mean([y[-1] for _, y in lines]):.{digits}g}"
+    return f"{place.label} {quantity} {mean([y[-1] for _, y in lines]):{digits}}"

@@ -91,7 +91,7 @@ def cases(panel: Panel, figure: Canvas) -> str:
             )
         else:
             blank(axes)
-        spoken += [f"{names[k]} {sum(place[0] == row for place in tiles)} {kind}" for row, k in enumerate(classes)]
+        spoken += [f"{names[k]}: {sum(place[0] == row for place in tiles)} {kind}" for row, k in enumerate(classes)]
     return (
         f"{place.label}, most confident images, a class a row; over a failure its other class (predicted for a false "
         f"negative, true for a false positive). Shown: {', '.join(spoken)}."

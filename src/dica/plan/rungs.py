@@ -99,13 +99,14 @@ def lowered(declared: dict[str, Artefact], lower: dict[str, Any], where: str, ro
 
 
 def _texts(artefact: Artefact) -> list[str]:
-    """Return what `words` of a lower rung may change: titles, and labels of rows."""
+    """Return what `words` of a lower rung may change: titles, labels of rows, headings over columns."""
     panels = [panel["title"] for panel in artefact.options.get("panels", []) if "title" in panel]
-    return [artefact.title, *(row.label for row in artefact.rows), *panels]
+    groups = [column.group for column in artefact.columns]
+    return [artefact.title, *(row.label for row in artefact.rows), *groups, *panels]
 
 
 def _said_otherwise(artefact: Artefact, words: dict[str, str]) -> Artefact:
-    """Return an artefact whose titles and labels of rows have other words, such as another number of labels."""
+    """Return an artefact whose titles, labels and headings have other words, such as another number of labels."""
 
     def other(text: str) -> str:
         for old, new in words.items():
@@ -119,7 +120,8 @@ def _said_otherwise(artefact: Artefact, words: dict[str, str]) -> Artefact:
         ]
         options = {**options, "panels": panels}
     rows = tuple(replace(row, label=other(row.label)) for row in artefact.rows)
-    return replace(artefact, title=other(artefact.title), rows=rows, options=options)
+    columns = tuple(replace(column, group=other(column.group)) for column in artefact.columns)
+    return replace(artefact, title=other(artefact.title), rows=rows, columns=columns, options=options)
 
 
 def _check_datasets(lower: dict[str, Any], declared: dict[str, Artefact], where: str, root: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 VERDICTS = {
     "agrees": "the interval of our mean minus the published number contains 0",
     "worse, better": "it does not, and ours is the worse or the better one",
-    "not comparable": "fewer than 2 seeds, unlike protocols, other data, or no published number",
+    "not comparable": "fewer than 2 seeds, unlike protocols, another data set, or no published number; "
+    "CIFAR-10 saved as JPEG is compared, and a note says so",
     "equal, differs": "of entries that rest on no run: counts of images, layers of networks, recomputed p values",
     "not run, failed": "planned, but there is no run yet; or it ended with an error, which is said",
     "published only": "copied from the paper; nothing is run for it here",

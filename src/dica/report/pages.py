@@ -269,8 +269,8 @@ def _coverage(artefacts: Sequence[Artefact], frame: pd.DataFrame) -> list[dict[s
                 "paper": paper,
                 "title": mine[0].paper_title,
                 "page": links.paper_page(paper),
-                "tables": sum(artefact.kind == "table" for artefact in mine),
-                "figures": sum(artefact.kind == "figure" for artefact in mine),
+                "tables": sum(artefact.kind == "table" and not artefact.rung for artefact in mine),
+                "figures": sum(artefact.kind == "figure" and not artefact.rung for artefact in mine),
                 "skipped": sum(not artefact.regenerated for artefact in mine),
                 "counts": counts(frame[frame["paper"] == paper]),
             }
@@ -402,10 +402,20 @@ def _listing(path: Path, tables: Path, kind: str, header: list[str], rows: list[
         "heading": heading,
         "about": about,
         "header": [(_words(header[k]), all(is_number(row[k]) for row in rows if row[k])) for k in kept],
-        "rows": [[_short(row[k]) for k in kept] for row in rows[:MOST_ROWS]],
+        "rows": [[_short(row[k]) for k in kept] for row in _shown(header, rows)],
         "count": len(rows),
         "file": f"../tables/{path.relative_to(tables).as_posix()}",
     }
+
+
+def _shown(header: list[str], rows: list[list[str]]) -> list[list[str]]:
+    """Return at most `MOST_ROWS` lines, of each data set as many."""
+    if len(rows) <= MOST_ROWS or "dataset" not in header:
+        return rows[:MOST_ROWS]
+    place = header.index("dataset")
+    groups = {name: [row for row in rows if row[place] == name] for name in dict.fromkeys(row[place] for row in rows)}
+    share = max(1, MOST_ROWS // len(groups))
+    return [row for group in groups.values() for row in group[:share]]
 
 
 def _words(name: str) -> str:

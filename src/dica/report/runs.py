@@ -43,8 +43,13 @@ def groups_of(
         The plan, its runs as from `tables.load_runs`, and the project root.
     """
     members: dict[tuple[str, str, str], list[Run]] = {}
+    first: dict[tuple[str, str, str], str] = {}  # seeds of one setting may be planned under two names of it
     for run in runs:
-        members.setdefault((run.plan["method"], run.plan["dataset"], run.plan["variant"]), []).append(run)
+        place = run.plan["method"], run.plan["dataset"]
+        setting = canonical_json({key: value for key, value in run.plan["params"].items() if key != "source"})
+        variant = run.plan["variant"]
+        variant = variant if run.plan["params"].get("source") else first.setdefault((*place, setting), variant)
+        members.setdefault((*place, variant), []).append(run)
     audits = _audit_commands(frame, plan)
     finished = {run.plan["id"]: run for run in runs if run.metrics is not None}
     truths: dict[str, Truth | None] = {}
@@ -65,6 +70,7 @@ def groups_of(
                 "runs": [_run(run, plan, root, truths[dataset], finished) for run in group if run.metrics is not None],
                 "params": flatten(group[0].plan["params"]),
                 "epochs": group[0].plan["params"].get("epochs"),
+                "held_out": group[0].plan["params"].get("held_out"),
                 "needed_by": sorted({address for run in group for address in run.plan["needed_by"]}),
                 "audit": next((audits[run.path] for run in group if run.path in audits), ""),
                 "build": _build_command(group, plan),

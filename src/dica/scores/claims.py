@@ -108,7 +108,9 @@ def said_by(kind: str, direction: str, margin: float, values: Mapping[str, float
 
     A stability is of deviations, of which the least is the worst: kind ``worst``.
     """
-    tested = _of_group(kind, direction, margin, {name: dict.fromkeys((0, 1), number) for name, number in values.items()})
+    tested = _of_group(
+        kind, direction, margin, {name: dict.fromkeys((0, 1), number) for name, number in values.items()}
+    )
     return tested is not None and all(one.reach[0] > 0 for one in tested)
 
 

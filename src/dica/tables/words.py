@@ -8,6 +8,7 @@ from typing import Any
 
 from dica.plan.artefacts import Artefact, planned
 from dica.plan.counted import TOLERANCE
+from dica.plan.declared import Row
 from dica.tables.recipe import recipe_notes
 
 METRIC_LABELS = {
@@ -33,7 +34,7 @@ def notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
         notes.append(f"Paper: {_split_words(facts)}.")
     notes += [facts["note"]] if facts.get("note") else []
     notes += [f"{column.label}: {column.note}" for column in artefact.columns if column.note]
-    notes += [row.note for row in artefact.rows if row.note]
+    notes += dict.fromkeys(_of_row(row) for row in artefact.rows if row.note)
     notes += [
         f"{row.label}: the authors' code chooses with labels ({chosen}); here the last epoch counts."
         for row in artefact.rows
@@ -41,6 +42,12 @@ def notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     ]
     notes += [_budget(artefact.tflop)] if artefact.tflop else []
     return [*notes, *protocol_notes(artefact, plan), *recipe_notes(artefact, plan)]
+
+
+def _of_row(row: Row) -> str:
+    """Return a row's note with the row's name before it, unless the note has it (or the word it begins with)."""
+    first = re.split(r"[ ,(]", row.label)[0]
+    return row.note if re.search(rf"\b{re.escape(first)}\b", row.note) else f"{row.label}: {row.note}"
 
 
 def _budget(tflop: float) -> str:
