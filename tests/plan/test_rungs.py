@@ -84,6 +84,12 @@ def test_a_row_may_have_more_seeds_than_its_block(copied_params: Path) -> None:
     assert {row.seeds for row in tables["table-3-digits"].rows} == {5}
 
 
+def test_words_reach_titles_labels_and_headings(root: Path) -> None:
+    (table,) = (a for a in load_artefacts(root, ["crlc"]) if a.name == "table-8-digits")
+    assert {column.group for column in table.columns} == {"Labelled images"}
+    assert "CIFAR" not in table.title + "".join(row.label for row in table.rows)
+
+
 def test_several_data_sets_may_stand_in_the_place_of_several(root: Path) -> None:
     (figure,) = (a for a in load_artefacts(root, ["imc-swav"]) if a.name == "figure-3-digits")
     sizes = [f"digits-n{n}" for n in (36, 54, 72, 90, 108, 126)]

@@ -402,3 +402,12 @@ def test_a_long_record_of_a_method_is_shortened(made):
     records = [found["record"] for group in groups["kmeans"] for found in group["runs"] if found["record"]]
     assert len(records) == 1
     assert re.fullmatch(r"\[0,1,.* … \(\d+ more letters in run\.json\)", dict(records[0])["labelled"])
+
+
+def test_a_long_listing_shows_lines_of_every_data_set() -> None:
+    rows = [[name, str(k)] for name, count in (("cifar10", 900), ("digits", 700), ("stl10", 3)) for k in range(count)]
+    shown = report._shown(["dataset", "value"], rows)
+    share = report.MOST_ROWS // 3
+    assert [sum(row[0] == name for row in shown) for name in ("cifar10", "digits", "stl10")] == [share, share, 3]
+    assert report._shown(["method"], rows) == rows[: report.MOST_ROWS]
+    assert report._shown(["dataset", "value"], rows[:5]) == rows[:5]

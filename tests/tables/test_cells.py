@@ -199,6 +199,15 @@ def test_a_budget_and_what_it_is_spent_on_are_told(root):
     assert not [note for note in notes(bare, plan) if "counted arithmetic" in note]
 
 
+def test_a_note_of_a_row_names_its_row(root):
+    (artefact,) = load_artefacts(root, ["dica table-5"])
+    told = notes(artefact, {"runs": []})
+    assert "IMC-SwAV: Two views like the others; its low-resolution crops are left out." in told
+    (baselines,) = load_artefacts(root, ["tcc table-2"])
+    (own,) = [note for note in notes(baselines, {"runs": []}) if "neighbours, not the cited linkage" in note]
+    assert own.startswith("AC here: Ward's"), "a note that names it is left as it is"
+
+
 def test_all_and_train_are_the_same_without_a_test_split():
     ours, theirs = {"trained_on": "train", "evaluated_on": "train"}, {"trained_on": "all", "evaluated_on": "all"}
     assert tables.protocol_difference(ours, theirs, has_test=False) == ""
