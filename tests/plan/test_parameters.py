@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dica import validation
 from dica.files import UserError
@@ -105,13 +106,23 @@ def test_profile_overrides_are_checked_as_well(root: Path) -> None:
 
 def test_every_method_resolves_on_every_dataset(root: Path) -> None:
     """Variants resolve on every data set that the method says something of; on the others they are as on the first."""
-    profile = config.load_profile(root / "params/archive.yaml", root)
+    profile, datasets = config.load_profile(root / "params/archive.yaml", root), config.load_datasets(root)
     for method in config.method_names(root):
         body, others = config.load_method(method, root), [*config.load_datasets(root)]
         spoken_of = dict.fromkeys([others[0], *body["datasets"]])
         for variant in body["variants"]:
             for dataset in others if variant == "full" else spoken_of:
-                assert config.resolve(method, variant, dataset, profile, root)["revision"] >= 1
+                said = _refusal(method, variant, dataset, profile, root)
+                grey = datasets[dataset]["channels"] == 1 and dataset not in body["datasets"]  # 8 pixels of one colour
+                assert not said or (grey and "the images have" in said)
+
+
+def _refusal(method: str, variant: str, dataset: str, profile: dict, root: Path) -> str:
+    try:
+        config.resolve(method, variant, dataset, profile, root)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def test_what_methods_share_is_told_once(root: Path) -> None:
@@ -218,3 +229,77 @@ def test_a_file_of_parameters_is_named_as_its_method(copied_params: Path, named:
     edit(copied_params, "simclr", lambda body: body.update(method=named))
     with pytest.raises(UserError, match=r"params/simclr.yaml: method: is '.*', must equal the file name 'simclr'"):
         config.load_method("simclr", copied_params)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("views", "augmented", 0, "op"), "afine", "views.augmented.0: op 'afine' is not one of"),
+        (("views", "augmented", 0, "scale"), 0.75, "views.augmented.0: affine: scale is 0.75 but must be [low, high]"),
+        (("views", "augmented", 0, "scale"), [1.2, 0.8], "must be [low, high] with 0 < low <= high"),
+        (("views", "augmented", 1, "brigthness"), 0.4, "views.augmented.1: color_jitter has no key 'brigthness'"),
+        (("views", "augmented", 1, "hue"), 4, "color_jitter: hue is 4 but must be a number in [0, 0.5]"),
+        (("views", "augmented", 1), {"op": "cutout"}, "cutout needs the key 'size'"),
+        (("views", "augmented", 1), {"op": "channel_shuffle", "p": 1}, "channel_shuffle has no key 'p'; it takes none"),
+        (("normalisation",), {"mean": [0.5], "std": [0.0]}, "normalisation: std: 0.0 must be a number above 0"),
+        (("normalisation",), {"mean": [129], "std": [0.2]}, "normalisation: mean: 129 must be a number in 0..1"),
+        (("normalisation",), {"mean": [0.5, 0.5], "std": [0.2]}, "mean has 2 and std 1 numbers"),
+    ],
+)
+def test_a_slip_in_views_or_statistics_is_told_before_anything_runs(
+    copied_params: Path, place: tuple, value: object, said: str
+) -> None:
+    file = copied_params / "params/drc.yaml"
+    body = yaml.safe_load(file.read_text())
+    block = body["datasets"]["digits"]
+    block["views"] = {"augmented": [{"op": "affine", "scale": [0.8, 1.2]}, {"op": "color_jitter", "brightness": 0.4}]}
+    *above, last = place
+    for key in above:
+        block = block[key]
+    block[last] = value
+    file.write_text(yaml.safe_dump(body))
+    with pytest.raises(UserError) as error:
+        config.load_method("drc", copied_params)
+    assert str(error.value).startswith(f"params/drc.yaml: datasets.digits: {place[0]}")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("step", "fits"),
+    [
+        ({"op": "random_crop", "size": 40}, False),
+        ({"op": "random_crop", "size": 40, "padding": 4}, True),
+        ({"op": "center_crop", "size": 33}, False),
+        ({"op": "random_resized_crop", "size": 320}, True),
+    ],
+)
+def test_a_crop_is_not_larger_than_the_images(root: Path, step: dict, fits: bool) -> None:
+    profile = {**PROFILE, "overrides": {"drc": {"views": {"augmented": [step]}}}}
+    if fits:
+        config.resolve("drc", "full", "cifar10", profile, root)
+        return
+    with pytest.raises(
+        UserError, match=rf"views\.augmented\.0: {step['op']}: size is {step['size']} but the images have 32"
+    ):
+        config.resolve("drc", "full", "cifar10", profile, root)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"results": "src"}, "results: 'src'"),
+        ({"results": "../elsewhere"}, "results: '../elsewhere'"),
+        ({"recorded_datasets": ["digit"]}, "recorded_datasets: unknown data set 'digit'"),
+        (
+            {"results": "results"},
+            "results: 'results' is the folder of params/archive.yaml; two profiles cannot share one",
+        ),
+    ],
+)
+def test_a_profile_writes_into_results_and_names_what_there_is(copied_params: Path, change: dict, said: str) -> None:
+    file = copied_params / "params/demo.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **change}))
+    with pytest.raises(UserError) as error:
+        config.load_profile(file, copied_params)
+    assert str(error.value).startswith(str(file))
+    assert said in str(error.value)

@@ -164,7 +164,7 @@ def test_a_batch_of_512_takes_far_less_than_a_loop_would():
         ({"op": "color_jitter", "hue": 0.6}, "hue is 0.6"),
         ({"op": "rand_augment", "count": 0}, "count is 0"),
         ({"op": "cutout"}, "cutout needs.*size"),
-        ({"op": "normalize", "mean": [0.5]}, "normalize takes no keys"),
+        ({"op": "normalize", "mean": [0.5]}, "normalize has no key 'mean'; it takes none"),
         ("grayscale", "a mapping"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from dica.files import UserError, canonical_json, sha256_bytes
 from dica.validation import hint, load_yaml, validate
+from dica.views.declared import check_normalisation
 
 CATALOG = Path("params/datasets.yaml")
 OWN = Path("params/own")  # <name>/dataset.yaml in it holds the one data set own-<name>
@@ -43,6 +44,7 @@ def _load_file(path: Path, root: Path) -> dict[str, dict[str, Any]]:
         entry["name"] = name
         if "class_list" in entry:
             entry["wnids"] = _class_list(root / entry["class_list"], entry)
+        check_normalisation(entry["normalisation"], entry["channels"], f"{path}: {name}: normalisation")
         size = entry["prepare"].get("size")
         if size not in (None, entry["image_size"]):
             raise UserError(

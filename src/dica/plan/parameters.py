@@ -18,8 +18,10 @@ from typing import Any
 from dica.data import catalog
 from dica.files import UserError
 from dica.validation import hint, load_yaml, validate
+from dica.views.declared import check_normalisation, check_steps
 
 SHARED = "params/shared.yaml"
+ARCHIVE = "params/archive.yaml"
 
 
 def merge(base: dict, *overrides: dict | None) -> dict:
@@ -38,6 +40,13 @@ def load_profile(path: Path, root: Path) -> dict:
     """Load a profile such as ``params/archive.yaml``: what to show, where, and with which overrides."""
     profile = load_yaml(path)
     validate_profile(profile, str(path), root)
+    main = root / ARCHIVE
+    beside = path.resolve().parent == main.resolve().parent and path.name != main.name and main.is_file()
+    if beside and load_yaml(main).get("results") == profile["results"]:
+        raise UserError(
+            f"{path}: results: {profile['results']!r} is the folder of {ARCHIVE}; two profiles cannot share one: name "
+            f"another, such as results/{path.stem}"
+        )
     return profile
 
 
@@ -49,6 +58,7 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
     large, substitute = profile.get("large", {}), profile.get("substitute", {})
     datasets = [("large.except", name) for name in large.get("except", [])]
     datasets += [("substitute.dataset", substitute["dataset"])] if "dataset" in substitute else []
+    datasets += [("recorded_datasets", name) for name in profile["recorded_datasets"]]
     for key, name in datasets:
         if name not in load_datasets(root):
             raise UserError(f"{where}: {key}: unknown data set {name!r}; {hint(name, load_datasets(root))}")
@@ -94,6 +104,9 @@ def load_method(name: str, root: Path) -> dict:
     def checked(block: dict | None, label: str) -> dict:
         block = with_shared(block or {}, f"{where}: {label}", root)
         validate(block, name, f"{where}: {label}", root, partial=True)
+        for view, steps in block.get("views", {}).items():
+            check_steps(steps, f"{where}: {label}: views.{view}")
+        check_normalisation(block.get("normalisation"), None, f"{where}: {label}: normalisation")
         return block
 
     method["defaults"] = checked(method["defaults"], "defaults")
@@ -110,6 +123,8 @@ def load_shared(root: Path) -> dict[str, dict]:
     """Load and check ``params/shared.yaml``: blocks and pipelines that several methods share, by name."""
     shared = load_yaml(root / SHARED)
     validate(shared, "shared", SHARED, root)
+    for name, steps in shared["pipelines"].items():
+        check_steps(steps, f"{SHARED}: pipelines.{name}")
     return shared
 
 
@@ -203,7 +218,7 @@ def complete(body: dict, params: dict, entry: dict, where: str, root: Path) -> d
     body
         The method's parameter file.
     entry
-        The data set's `num_classes` and `normalisation`.
+        The data set's `num_classes` and `normalisation`; with its `image_size` and `channels` these are checked, too.
     where
         What the parameters are called in messages.
     """
@@ -213,6 +228,9 @@ def complete(body: dict, params: dict, entry: dict, where: str, root: Path) -> d
     if params.get("normalisation") == "dataset":
         params["normalisation"] = entry["normalisation"]
     validate(params, body["method"], where, root)
+    for view, steps in params.get("views", {}).items():
+        check_steps(steps, f"{where}: views.{view}", entry.get("image_size"))
+    check_normalisation(params.get("normalisation"), entry.get("channels"), f"{where}: normalisation")
     return params
 
 

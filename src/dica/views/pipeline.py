@@ -29,8 +29,6 @@ The steps do what torchvision's of the same name do to one float image. Differen
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +37,7 @@ import torch
 from torch import Generator, Tensor
 
 from dica.files import UserError
+from dica.views.declared import check_step
 from dica.views.rand_augment import RandAugment
 from dica.views.steps import (
     Affine,
@@ -155,60 +154,10 @@ def build_pipeline(
 
 
 def _build_step(step: Mapping[str, Any], mean: Sequence[float] | None, std: Sequence[float] | None) -> Any:
-    if not isinstance(step, Mapping):
-        raise UserError(f"augmentation: a step is a mapping with the key op, got {step!r}")
-    settings = dict(step)
-    name = settings.pop("op", None)
-    if name not in OPS:
-        raise UserError(f"augmentation: op {name!r} is not one of {', '.join(OPS)}")
-    if name == "normalize":
-        if settings:
-            raise UserError(f"augmentation: normalize takes no keys, got {', '.join(settings)}")
+    check_step(step, "augmentation")
+    settings = {key: value for key, value in step.items() if key != "op"}
+    if step["op"] == "normalize":
         if mean is None or std is None or len(mean) != len(std):
             raise UserError("augmentation: normalize needs a mean and a std of the data set, of one length")
         return Normalize(tuple(mean), tuple(std))
-    fields = dataclasses.fields(OPS[name])
-    allowed = [field.name for field in fields]
-    for key in settings:
-        if key not in allowed:
-            raise UserError(f"augmentation: {name} has no key {key!r}; allowed: {', '.join(allowed)}")
-    for field in fields:
-        if field.default is dataclasses.MISSING and field.name not in settings:
-            raise UserError(f"augmentation: {name} needs the key {field.name!r}")
-    for key, value in settings.items():
-        _check_value(name, key, value)
-    return OPS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
-
-
-_CHOICES = {
-    "fill": ("zeros", "nearest"),
-    "interpolation": ("nearest", "bilinear"),
-    "padding_mode": ("constant", "reflect"),
-}
-
-
-def _check_value(name: str, key: str, value: Any) -> None:
-    """Raise UserError if `value` is not what `key` can hold."""
-    if key in _CHOICES:
-        good, want = value in _CHOICES[key], f"one of {', '.join(_CHOICES[key])}"
-    elif key in ("scale", "ratio", "sigma", "zoom"):
-        good = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
-        good, want = good and 0 < value[0] <= value[1], "[low, high] with 0 < low <= high"
-    elif key in ("size", "kernel_size", "count"):
-        good, want = type(value) is int and value > 0, "a whole number above 0"
-        if key == "kernel_size":
-            good, want = good and value % 2 == 1, "an odd whole number"
-    elif key == "padding":
-        good, want = type(value) is int and value >= 0, "a whole number, 0 or more"
-    elif key in ("p", "flip_p"):
-        good, want = _is_number(value) and 0 <= value <= 1, "a probability in [0, 1]"
-    elif key == "hue":
-        good, want = _is_number(value) and 0 <= value <= 0.5, "a number in [0, 0.5]"
-    else:
-        good, want = _is_number(value) and value >= 0, "a number, 0 or more"
-    if not good:
-        raise UserError(f"augmentation: {name}: {key} is {value!r} but must be {want}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return OPS[step["op"]](**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
