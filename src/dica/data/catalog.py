@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dica.files import UserError, canonical_json, sha256_bytes
+from dica.pipelines import check_normalisation
 from dica.validation import hint, load_yaml, validate
-from dica.views.declared import check_normalisation
 
 CATALOG = Path("params/datasets.yaml")
 OWN = Path("params/own")  # <name>/dataset.yaml in it holds the one data set own-<name>

@@ -17,8 +17,8 @@ from typing import Any
 
 from dica.data import catalog
 from dica.files import UserError
+from dica.pipelines import check_normalisation, check_steps
 from dica.validation import hint, load_yaml, validate
-from dica.views.declared import check_normalisation, check_steps
 
 SHARED = "params/shared.yaml"
 ARCHIVE = "params/archive.yaml"

@@ -37,7 +37,7 @@ import torch
 from torch import Generator, Tensor
 
 from dica.files import UserError
-from dica.views.declared import check_step
+from dica.pipelines import check_step
 from dica.views.rand_augment import RandAugment
 from dica.views.steps import (
     Affine,
