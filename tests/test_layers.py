@@ -15,7 +15,7 @@ import dica
 from dica.own.estimator import DeepClustering
 
 # A room imports from itself and from those above it in this list.
-GROUND = ("files", "validation", "rng", "scripting", "once", "pipelines")
+GROUND = ("files", "validation", "rng", "scripting", "once")
 LEARNING = ("losses", "views", "networks", "methods", "engine")  # these import torch
 LIGHT = ("plan", "scores", "tables", "figures", "report", "audit", "cli")
 DOORS = ("train", "analyse", "torchrun", "own")  # of `own` only `dica/__init__` names something, and lazily

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dica.data.pipelines import check_normalisation
 from dica.files import UserError, canonical_json, sha256_bytes
-from dica.pipelines import check_normalisation
 from dica.validation import hint, load_yaml, validate
 
 CATALOG = Path("params/datasets.yaml")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dica.data import catalog
+from dica.data.pipelines import check_normalisation, check_steps
 from dica.files import UserError
-from dica.pipelines import check_normalisation, check_steps
 from dica.validation import hint, load_yaml, validate
 
 SHARED = "params/shared.yaml"

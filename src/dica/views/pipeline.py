@@ -36,8 +36,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from dica.data.pipelines import check_step
 from dica.files import UserError
-from dica.pipelines import check_step
 from dica.views.rand_augment import RandAugment
 from dica.views.steps import (
     Affine,
