@@ -159,12 +159,14 @@ def estimate(
     from dica.plan.devices import load_devices
     from dica.plan.parameters import load_profile
     from dica.plan.plan import current_plan
+    from dica.plan.targets import require_target
 
     root = project_root()
     body = load_profile(root / profile, root)
     estimator = estimate.Estimator(root, body["results"])
-    runs = estimate.select(current_plan(body, root), target)
+    require_target(target, body, root)
     name = _device(device, {**estimator.devices, **load_devices(root)["devices"]})
+    runs = estimate.select(current_plan(body, root), target)
     costs = estimator.costs(runs, name)
     totals = estimate.summary(costs, gpus, price)
     if as_json:
