@@ -258,7 +258,10 @@ def require_small_arrays(path: Path | str, limit: int = ARRAYS_LIMIT) -> None:
             with archive.open(member) as file:
                 read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 shape, _, dtype = read_header[np.lib.format.read_magic(file)](file)
-                if not dtype.hasobject and math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+                if dtype.hasobject:
+                    objects = f"{member.filename} holds Python objects, not numbers or texts"
+                    raise UserError(f"{path}: not a readable npz file ({objects})")
+                if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
                     raise UserError(f"{path}: {member.filename} claims to have the shape {shape}, its bytes do not")
 
 

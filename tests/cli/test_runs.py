@@ -21,7 +21,7 @@ from dica.plan import counted, estimate
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
 from dica.runs.behaviour import traces
-from dica.scores import outside as scoring
+from dica.scores.given import KINDS
 
 DRC = "/".join(CELL)
 KMEANS = DRC.replace("/drc/", "/kmeans/")
@@ -292,7 +292,7 @@ def write(path: Path, values: list) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", scoring.KINDS)
+@pytest.mark.parametrize("suffix", KINDS)
 def test_predictions_of_any_kind_are_scored(dica, project: Path, suffix: str) -> None:
     values = [(k + 3) % 10 for k in range(120)]
     values[:12] = [3] * 12
@@ -301,8 +301,25 @@ def test_predictions_of_any_kind_are_scored(dica, project: Path, suffix: str) ->
     right = sum((k + 3) % 10 == value for k, value in enumerate(values))
     assert (result["acc"], result["split"], result["n"]) == (right / 120, "train", 120)
     assert np.array(result["confusion"]).sum() == 120
+    scored = {".csv": "column 'cluster'", ".npz": "array 'train_assignment'"}.get(suffix, "its ")
+    assert scored in result["scored"]
     code, output = dica("evaluate", path.name, "--dataset", "digits", "--confusion")
     assert (code, f"{right / 120:.4f}" in output, "clusters (with the class" in output) == (0, True, True)
+    assert f"scored: {result['scored']}; order of the samples: {result['order']}" in output
+
+
+def test_the_column_that_is_scored_can_be_named(dica, project: Path) -> None:
+    rows = [f"{119 - k},{k % 10},{(119 - k) % 2}" for k in range(120)]
+    (project / "a.csv").write_text("\n".join(["id,label,pred", *rows]))
+    code, output = dica("evaluate", "a.csv", "--dataset", "digits")
+    assert (code, "a.csv: 'label' and 'pred' may each be the clusters; name the column with --column" in output) == (
+        2,
+        True,
+    )
+    found = answer(dica, "evaluate", "a.csv", "--dataset", "digits", "--column", "pred")
+    assert (found["scored"], found["order"]) == ("column 'pred'", "by column 'id'")
+    even = write(project / "b.txt", [k % 2 for k in range(120)])
+    assert found["confusion"] == answer(dica, "evaluate", even.name, "--dataset", "digits")["confusion"]
 
 
 @pytest.mark.parametrize(
@@ -310,11 +327,11 @@ def test_predictions_of_any_kind_are_scored(dica, project: Path, suffix: str) ->
     [
         ("a.txt", "1\n2\nx\n", "a.txt:3: 'x' is no number"),
         ("a.txt", "1 2 3", "has 3 assignments; digits has train 120"),
-        ("a.txt", "0.5 " * 120, "of type float64"),
-        ("a.txt", "nan " * 120, "of type float64"),
+        ("a.txt", "0.5 " * 120, "a.txt:1: '0.5' is no whole number"),
+        ("a.txt", "nan " * 120, "a.txt:1: 'nan' is NaN"),
         ("a.txt", "-1 " * 120, "indices start at 0"),
         ("a.txt", "5000000 " * 120, "has cluster 5000000"),
-        ("a.txt", "", "has shape (0,)"),
+        ("a.txt", "", "is empty"),
         ("a.csv", "", "is empty"),
         ("a.csv", "id,name\n1,2\n", "call one of them"),
         ("a.npy", "text", "not a readable npy"),

@@ -13,10 +13,10 @@ from PIL import Image
 
 from dica.data import own
 from dica.files import UserError, load_arrays, require_small_arrays, safe_cell, write_npz
-from dica.scores import outside
+from dica.scores import given, outside
 from dica.scores.evaluation import recompute
+from dica.scores.given import read_assignments
 from dica.scores.metrics import contingency, evaluate
-from dica.scores.outside import read_assignments
 
 
 def npz_that_claims(path: Path, shape: str, data: bytes = b"12345678") -> Path:
@@ -79,7 +79,7 @@ def test_an_npy_that_claims_more_than_it_holds_is_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".csv", ".txt"])
 def test_a_file_too_long_for_its_kind_is_not_opened(tmp_path, suffix, monkeypatch):
-    monkeypatch.setitem(outside.LIMITS, suffix, 3)
+    monkeypatch.setitem(given.LIMITS, suffix, 3)
     (tmp_path / f"x{suffix}").write_text("0\n1\n")
     with pytest.raises(UserError, match="has 4 bytes, at most 3 are read"):
         read_assignments(tmp_path / f"x{suffix}")
@@ -87,7 +87,7 @@ def test_a_file_too_long_for_its_kind_is_not_opened(tmp_path, suffix, monkeypatc
 
 def test_a_csv_field_beyond_all_bounds_is_one_line(tmp_path):
     (tmp_path / "x.csv").write_text("a,label\n" + "x" * 200_000 + ",1\n")
-    with pytest.raises(UserError, match=r"x\.csv: not readable as csv"):
+    with pytest.raises(UserError, match=r"x\.csv:2: not readable as csv"):
         read_assignments(tmp_path / "x.csv")
 
 
@@ -168,3 +168,16 @@ def test_a_column_of_names_that_cannot_be_compared_is_refused(root: Path, tmp_pa
     (tmp_path / "a.csv").write_text("file,cluster\n" + "".join(f"{k}.png,{k % 10}\n" for k in range(len(true))))
     with pytest.raises(UserError, match="its column 'file' cannot be compared with the names of digits"):
         outside.score(tmp_path / "a.csv", "digits", root)
+
+
+def test_images_without_labels_are_refused_with_their_data_set(named: Path) -> None:
+    rows, path = table(named, "train")
+    path.write_text("\n".join(["file,cluster", *rows]))
+    own.declare(named, "bare", named / "pics", own.look(named / "pics", labels=False), 8, 2)
+    (named / "b.csv").write_text("cluster\n" + "0\n1\n" * 4)
+    with pytest.raises(UserError, match=r"own-bare: no image of train has a label.*b\.csv.*one folder a class"):
+        outside.score(named / "b.csv", "own-bare", named)
+    labels = load_arrays(named / "data/labels/own-pics.npz")
+    write_npz(named / "data/labels/own-pics.npz", {**labels, "train": np.full(4, -1)})
+    with pytest.raises(UserError, match="own-pics: no image of train has a label"):
+        outside.score(path, "own-pics", named)

@@ -26,7 +26,7 @@ from dica.audit.rows import cell_key, cell_name, parse, read_cells, verdicts
 from dica.audit.runs import RunAudit, RunChecks, compare
 from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.files import UserError
-from dica.plan.artefacts import Artefact, Row, headline_name, planned
+from dica.plan.artefacts import Artefact, Row, headline_name, load_artefacts, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, rebuild_command, run_folder
 from dica.plan.planned import artefacts_of, has_something, load_plan, scored_runs
@@ -35,7 +35,7 @@ from dica.runs.ids import run_id
 from dica.runs.read import NUMBER, PLAN_KEYS, Finding, faults, read_metrics, read_record
 from dica.scores.stats import mean, spread
 from dica.tables import rendering
-from dica.tables.cells import CELL_COLUMNS, best_of, cells, cells_text
+from dica.tables.cells import CELL_COLUMNS, best_of, cells, cells_text, places
 from dica.tables.inputs import NAME as INPUTS
 from dica.validation import hint
 
@@ -127,9 +127,16 @@ class Auditor:
         return make_plan(self.profile, self.root)
 
     @cached_property
+    def shown(self) -> list[Artefact]:
+        """The tables and figures of the profile, known without its plan, which takes long to make."""
+        chosen = {key: self.profile[key] for key in ("artefacts", "substitute") if key in self.profile}
+        named = load_artefacts(self.root, chosen["artefacts"], chosen.get("substitute"))
+        return artefacts_of({**chosen, "artefacts": [artefact.address for artefact in named]}, self.root)
+
+    @cached_property
     def declared(self) -> list[Artefact]:
         """The tables and figures that are regenerated."""
-        return [artefact for artefact in artefacts_of(self.plan_of_params, self.root) if artefact.regenerated]
+        return [artefact for artefact in self.shown if artefact.regenerated]
 
     @cached_property
     def artefacts(self) -> dict[tuple[str, str], Artefact]:
@@ -234,15 +241,20 @@ class Auditor:
         UserError
             If there is none; the message lists what could have been meant.
         """
-        listed = self.all_rows()
-        rows = [row for row in listed if (row["paper"], row["artefact"]) == (paper, artefact)]
-        if not rows:
-            known = sorted({f"{row['paper']} {row['artefact']}" for row in listed})
-            raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', known)}")
-        for row in rows:
-            if cell_name(row) == cell:
-                return row
-        raise UserError(f"{paper} {artefact} has no cell {cell!r}; {hint(cell, map(cell_name, rows))}")
+        keys = [key for key in self.known if key[:2] == (paper, artefact)]
+        if not keys:
+            tables = sorted({" ".join(key[:2]) for key in self.known})
+            raise UserError(f"no table {paper} {artefact}; {hint(f'{paper} {artefact}', tables)}")
+        cells = {"/".join(key[2:]): key for key in keys}
+        if cell not in cells:
+            raise UserError(f"{paper} {artefact} has no cell {cell!r}; {hint(cell, cells)}")
+        return next(row for row in self.all_rows() if cell_key(row) == cells[cell])
+
+    @cached_property
+    def known(self) -> list[tuple[str, ...]]:
+        """The keys of all rows, known without a plan: those of ``cells.csv``, then those that are declared."""
+        declared = [(a.paper, a.name, row.key, column.key, metric) for a, row, column, metric in places(self.declared)]
+        return list(dict.fromkeys([*map(cell_key, self.cells), *declared]))
 
     def all_rows(self) -> list[dict]:
         """Return the rows of ``cells.csv``, then those that it lacks."""

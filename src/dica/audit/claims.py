@@ -5,12 +5,13 @@ The ledger is made again from params/claims, the plan and the runs' metrics, and
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from dica.audit.auditor import Auditor, CellAudit
 from dica.files import UserError
 from dica.plan.artefacts import headline_name
-from dica.plan.claims import FOLDER
+from dica.plan.claims import FOLDER, load_claims
 from dica.runs.files import RECORD
 from dica.runs.read import Finding
 from dica.scores.claims import NOT_RUN
@@ -35,11 +36,24 @@ class ClaimsAudit:
         if not (self.folder / CSV).is_file():
             raise UserError(f"{auditor.results}/{CSV}: no such file; build it first: {auditor.light}")
         self.stored = {_key(row): row for row in read_ledger(self.folder / CSV)}
-        self.fault = ""
+
+    @cached_property
+    def _made(self) -> tuple[dict[Key, dict[str, str]], str]:
         try:
-            self.rebuilt = {_key(row): row for row in ledger(auditor.plan_of_tables, self.root, auditor.results)}
+            rows = ledger(self.auditor.plan_of_tables, self.root, self.auditor.results)
         except (UserError, KeyError, ValueError, TypeError) as error:
-            self.rebuilt, self.fault = {}, str(error)
+            return {}, str(error)
+        return {_key(row): row for row in rows}, ""
+
+    @property
+    def rebuilt(self) -> dict[Key, dict[str, str]]:
+        """The ledger that plan, params/ and metrics give now; empty if they give none."""
+        return self._made[0]
+
+    @property
+    def fault(self) -> str:
+        """Why they give none."""
+        return self._made[1]
 
     def audit(self, name: str) -> CellAudit:
         """Check one claim at every rung, down to the files of its runs.
@@ -49,9 +63,9 @@ class ClaimsAudit:
         UserError
             If there is no such claim.
         """
+        self._require(name, [claim for claim, _ in self.stored] + self._declared())
         keys = list(dict.fromkeys(key for key in [*self.stored, *self.rebuilt] if key[0] == name))
-        if not keys:
-            raise UserError(f"no claim {name}; {hint(name, [claim for claim, _ in [*self.stored, *self.rebuilt]])}")
+        self._require(name, [claim for claim, _ in [*self.stored, *self.rebuilt]])
         rows = [self.stored.get(key) or self.rebuilt[key] for key in keys]
         folders = list(dict.fromkeys(folder for row in rows for folder in row["runs"].split()))
         here = [folder for folder in folders if (self.root / folder / RECORD).is_file()]
@@ -63,6 +77,20 @@ class ClaimsAudit:
             findings += self.auditor.run_checks.check_labels(dataset, members)
         findings += [self._check_params(rows[0]["paper"]), self._check_git(folders)]
         return CellAudit(f"claim {name}", {}, runs, findings, self.auditor.light)
+
+    def _require(self, name: str, known: list[str]) -> None:
+        if name not in known:
+            raise UserError(f"no claim {name}; {hint(name, known)}")
+
+    def _declared(self) -> list[str]:
+        """Return the names of the claims that a ledger has, without the plan that it takes; none of faulty params/."""
+        if "dataset" in self.auditor.profile.get("substitute", {}):
+            return []
+        try:
+            shown = [artefact.address for artefact in self.auditor.shown]
+            return [claim.name for claim in load_claims(self.root, shown=shown)]
+        except UserError:
+            return []
 
     def audit_all(self) -> CellAudit:
         """Check every claim and the page of them; the runs behind them are checked with cells and figures."""

@@ -88,7 +88,9 @@ def _audit_artefact(auditor: Auditor, paper: str, artefact: str, as_json: bool, 
         result = ClaimsAudit(auditor).audit(artefact)
         print(json.dumps(result.as_dict(), indent=2)) if as_json else _print_audit(result)
         return _worst([result], strict)
-    rows = [row for row in auditor.all_rows() if (row["paper"], row["artefact"]) == (paper, artefact)]
+    rows = []
+    if any(key[:2] == (paper, artefact) for key in auditor.known):
+        rows = [row for row in auditor.all_rows() if (row["paper"], row["artefact"]) == (paper, artefact)]
     results = [auditor.audit(row) for row in rows] or [Uncelled(auditor).audit(paper, artefact)]
     counted = [result for result in results if not result.not_run_and_says_so] if rows else results
     if as_json:

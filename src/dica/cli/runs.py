@@ -159,12 +159,14 @@ def estimate(
     from dica.plan.devices import load_devices
     from dica.plan.parameters import load_profile
     from dica.plan.plan import current_plan
+    from dica.plan.targets import require_target
 
     root = project_root()
     body = load_profile(root / profile, root)
     estimator = estimate.Estimator(root, body["results"])
-    runs = estimate.select(current_plan(body, root), target)
+    require_target(target, body, root)
     name = _device(device, {**estimator.devices, **load_devices(root)["devices"]})
+    runs = estimate.select(current_plan(body, root), target)
     costs = estimator.costs(runs, name)
     totals = estimate.summary(costs, gpus, price)
     if as_json:
@@ -255,22 +257,24 @@ def evaluate(
     ],
     dataset: Annotated[str, typer.Option(help="Data set, such as cifar10.", autocompletion=completion.datasets)],
     split: Annotated[str, typer.Option(help="all, train or test (default: the one of that length).")] = "",
+    column: Annotated[str, typer.Option(help="Column of a csv that has the clusters, where several may.")] = "",
     confusion: Annotated[bool, typer.Option("--confusion", help="Print clusters against classes.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score anyone's predictions for a data set with the archive's metrics.
 
-    Where a csv has a column `file`, its rows are matched with the images by name.
+    A csv's rows are matched with the images by its column `file`, by name, or by `index`, which has 0 to n-1.
     """
     from dica.data.prepared import class_names
     from dica.scores.outside import score
 
     root = project_root()
-    result = score(file, dataset, root, split)
+    result = score(file, dataset, root, split, column=column)
     if as_json:
         print(json.dumps(result, indent=2))
         return
     console.print(f"[bold]{escape(str(file))}[/] on {escape(dataset)}, {result['split']}, {result['n']} samples")
+    console.print(escape(f"  scored: {result['scored']}; order of the samples: {result['order']}"))
     for name in ("acc", "nmi", "ami", "nmi_geometric", "ari"):
         level = result.get("chance", {}).get(name)
         by_chance = "" if level is None else f"  (random labels of these sizes: {level:.4f})"

@@ -11,7 +11,8 @@ from typing import Any
 
 from dica.files import UserError
 from dica.plan.declared import Artefact, Column, Row, column_key
-from dica.plan.parameters import load_yaml, validate
+from dica.plan.names import Names
+from dica.plan.parameters import load_yaml, paper_names, validate
 from dica.plan.rungs import lowered, on_other_data, with_at_most
 
 Need = tuple[str, str, str, int]
@@ -81,11 +82,6 @@ def headline_name(metric: str) -> str:
     return HEADLINE_NAMES.get(metric, metric)
 
 
-def paper_names(root: Path) -> list[str]:
-    """Return the papers that declare artefacts."""
-    return sorted(path.stem for path in (root / "params" / "artefacts").glob("*.yaml"))
-
-
 def load_artefacts(root: Path, names: Sequence[str], substitute: dict[str, Any] | None = None) -> list[Artefact]:
     """Load what is declared for the named papers, in the order given.
 
@@ -129,6 +125,9 @@ def _load_paper(root: Path, paper: str) -> dict[str, Artefact]:
     if body["paper"] != paper:
         raise UserError(f"{where}: paper: is {body['paper']!r}, must equal the file name {paper!r}")
     found = {name: _artefact(body, name, where) for name in body["artefacts"]}
+    known = Names(root)
+    for name, spec in body["artefacts"].items():
+        known.require(spec, f"{where}: artefacts.{name}")
     lower: dict[str, Artefact] = {}
     for block in body.get("lower", []):
         lower |= lowered(found, block, f"{where}: lower", root)

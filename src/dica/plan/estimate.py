@@ -24,13 +24,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from dica.files import UserError, canonical_json
+from dica.files import canonical_json
 from dica.plan.counted import Work, counted_work
 from dica.plan.devices import OTHER, Device, reference, stated
 from dica.plan.parameters import load_datasets, load_method
+from dica.plan.targets import name_of, no_target
 from dica.runs.files import CONFIG, RECORD, models_of
 from dica.runs.read import CONFIG_KEYS, RUN_KEYS, read_record
-from dica.validation import hint
 
 RULES = ("same", "variant", "data set", "counted", "unknown")
 LIKE = 0.1  # a finished step tells the rate of steps with up to ten times its arithmetic a launch
@@ -291,7 +291,7 @@ def select(plan: dict[str, Any], words: Sequence[str]) -> list[dict[str, Any]]:
     UserError
         If it is none of them.
     """
-    runs, name = plan["runs"], " ".join(words).replace("/", " ")
+    runs, name = plan["runs"], name_of(words)
     addresses = sorted({address for run in runs for address in run["needed_by"]})
     methods = sorted({run["method"] for run in runs})
     if name == "all":
@@ -304,8 +304,7 @@ def select(plan: dict[str, Any], words: Sequence[str]) -> list[dict[str, Any]]:
         return [run for run in runs if run["method"] == name.removeprefix("method ")]
     if one := [run for run in runs if run["id"] == name or run["path"] == "/".join(words).rstrip("/")]:
         return one
-    papers = dict.fromkeys(address.split(" ")[0] for address in addresses)
-    raise UserError(f"no target {name!r}; {hint(name, ['all', *papers, *methods, *addresses])}")
+    raise no_target(name, addresses, methods)
 
 
 def as_dict(costs: Sequence[Cost], totals: dict[str, Any], device: str) -> dict[str, Any]:

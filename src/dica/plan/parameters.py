@@ -55,17 +55,26 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
     validate(profile, "profile", where, root)
     if not profile["artefacts"] and "runs" not in profile:
         raise UserError(f"{where}: artefacts: names nothing to show")
-    large, substitute = profile.get("large", {}), profile.get("substitute", {})
+    for entry in profile["artefacts"]:
+        _require_shown(entry, f"{where}: artefacts", root)
+    large, substitute, runs = (profile.get(key, {}) for key in ("large", "substitute", "runs"))
     datasets = [("large.except", name) for name in large.get("except", [])]
-    datasets += [("substitute.dataset", substitute["dataset"])] if "dataset" in substitute else []
     datasets += [("recorded_datasets", name) for name in profile["recorded_datasets"]]
+    datasets += [(f"{key}.dataset", block["dataset"]) for key, block in (("substitute", substitute), ("runs", runs))
+                 if "dataset" in block]  # fmt: skip
     for key, name in datasets:
         if name not in load_datasets(root):
             raise UserError(f"{where}: {key}: unknown data set {name!r}; {hint(name, load_datasets(root))}")
-    for key, block in (("overrides", profile["overrides"]), ("large.also", large.get("also", {}))):
-        for method in block:
-            if method not in method_names(root):
-                raise UserError(f"{where}: {key}: unknown method {method!r}; allowed: {', '.join(method_names(root))}")
+    named = {
+        "overrides": profile["overrides"],
+        "large.also": large.get("also", {}),
+        "methods": [] if profile["methods"] == "all" else profile["methods"],
+        "recorded_methods": profile.get("recorded_methods", []),
+        "runs.method": [runs["method"]] if runs else [],
+    }
+    for key, method in ((key, method) for key, methods in named.items() for method in methods):
+        if method not in method_names(root):
+            raise UserError(f"{where}: {key}: unknown method {method!r}; {hint(method, method_names(root))}")
     for method, variants in large.get("also", {}).items():
         known = load_method(method, root)["variants"]
         for variant in variants:
@@ -74,6 +83,26 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
     for method, override in profile["overrides"].items():
         profile["overrides"][method] = with_shared(override, f"{where}: overrides.{method}", root)
         validate(profile["overrides"][method], method, f"{where}: overrides.{method}", root, partial=True)
+
+
+def _require_shown(entry: str, where: str, root: Path) -> None:
+    """Refuse a paper, or a single artefact of one, that is not declared; the message begins with `where`."""
+    paper, _, name = entry.partition(" ")
+    if paper not in (papers := paper_names(root)):
+        raise UserError(f"{where}: no paper {paper!r}; {hint(paper, papers)}")
+    if not name:
+        return
+    file = f"params/artefacts/{paper}.yaml"
+    body = load_yaml(root / file)
+    validate(body, "artefacts", file, root)
+    lower = [f"{above}-{block['rung']}" for block in body.get("lower", []) for above in block["artefacts"]]
+    if name not in (known := [*body["artefacts"], *lower]):
+        raise UserError(f"{where}: {file} has no {name!r}; {hint(name, known)}")
+
+
+def paper_names(root: Path) -> list[str]:
+    """Return the papers that declare artefacts."""
+    return sorted(path.stem for path in (root / "params" / "artefacts").glob("*.yaml"))
 
 
 def method_names(root: Path) -> list[str]:

@@ -28,7 +28,7 @@ from dica.report import glossary, prose
 from dica.report.evidence import Evidence
 from dica.report.runs import commit_of, device_of, duration, groups_of
 from dica.runs.files import RECORD
-from dica.scores.outside import is_number
+from dica.scores.given import is_number
 from dica.scores.stats import RULE, VERDICTS
 from dica.tables import layout, links, rendering
 from dica.tables.drawn import said

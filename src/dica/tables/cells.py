@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,16 @@ def cells(
         entries = planned(plan, artefact, row, column.key, metric)
         return [by_id[entry["id"]] for entry in entries if (entry["path"], metric) not in without]
 
-    rows = [
-        _cell(artefact, row, column, metric, runs_of, root)
-        for artefact in artefacts
-        if artefact.kind == "table" and artefact.regenerated
-        for row in artefact.rows
-        for column in artefact.columns
-        for metric in artefact.metrics_of(column)
-    ]
+    rows = [_cell(*place, runs_of, root) for place in places(artefacts)]
     return _typed(pd.DataFrame(rows, columns=CELL_COLUMNS))
+
+
+def places(artefacts: Iterable[Artefact]) -> Iterator[tuple[Artefact, Row, Column, str]]:
+    """Yield table, row, column and metric of every cell that artefacts declare; figures have none."""
+    for artefact in artefacts:
+        if artefact.kind == "table" and artefact.regenerated:
+            for row, column in product(artefact.rows, artefact.columns):
+                yield from ((artefact, row, column, metric) for metric in artefact.metrics_of(column))
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
