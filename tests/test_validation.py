@@ -141,3 +141,22 @@ def test_a_block_is_checked_once_and_what_only_equals_it_is_checked_too(tmp_path
     for _ in range(2):  # True == 1, but is no number
         with pytest.raises(UserError, match=r"here: block\.n: True"):
             validate({"block": {"n": True}}, "a", "here", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 1e30}, r"epochs: 1e\+30 is not of type 'integer'"),
+        ({"epochs": 2.0}, r"epochs: 2\.0 is not of type 'integer'"),
+        ({"epochs": True}, r"epochs: True is not of type 'integer'"),
+        ({"schedule": {"kind": "steps", "milestones": [3]}}, "schedule: missing key 'factor'"),
+        ({"schedule": {"kind": "inverse"}}, "schedule: missing key 'decay', 'power'"),
+        ({"normalisation": {"mean": [0.5], "std": [0.0]}}, r"normalisation\.std\.0: 0\.0 is less"),
+    ],
+)
+def test_parameters_that_no_run_could_work_with_are_refused(root, change, said):
+    defaults = load_yaml(root / "params/tcc.yaml")["defaults"]
+    known = {**defaults, "num_clusters": 3, "revision": 1, "views": {name: [] for name in defaults["views"]}}
+    validate(known, "tcc", "here", root)
+    with pytest.raises(UserError, match=f"^here: {said}"):
+        validate({**known, **change}, "tcc", "here", root)

@@ -242,7 +242,12 @@ def _kind(folder: Path) -> Any:
                 if not faults:
                     passed.add(seen)
 
-    return validators.extend(Draft202012Validator, {"properties": properties})
+    def is_integer(_: Any, value: Any) -> bool:
+        """Tell what counts as one; by JSON Schema 1e30 and 2.0 do too, and end as floats where sizes are wanted."""
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", is_integer)
+    return validators.extend(Draft202012Validator, {"properties": properties}, type_checker=types)
 
 
 def _whole_schema(short: dict, common: dict, where: str) -> dict:

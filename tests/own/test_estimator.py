@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -99,8 +101,8 @@ def test_other_shapes_methods_and_parameters_are_refused(fitted: DeepClustering,
         fitted.predict(images[:, :4, :4])
     with pytest.raises(ValueError, match="no recipe for 'k-means'"):
         DeepClustering("k-means").fit(images)
-    with pytest.raises(dica.files.UserError, match="unknown key 'tau'"):
-        DeepClustering("imc-swav", 4, params={"tau": 1}).fit(images)
+    with pytest.raises(ValueError, match="there are: crlc, drc, imc-swav, kmeans, tcc"):
+        DeepClustering(["kmeans"]).fit(images)
 
 
 @pytest.mark.parametrize(
@@ -108,26 +110,133 @@ def test_other_shapes_methods_and_parameters_are_refused(fitted: DeepClustering,
     [
         ({"epochs": 0}, r"epochs=0; needs a whole number from 1 on"),
         ({"epochs": 2.5}, r"epochs=2\.5; "),
-        ({"n_clusters": 3.7}, r"n_clusters=3\.7; needs a whole number"),
+        ({"n_clusters": 3.7}, r"n_clusters=3\.7; needs a whole number from 2 on"),
         ({"n_clusters": "3"}, r"n_clusters='3'; "),
         ({"n_clusters": True}, r"n_clusters=True; "),
+        ({"n_clusters": 1}, r"n_clusters=1; "),
+        ({"n_clusters": np.int64(1)}, r"n_clusters=np\.int64\(1\); "),
         ({"n_clusters": 0}, r"n_clusters=0; "),
+        ({"n_clusters": -3}, r"n_clusters=-3; "),
+        ({"n_clusters": None}, r"n_clusters=None; "),
+        ({"n_clusters": [3]}, r"n_clusters=\[3\]; "),
+        ({"n_clusters": 10**30}, r"too few for n_clusters=1000000"),
         ({"device": "cuda"}, r"device='cuda': there is no GPU"),
         ({"device": "gpu"}, r"device='gpu'; needs one of auto, cpu, cuda"),
         ({"params": {"num_clusters": 5}}, r"given by n_clusters"),
+        ({"params": [1]}, r"params=\[1\]; needs a dict"),
+        ({"params": []}, r"params=\[\]; needs a dict"),
+        ({"params": "x"}, r"params='x'; needs a dict"),
+        ({"params": 0}, r"params=0; needs a dict"),
+        ({"params": {1: 2}}, r"params: the key 1 is not text"),
+        ({"params": {"views": {"high": [], 2: []}}}, r"params: views: the key 2 is not text"),
+        ({"params": {"tau": 1}}, r"params: unknown key 'tau'; allowed: .*temperature"),
+        ({"params": {"optimizer": {"names": "sgd"}}}, r"params: optimizer: unknown key 'names'"),
+        ({"params": {"lr": -1}}, r"params: lr: -1 is less"),
+        ({"params": {"lr": None}}, r"params: lr: None is not of type 'number'"),
+        ({"params": {"lr": float("nan")}}, r"params: lr: nan is no number to work with"),
+        ({"params": {"lr": np.ones(2)}}, r"params: lr: is of type ndarray"),
+        ({"params": {"optimizer": {"betas": [0.9, float("inf")]}}}, r"params: optimizer\.betas: inf "),
+        ({"params": {"batch_size": 2.5}}, r"params: batch_size: 2\.5 is not of type 'integer'"),
+        ({"params": {"num_prototypes": 1e30}}, r"params: num_prototypes: 1e\+30 is not of type 'integer'"),
+        ({"params": {"backbone": {"name": "resnet19"}}}, r"params: backbone\.name: 'resnet19' is not one of"),
+        ({"params": {"normalisation": {"mean": [0.5], "std": [0]}}}, r"params: normalisation\.std\.0: 0 is less"),
+        ({"params": {"schedule": {"kind": "inverse"}}}, r"params.*schedule: missing key 'decay', 'power'"),
+        (
+            {"method": "tcc", "params": {"schedule": {"kind": "steps"}}},
+            r"params.*schedule: missing key 'milestones', 'factor'",
+        ),
+        ({"params": {"views": {"high": "nope"}}}, r"params: views\.high: .*no pipeline 'nope'"),
+        ({"params": {"views": {"high": [{"op": "nope"}]}}}, r"params \(views\): augmentation: op 'nope'"),
+        ({"params": {"views": {"test": [{"op": "center_crop", "size": 99}]}}}, r"params \(views\): .* 99 px or more"),
+        ({"params": {"normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}}}, r"params \(normalisation\): "),
+        ({"params": {"lr": 1e30}}, r"params \(lr\): loss not finite by epoch 1[^;]*$"),
+        ({"params": {"source": {"method": "drc", "variant": "full"}}}, r"params: source: .*another run to build on"),
+        ({"method": "kmeans", "params": {"layer": "backbone"}}, r"params: layer: 'backbone' wants another run"),
+        ({"method": "kmeans", "params": {"train_split": "source"}}, r"params: train_split: 'source' wants another"),
+        (
+            {"method": "kmeans", "params": {"inputs": {"map": "pixels", "scale": "pca", "components": 99}}},
+            r"params.*99",
+        ),
     ],
 )
 def test_parameters_that_mean_nothing_are_refused(given: dict, expected: str, images: np.ndarray, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=expected):
-        DeepClustering("imc-swav", **{"n_clusters": 4, **given}).fit(images)
+        DeepClustering(**{"method": "imc-swav", "n_clusters": 4, "epochs": 1, **given}).fit(images)
+
+
+def test_params_are_those_of_a_profile(images: np.ndarray) -> None:
+    """Blocks and pipelines that params/shared.yaml has are taken by name."""
+    model = DeepClustering("imc-swav", 4, epochs=1, params={"views": {"high": "affine-8"}}, random_state=0).fit(images)
+    assert model.params_["views"]["high"][0]["op"] == "affine"
+
+
+FAILS = {
+    "a parameter": {"n_clusters": 1},
+    "too few images": {"n_clusters": 50},
+    "the seed": {"random_state": "x"},
+    "a typo": {"params": {"tau": 1}},
+    "another method's training": {"method": "tcc", "n_clusters": 3, "params": {"lr": 1e30}},
+}
+
+
+def state_of(model: DeepClustering) -> dict:
+    return {key: value for key, value in vars(model).items() if key not in model.get_params()}
+
+
+@pytest.mark.parametrize("given", FAILS.values(), ids=FAILS)
+def test_a_fit_that_fails_leaves_no_model_or_the_one_before(given: dict, images: np.ndarray) -> None:
+    new = DeepClustering(**{"method": "imc-swav", "n_clusters": 4, "epochs": 1, **given})
+    with pytest.raises(ValueError):
+        new.fit(images)
+    assert state_of(new) == {}
+    for ask in (new.predict, new.predict_proba, new.transform):
+        with pytest.raises(NotFittedError):
+            ask(images)
+    model = DeepClustering("imc-swav", 4, epochs=1, random_state=0).fit(images)
+    before, expected = state_of(model), model.predict_proba(images)
+    with pytest.raises(ValueError):
+        model.set_params(**given).fit(images.repeat(2, axis=1).repeat(2, axis=2))
+    assert state_of(model).keys() == before.keys()
+    assert all(value is before[key] for key, value in state_of(model).items())
+    np.testing.assert_array_equal(model.predict_proba(images), expected)
+    np.testing.assert_array_equal(model.predict(images), model.labels_)
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(model)).predict_proba(images), expected, rtol=1e-5)
+
+
+def test_an_interrupted_fit_leaves_the_model_before(images: np.ndarray, monkeypatch) -> None:
+    model = DeepClustering("kmeans", 4, random_state=0).fit(images)
+    before = state_of(model)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DeepClustering, "_ask", interrupted)  # at the very end
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(n_clusters=3).fit(images[:, :6, :6])
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16, bool, list])
+@pytest.mark.parametrize("largest", [0, 1])
+def test_whole_numbers_that_are_nearly_black_are_told(dtype, largest: int, fitted: DeepClustering) -> None:
+    images = np.arange(64 * 64).reshape(64, 8, 8) // 3 % (largest + 1)
+    given = images.tolist() if dtype is list else images.astype(dtype)
+    told = rf"whole numbers from 0 to {largest} and is taken as 0\.\.255.*X\.astype\(float\).* 255"
+    for ask in (DeepClustering("kmeans", 2, random_state=0).fit, fitted.predict, fitted.transform):
+        with pytest.warns(UserWarning, match=told):
+            ask(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fine in (images / 1, images.astype(np.uint8) * 255 + 2, images + 1.0 - largest):
+            fitted.predict(fine)
 
 
 class Tabular(DeepClustering):
     """Images as rows of a table, as scikit-learn's checks make them. What images need of the checks is here, by name.
 
     - a row of numbers becomes a square of fractions, because the checks know no stack of images
-    - a single cluster becomes two, because no method of the archive has fewer
+    - a single cluster becomes two, because no method of the archive has fewer, and `_check` refuses it
     - array_api input is skipped by scikit-learn itself where SCIPY_ARRAY_API is not set
     """
 
@@ -140,6 +249,12 @@ class Tabular(DeepClustering):
         squares = np.zeros((len(table), side * side))
         squares[:, : table.shape[1]] = 1 / (1 + np.exp(-table))
         return super()._images(squares.reshape(-1, side, side), fitted)
+
+    def _check(self):
+        clone(self).set_params(n_clusters=max(2, self.n_clusters))._checked()
+
+    def _checked(self):
+        DeepClustering._check(self)
 
     def _parameters(self, images, gpu):
         if self.n_clusters > 1:
