@@ -241,7 +241,7 @@ def test_a_file_of_parameters_is_named_as_its_method(copied_params: Path, named:
         (("views", "augmented", 1, "hue"), 4, "color_jitter: hue is 4 but must be a number in [0, 0.5]"),
         (("views", "augmented", 1), {"op": "cutout"}, "cutout needs the key 'size'"),
         (("views", "augmented", 1), {"op": "channel_shuffle", "p": 1}, "channel_shuffle has no key 'p'; it takes none"),
-        (("normalisation",), {"mean": [0.5], "std": [0.0]}, "normalisation: std: 0.0 must be a number above 0"),
+        (("normalisation",), {"mean": [0.5], "std": [0.0]}, "normalisation.std.0: 0.0 is less than or equal to"),
         (("normalisation",), {"mean": [129], "std": [0.2]}, "normalisation: mean: 129 must be a number in 0..1"),
         (("normalisation",), {"mean": [0.5, 0.5], "std": [0.2]}, "mean has 2 and std 1 numbers"),
     ],
