@@ -82,7 +82,9 @@ def power(
 
 def verify(
     run: RunName,
-    epochs: Annotated[int, typer.Option(min=0, help="Train so many epochs again (default: all).")] = 0,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Train so many epochs again (default: all).", show_default=False)
+    ] = None,
     only_estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +97,7 @@ def verify(
 
     root = project_root()
     stored = again.stored_run(find_run(root, run)[0])
-    first = epochs if 0 < epochs < stored.epochs else 0
+    first = epochs if epochs and epochs < stored.epochs else 0
     which = f"the first {first} of {stored.epochs} epochs" if first else "the whole run"
     took, where = stored.seconds(first), stored.record["device"]["name"]
     if not as_json:

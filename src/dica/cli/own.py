@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -25,10 +26,11 @@ from dica.cli.progress import watch
 from dica.cli.runs import console, gpu_names
 from dica.data.catalog import OWN_PREFIX
 from dica.data.paths import prepared_folder
-from dica.files import UserError, plain_cell, project_root, read_json, write_json
+from dica.files import UserError, no_empty_folders, plain_cell, project_root, read_json, write_json
 
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 SHOWN = 20  # names of images that are listed
+TRIES = 100  # to take a lock that others take and remove
 SEVERAL = 3  # seeds by which numbers of clusters are compared
 
 
@@ -42,12 +44,14 @@ def cluster(
         ),
     ] = "",
     epochs: Annotated[
-        int, typer.Option(min=0, help="Passes over the images (default: as the budget allows).", show_default=False)
-    ] = 0,
+        int | None,
+        typer.Option(min=1, help="Passes over the images (default: as the budget allows).", show_default=False),
+    ] = None,
     budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
     seeds: Annotated[
-        int, typer.Option(min=0, help="Runs that differ in their seed (default: 1; 3 for a range).", show_default=False)
-    ] = 0,
+        int | None,
+        typer.Option(min=1, help="Runs that differ in their seed (default: 1; 3 for a range).", show_default=False),
+    ] = None,
     name: Annotated[str, typer.Option(help="What to call the images (default: the folder's name).")] = "",
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Folders in it are no classes, only order.")] = False,
     skip: Annotated[bool, typer.Option("--skip-unreadable", help="Leave damaged images out and name them.")] = False,
@@ -63,7 +67,7 @@ def cluster(
     root, source = project_root(), source.expanduser()
     name = name or own.default_name(source)
     own.check_name(name)
-    wanted = {"method": method, "epochs": epochs, "seconds": _seconds(budget), **_numbers(k, seeds)}
+    wanted = {"method": method, "epochs": epochs or 0, "seconds": _seconds(budget), **_numbers(k, seeds)}
     wanted |= {"labels": not no_labels, "skip": skip, "follow": follow}
     if links and not source.is_dir():
         raise UserError("--links: needs a folder of images; links cannot point into an archive or a table of features")
@@ -73,7 +77,7 @@ def cluster(
         _finish(root, profile, source if links else None)
 
 
-def _numbers(k: str, seeds: int) -> dict[str, Any]:
+def _numbers(k: str, seeds: int | None) -> dict[str, Any]:
     """Return `k` and, for a range, `counts`; and the number of seeds."""
     from dica.plan.own import MOST_COUNTS
 
@@ -102,15 +106,45 @@ def _seconds(budget: str) -> float:
 
 @contextlib.contextmanager
 def _alone(root: Path, name: str) -> Iterator[IO[str]]:
-    """Hold the lock of these images: one command at a time works on them, and no stale lock ever stops the next one."""
+    """Hold the lock of these images: one command at a time works on them, and no stale lock ever stops the next one.
+
+    A command that comes to nothing leaves neither lock nor folder.
+    """
     folder = root / "results" / "own" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    path = folder / ".lock"
+    with no_empty_folders(root / "results", folder.parent, folder), contextlib.ExitStack() as stack:
+        for left in reversed(range(TRIES)):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(open(path, "w"))
+                _take(lock, path)
+                break
+            except (FileNotFoundError, FileExistsError):  # another command has ended and removed it just now
+                if not left:
+                    raise
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another dica command works on these images; wait, or give --name") from None
-        yield lock
+            yield lock
+        finally:
+            if list(folder.glob("*")) == [path]:  # still held, and nothing was begun that needs it
+                path.unlink()
+
+
+def _take(lock: IO[str], path: Path) -> None:
+    """Take a lock whose file lies at `path`.
+
+    Raises
+    ------
+    UserError
+        If another command has it.
+    FileNotFoundError
+        If its file is not the one any more that others would open.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{path.parent}: another dica command works on these images; wait, or give --name") from None
+    if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+        raise FileNotFoundError(errno.ENOENT, "removed again and again", str(path))
 
 
 def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +162,7 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     _tell_images(source, found)
     method = wanted["method"] or ("kmeans" if found.features else recipes.DEFAULT)
     recipes.check_method(method, bool(found.features))
-    _require_enough(wanted["k"], found.count)
+    own.require_enough(wanted["k"], found.count)
     side = recipes.prepared_side(found, gpu)
     request = {"source": place, "listing": found.listing, "side": side, "gpu": gpu, "wanted": wanted}
     path = root / profile_path(name)
@@ -139,12 +173,12 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     same = {**request, "prepare": found.prepare}
     if not (all(before.get(key) == same[key] for key in ("listing", "side", "prepare")) and _prepared(root, name)):
         console.print(f"reading all {'rows' if found.features else 'images'} …")
-        own.declare(root, name, source, found, side, wanted["k"])
+        own.declare(root, name, source, found, side, wanted["k"], enough=True)
     load_datasets.cache_clear()
     if wanted["skip"]:
         found = replace(found, splits=load_datasets(root)[f"{OWN_PREFIX}{name}"]["splits"])
         _tell_left_out(root, name)
-        _require_enough(wanted["k"], found.count)
+        own.require_enough(wanted["k"], found.count)
     runs = {"method": method, "seeds": wanted["seeds"]} | {key: wanted[key] for key in ("counts",) if key in wanted}
     recipe = recipes.draft(method, found, wanted["k"], gpu, root)
     recipe, told = _fit(root, name, recipe, runs, wanted, found.count)
@@ -154,11 +188,6 @@ def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dic
     write_yaml(path, f"Written by `dica cluster`.\n{told}", profile)
     write_json(path.with_name("request.json"), {**same, "told": told})
     return load_profile(path, root)
-
-
-def _require_enough(k: int, count: int) -> None:
-    if k * 2 > count:
-        raise UserError(f"--k: {k} clusters of {count} images; at most half as many as images")
 
 
 def _tell_left_out(root: Path, name: str) -> None:

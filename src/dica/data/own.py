@@ -20,7 +20,15 @@ from dica.data.images import FORMATS, PIXEL_LIMIT
 from dica.data.paths import RAW, prepared_folder
 from dica.data.prepare import prepare as prepare_arrays
 from dica.data.prepared import MANIFEST, load_manifest, open_split
-from dica.files import UserError, atomic_write_bytes, atomic_write_text, canonical_json, sha256_bytes, sha256_file
+from dica.files import (
+    UserError,
+    atomic_write_bytes,
+    atomic_write_text,
+    canonical_json,
+    no_empty_folders,
+    sha256_bytes,
+    sha256_file,
+)
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 TABLES = (".csv", ".tsv", ".txt", ".npz", ".mat", ".h5", ".hdf5", ".parquet", ".pt", ".pkl")  # of features, perhaps
@@ -241,7 +249,9 @@ def _sample(source: Path, form: str, names: list[str]) -> tuple[list[int], bool,
     return sides, grey, deepest
 
 
-def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int) -> dict[str, Any]:
+def declare(
+    root: Path, name: str, source: Path, found: Look, side: int, k: int, enough: bool = False
+) -> dict[str, Any]:
     """Prepare the images and return their entry, complete with fingerprint and normalisation.
 
     Parameters
@@ -250,14 +260,28 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
         Height and width to bring them to.
     k
         Number of clusters, which stands for the number of classes where there are no labels.
+    enough
+        Refuse, before anything is written, if too few images for `k` are left without damaged ones.
 
     Raises
     ------
     UserError
-        If images are damaged, with a list of them; see `dica.data.images`.
+        If images are damaged, with a list of them; see `dica.data.images`. Nothing new is left behind.
     """
+    path = root / OWN / name / "dataset.yaml"
+    before = path.read_bytes() if path.is_file() else b""
+    prepared = root / prepared_folder(f"{OWN_PREFIX}{name}")
+    with no_empty_folders(root / RAW, *prepared.parents[:2], prepared, *path.parents[:2]):
+        try:
+            return _declare(root, name, source, found, side, k, enough)
+        except BaseException:  # no entry of images that are not there
+            atomic_write_bytes(path, before) if before else _forget(root, name, source)
+            raise
+
+
+def _declare(root: Path, name: str, source: Path, found: Look, side: int, k: int, enough: bool) -> dict[str, Any]:
     own = f"{OWN_PREFIX}{name}"
-    entry = {
+    entry: dict[str, Any] = {
         "label": name,
         "kind": "features" if found.features else "folder",
         "sources": [_source(root, name, source, found)],
@@ -272,14 +296,10 @@ def declare(root: Path, name: str, source: Path, found: Look, side: int, k: int)
     }
     if found.prepare.get("skip_unreadable"):  # what is left is known only when all are read
         entry = _of_what_is_left({**entry, "name": own}, found.form, source, k)
-    path = root / OWN / name / "dataset.yaml"
-    before = path.read_bytes() if path.is_file() else b""
+        if enough:
+            require_enough(k, sum(entry["splits"].values()))
     write_entry(root, name, entry)
-    try:
-        manifest = prepare_arrays(own, root)
-    except BaseException:  # no entry of images that are not there
-        atomic_write_bytes(path, before) if before else _forget(root, name)
-        raise
+    manifest = prepare_arrays(own, root)
     if not found.features:
         entry["normalisation"] = _statistics(root / prepared_folder(own))
     entry["fingerprint"] = manifest["fingerprint"]
@@ -299,9 +319,18 @@ def _of_what_is_left(entry: dict[str, Any], form: str, source: Path, k: int) -> 
     return {**known, "splits": content.counts, "num_classes": len(content.classes) or k}
 
 
-def _forget(root: Path, name: str) -> None:
+def require_enough(k: int, count: int) -> None:
+    """Raise a UserError unless there are two images a cluster."""
+    if k * 2 > count:
+        raise UserError(f"--k: {k} clusters of {count} images; at most half as many as images")
+
+
+def _forget(root: Path, name: str, source: Path) -> None:
     """Remove what a first attempt has left of a data set that never came to be."""
-    prepared = root / prepared_folder(f"{OWN_PREFIX}{name}")
+    prepared, link = root / prepared_folder(f"{OWN_PREFIX}{name}"), _link(root, name, source)
+    if link.is_symlink():
+        link.unlink()
+        link.with_name(f".{link.name}.lock").unlink(missing_ok=True)
     (root / OWN / name / "dataset.yaml").unlink(missing_ok=True)
     if not (prepared / MANIFEST).exists():
         (prepared / ".lock").unlink(missing_ok=True)
@@ -329,13 +358,17 @@ def write_entry(root: Path, name: str, entry: dict[str, Any]) -> None:
 def _source(root: Path, name: str, source: Path, found: Look) -> dict[str, Any]:
     if found.form == "folder":
         return {"format": "folder", "folder": os.fspath(source.resolve())}
-    file = f"{OWN_PREFIX}{name}-{source.name}"
-    link = root / RAW / file
+    link = _link(root, name, source)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(source.resolve())  # where the reader looks for archives; no second copy
     form = "npy" if found.features else "archive"
-    return {"format": form, "files": [{"file": file, "sha256": sha256_file(source)}]}
+    return {"format": form, "files": [{"file": link.name, "sha256": sha256_file(source)}]}
+
+
+def _link(root: Path, name: str, source: Path) -> Path:
+    """Return where the link to an archive or to features lies."""
+    return root / RAW / f"{OWN_PREFIX}{name}-{source.name}"
 
 
 def _statistics(prepared: Path) -> dict[str, list[float]]:
