@@ -16,7 +16,7 @@ import factory
 from dica.files import UserError
 from dica.plan import published
 from dica.plan.artefacts import PRINTED_NAMES, load_artefacts, method_behind, needs, planned
-from dica.plan.parameters import load_profile
+from dica.plan.parameters import load_datasets, load_profile
 from dica.scores import stats
 from dica.tables import cells as tables
 from dica.tables import facts as computed
@@ -266,6 +266,7 @@ def test_another_count_differs(root, tmp_path):
     project = factory.make_project(tmp_path, root)
     path = project / "params/datasets.yaml"
     path.write_text(path.read_text().replace("train: 5000, test: 8000", "train: 5001, test: 8000", 1))
+    load_datasets.cache_clear()
     artefacts = load_artefacts(project, ["crlc table-4"])
     plan = factory.make_plan(artefacts)
     frame = tables.cells(plan, project, "results", artefacts)

@@ -36,8 +36,14 @@ def merge(base: dict, *overrides: dict | None) -> dict:
     return result
 
 
-def load_profile(path: Path, root: Path) -> dict:
-    """Load a profile such as ``params/archive.yaml``: what to show, where, and with which overrides."""
+def load_profile(path: Path, root: Path, in_job: bool = False) -> dict:
+    """Load a profile such as ``params/archive.yaml``: what to show, where, and with which overrides.
+
+    Parameters
+    ----------
+    in_job
+        What it shows is planned already: names that it has of that are not looked up in today's parameters.
+    """
     profile = load_yaml(path)
     validate_profile(profile, str(path), root)
     main = root / ARCHIVE
@@ -47,6 +53,8 @@ def load_profile(path: Path, root: Path) -> dict:
             f"{path}: results: {profile['results']!r} is the folder of {ARCHIVE}; two profiles cannot share one: name "
             f"another, such as results/{path.stem}"
         )
+    if not in_job:
+        _require_shown(profile, str(path), root)
     return profile
 
 
@@ -55,26 +63,12 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
     validate(profile, "profile", where, root)
     if not profile["artefacts"] and "runs" not in profile:
         raise UserError(f"{where}: artefacts: names nothing to show")
-    for entry in profile["artefacts"]:
-        _require_shown(entry, f"{where}: artefacts", root)
-    large, substitute, runs = (profile.get(key, {}) for key in ("large", "substitute", "runs"))
+    large, substitute = profile.get("large", {}), profile.get("substitute", {})
     datasets = [("large.except", name) for name in large.get("except", [])]
-    datasets += [("recorded_datasets", name) for name in profile["recorded_datasets"]]
-    datasets += [(f"{key}.dataset", block["dataset"]) for key, block in (("substitute", substitute), ("runs", runs))
-                 if "dataset" in block]  # fmt: skip
-    for key, name in datasets:
-        if name not in load_datasets(root):
-            raise UserError(f"{where}: {key}: unknown data set {name!r}; {hint(name, load_datasets(root))}")
-    named = {
-        "overrides": profile["overrides"],
-        "large.also": large.get("also", {}),
-        "methods": [] if profile["methods"] == "all" else profile["methods"],
-        "recorded_methods": profile.get("recorded_methods", []),
-        "runs.method": [runs["method"]] if runs else [],
-    }
-    for key, method in ((key, method) for key, methods in named.items() for method in methods):
-        if method not in method_names(root):
-            raise UserError(f"{where}: {key}: unknown method {method!r}; {hint(method, method_names(root))}")
+    datasets += [("substitute.dataset", substitute["dataset"])] if "dataset" in substitute else []
+    _require_datasets(datasets, where, root)
+    changed = {"overrides": profile["overrides"], "large.also": large.get("also", {})}
+    _require_methods([(key, method) for key, block in changed.items() for method in block], where, root)
     for method, variants in large.get("also", {}).items():
         known = load_method(method, root)["variants"]
         for variant in variants:
@@ -85,8 +79,35 @@ def validate_profile(profile: Any, where: str, root: Path) -> None:
         validate(profile["overrides"][method], method, f"{where}: overrides.{method}", root, partial=True)
 
 
-def _require_shown(entry: str, where: str, root: Path) -> None:
-    """Refuse a paper, or a single artefact of one, that is not declared; the message begins with `where`."""
+def _require_shown(profile: dict, where: str, root: Path) -> None:
+    """Refuse names in a profile, of what it shows and records, that nothing has; the message begins with `where`."""
+    for entry in profile["artefacts"]:
+        _require_artefact(entry, f"{where}: artefacts", root)
+    methods = [("methods", name) for name in profile["methods"] if profile["methods"] != "all"]
+    methods += [("recorded_methods", name) for name in profile.get("recorded_methods", [])]
+    datasets = [("recorded_datasets", name) for name in profile["recorded_datasets"]]
+    if runs := profile.get("runs"):
+        methods.append(("runs.method", runs["method"]))
+        datasets.append(("runs.dataset", runs["dataset"]))
+    _require_methods(methods, where, root)
+    _require_datasets(datasets, where, root)
+
+
+def _require_methods(named: list[tuple[str, str]], where: str, root: Path) -> None:
+    known = method_names(root)
+    for key, name in named:
+        if name not in known:
+            raise UserError(f"{where}: {key}: unknown method {name!r}; {hint(name, known)}")
+
+
+def _require_datasets(named: list[tuple[str, str]], where: str, root: Path) -> None:
+    for key, name in named:
+        if name not in load_datasets(root):
+            raise UserError(f"{where}: {key}: unknown data set {name!r}; {hint(name, load_datasets(root))}")
+
+
+def _require_artefact(entry: str, where: str, root: Path) -> None:
+    """Refuse a paper, or a single artefact of one, that is not declared."""
     paper, _, name = entry.partition(" ")
     if paper not in (papers := paper_names(root)):
         raise UserError(f"{where}: no paper {paper!r}; {hint(paper, papers)}")

@@ -90,7 +90,7 @@ class Work:
 
     def __init__(self, root: Path, profile: Path, in_job: bool = False) -> None:
         self.root, self.in_job = root, in_job
-        self.profile = load_profile(profile, root)
+        self.profile = load_profile(profile, root, in_job)
         self.results: str = self.profile["results"]
         self.datasets = load_datasets(root)
         self.ignored: list[str] = []
