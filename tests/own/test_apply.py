@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -241,6 +242,22 @@ def test_the_documented_preparation_is_that_of_this_package(size: tuple, mode: s
     exec(documented("def prepared"), names)
     wanted = decode(path.read_bytes(), Recipe(8, "crop", upright=True))
     np.testing.assert_array_equal(names["prepared"](path, 8), wanted)
+
+
+def test_the_documented_modes_are_those_that_are_taken() -> None:
+    text = " ".join((ROOT / "docs/own-images.md").read_text(encoding="utf-8").split())
+    taken, refused = (re.search(rf"{told} are [^(]*\(modes ([^)]*)", text)[1] for told in ("Taken", "Not taken"))
+    taken, refused = (set(re.findall(r"`([^`]+)`", modes)) for modes in (taken, refused))
+    assert refused == {"I", "F"}
+    for mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"):
+        file = io.BytesIO()
+        Image.new(mode, (9, 8)).save(file, "TIFF")
+        if mode in taken:
+            assert decode(file.getvalue(), Recipe(8, "crop", upright=True)).shape == (8, 8, 3)
+        else:
+            assert mode in refused, mode
+            with pytest.raises(ValueError, match=f"pixels of type {mode} are not supported"):
+                decode(file.getvalue(), Recipe(8, "crop", upright=True))
 
 
 @pytest.mark.parametrize("kind", [".pt2", ".onnx"])
