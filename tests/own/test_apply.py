@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -120,6 +121,46 @@ def test_where_only_numbers_were_compared_a_number_is_asked_for(project: Path) -
         find_run(project, "several")
 
 
+def refused(project: Path, *arguments: str) -> str:
+    """Call the door in a process of its own where torch cannot be imported; returns its error."""
+    program = f"import sys; sys.modules['torch'] = None\nfrom dica.own.apply import main\nsys.exit(main({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=project, text=True, capture_output=True)
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+def test_what_is_refused_is_refused_before_torch_is_loaded(project: Path, tmp_path: Path) -> None:
+    run = applied(project, "imc-swav")
+    given = ["--run", str(run.folder), "--models", str(run.models)]
+    made = [tmp_path / name for name in ("empty", "text", "bad", "mixed")]
+    for folder in made:
+        folder.mkdir()
+    for path in (made[1] / "a.txt", made[2] / "a.png", made[3] / "a.png", tmp_path / "plain"):
+        path.write_text("x")
+    shutil.copy(project / "pics/000_0.png", made[3])
+    predict = ["predict", *given, "--out", str(tmp_path / "x.csv"), "--images"]
+    for images, expected in [
+        (tmp_path / "none", "no such folder or archive"),
+        (made[0], "no image found"),
+        (made[1], "no image found"),
+        (made[2], "1 unreadable images"),
+        (made[3], "1 unreadable images"),
+        (tmp_path / "plain", "neither a folder nor an archive"),
+    ]:
+        assert expected in refused(project, *predict, str(images))
+    assert "no image can be read" in refused(project, *predict, str(made[2]), "--skip-unreadable")
+    for out, expected in [(tmp_path, "is a folder"), (tmp_path / "plain/x.csv", "nothing can be written in")]:
+        assert expected in refused(project, "predict", *given, "--images", "pics", "--out", str(out))
+    (tmp_path / "models.pt2").mkdir()
+    for name, expected in [("m.foo", "allowed: "), ("m", "allowed: "), ("models.pt2", "is a folder")]:
+        assert expected in refused(project, "export", *given, "--out", str(tmp_path / name))
+    assert "nothing can be written in" in refused(project, "export", *given, "--out", str(tmp_path / "plain/m.pt2"))
+    given = ["--run", str(run.folder), "--models", str(tmp_path), "--out"]
+    for told in (["predict", *given, "x.csv", "--images", "pics"], ["export", *given, "m.pt2"]):
+        assert "weights.safetensors: no such file" in refused(project, *told)
+    assert not (tmp_path / "x.csv").exists()
+
+
 def test_weights_that_changed_are_refused(project: Path, monkeypatch, capsys, tmp_path: Path) -> None:
     monkeypatch.chdir(project)
     run = applied(project, "kmeans")
@@ -201,6 +242,22 @@ def test_the_documented_preparation_is_that_of_this_package(size: tuple, mode: s
     exec(documented("def prepared"), names)
     wanted = decode(path.read_bytes(), Recipe(8, "crop", upright=True))
     np.testing.assert_array_equal(names["prepared"](path, 8), wanted)
+
+
+def test_the_documented_modes_are_those_that_are_taken() -> None:
+    text = " ".join((ROOT / "docs/own-images.md").read_text(encoding="utf-8").split())
+    taken, refused = (re.search(rf"{told} are [^(]*\(modes ([^)]*)", text)[1] for told in ("Taken", "Not taken"))
+    taken, refused = (set(re.findall(r"`([^`]+)`", modes)) for modes in (taken, refused))
+    assert refused == {"I", "F"}
+    for mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"):
+        file = io.BytesIO()
+        Image.new(mode, (9, 8)).save(file, "TIFF")
+        if mode in taken:
+            assert decode(file.getvalue(), Recipe(8, "crop", upright=True)).shape == (8, 8, 3)
+        else:
+            assert mode in refused, mode
+            with pytest.raises(ValueError, match=f"pixels of type {mode} are not supported"):
+                decode(file.getvalue(), Recipe(8, "crop", upright=True))
 
 
 @pytest.mark.parametrize("kind", [".pt2", ".onnx"])

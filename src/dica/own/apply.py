@@ -3,6 +3,8 @@
 - `predict` sorts images that the run has never seen into its clusters, by its weights alone
 - `export` writes the network with what it needs of preprocessing: .safetensors (weights, for this package), .pt2 (torch
   alone loads it) or .onnx (onnxruntime alone)
+
+To import torch takes longer than all else: `network`, which does, is imported when everything else has been checked.
 """
 
 from __future__ import annotations
@@ -10,17 +12,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import sys
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from dica.data import features
 from dica.data.catalog import data_id, is_identified
@@ -29,18 +28,17 @@ from dica.data.images import Encoded, Recipe, decode_all
 from dica.data.own import list_images
 from dica.data.paths import labels_record
 from dica.data.splits import DataInfo
-from dica.engine.load import RunFolders, load_trained
 from dica.files import UserError, atomic_write_text, project_root, read_json, write_json
-from dica.methods.base import Method
 from dica.plan.parameters import check_loadable, load_datasets
-from dica.runs.files import CONFIG
+from dica.runs.files import CONFIG, RECORD, WEIGHTS
 from dica.scores.assignments import assignments_csv, second_choice
 from dica.scripting import run_script
 
-BATCH = 1000  # as a run predicts its own images: equal batches give equal bits
+if TYPE_CHECKING:
+    from dica.methods.base import Method
+
 FORMATS = (".safetensors", ".pt2", ".onnx")
 ADVICE = "mend or remove them, or give `--skip-unreadable` to leave them out"
-EXAMPLES = 2  # images that a network is traced with; their number stays open
 
 
 class Applied:
@@ -81,12 +79,20 @@ class Applied:
                 "and give that run, or prepare those of then again"
             )
 
+    def require_weights(self) -> None:
+        """Refuse a run that cannot be loaded from its weights, or has none here."""
+        check_loadable(self.config["method"], self.config["params"], str(self.folder), self.root)
+        for file in (self.folder / RECORD, self.models / WEIGHTS):
+            if not file.is_file():
+                raise UserError(f"{file}: no such file; the run is needed with its weights: train it first")
+
     @cached_property
     def method(self) -> Method:
         """The trained method."""
-        check_loadable(self.config["method"], self.config["params"], str(self.folder), self.root)
-        folders = RunFolders(self.folder, self.models)
-        return load_trained(folders, self.config["id"], self.info, torch.device("cpu"))[0]
+        from dica.own import network
+
+        self.require_weights()
+        return network.load(self.folder, self.models, self.config["id"], self.info)
 
     @property
     def recipe(self) -> Recipe:
@@ -143,11 +149,11 @@ class Applied:
             raise UserError(f"{source}: has {rows.shape[1]} numbers a row, the run's data set {self.info.channels}")
         return features.row_names(source, len(rows)), features.checked(rows, source)
 
-    @torch.no_grad()
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return cluster probabilities (n, K) of prepared images (n, H, W, C)."""
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-        return torch.cat([self.method.predict(part).float() for part in pixels.split(BATCH)]).numpy()
+        from dica.own import network
+
+        return network.probabilities(self.method, images)
 
 
 def _grey(images: np.ndarray) -> np.ndarray:
@@ -158,42 +164,47 @@ def _grey(images: np.ndarray) -> np.ndarray:
 
 def predict(run: Applied, source: Path, out: Path, skip: bool = False, follow: bool = False) -> int:
     """Write assignments.csv of new images and return their number; see `Applied.read`."""
+    _require_place(out)
+    run.require_weights()
     names, images = run.read(source, skip, follow)
     probability = run.probabilities(images)
     if not np.isfinite(probability).all():
         raise UserError(f"{run.folder}: its network gives what is no number for images of {source}")
-    first = torch.from_numpy(probability).max(dim=1)
-    second = second_choice(probability, first.indices.numpy())
-    unknown = np.full(len(names), np.nan)
-    atomic_write_text(out, assignments_csv(names, first.indices.numpy(), first.values.numpy(), *second, unknown))
+    first = probability.argmax(axis=1)
+    second, unknown = second_choice(probability, first), np.full(len(names), np.nan)
+    atomic_write_text(out, assignments_csv(names, first, probability.max(axis=1), *second, unknown))
     return len(names)
 
 
-class Network(nn.Module):
-    """Prepared images to cluster probabilities, as one graph: normalisation and test view are inside."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return probabilities (n, K) of uint8 images (n, C, H, W)."""
-        return self.method.predict(images)
+def _require_place(out: Path) -> None:
+    """Refuse what cannot become a file."""
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; name the file to write")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{out}: nothing can be written in {above}")
 
 
 def export(run: Applied, out: Path) -> None:
     """Write a run's network, and beside it in `<name>.json` how to prepare images for it."""
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: of unknown kind; allowed: {', '.join(FORMATS)}")
+    lacking = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if out.suffix == ".onnx" and lacking:
+        raise UserError(f"{out}: ONNX needs {' and '.join(lacking)}: pip install 'dica[onnx]', or export to .pt2")
+    _require_place(out)
     if run.of_features:
         raise UserError(f"{run.folder}: clusters features that were given; there is no network to write")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    run.require_weights()
     facts = preprocessing(run)
+    from dica.own import network
+
+    method = run.method
+    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".safetensors":
-        metadata = {"config": json.dumps(run.config), "preprocessing": json.dumps(facts)}
-        save_file({name: value.contiguous().clone() for name, value in run.method.state_dict().items()}, out, metadata)
+        network.write_weights(method, out, {"config": json.dumps(run.config), "preprocessing": json.dumps(facts)})
     else:
-        _export_graph(run, out)
+        network.write_graph(method, run.config["method"], run.info, out)
     write_json(out.with_suffix(".json"), facts)
 
 
@@ -217,35 +228,6 @@ def preprocessing(run: Applied) -> dict[str, Any]:
     }
 
 
-def _export_graph(run: Applied, out: Path) -> None:
-    """Write the network as .pt2 or .onnx.
-
-    Raises
-    ------
-    UserError
-        If packages for ONNX are missing, or the method does what no graph can hold.
-    """
-    lacking = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if out.suffix == ".onnx" and lacking:
-        raise UserError(f"{out}: ONNX needs {' and '.join(lacking)}: pip install 'dica[onnx]', or export to .pt2")
-    info = run.info
-    example = torch.zeros(EXAMPLES, info.channels, info.image_size, info.image_size, dtype=torch.uint8)
-    shapes = {"images": {0: torch.export.Dim("n", min=1)}}
-    network = Network(run.method).eval()
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            if out.suffix == ".pt2":
-                torch.export.save(torch.export.export(network, (example,), dynamic_shapes=shapes), out)
-            else:
-                names = {"input_names": ["images"], "output_names": ["probabilities"]}
-                options = {"dynamo": True, "external_data": False, "verbose": False}
-                torch.onnx.export(network, (example,), str(out), dynamic_shapes=shapes, **names, **options)
-    except Exception as error:  # torch has many errors for what it cannot trace
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{out}: {run.config['method']} cannot be written as one graph ({reason})") from None
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m dica.own.apply", description="Use a trained run.")
@@ -260,7 +242,6 @@ def main(arguments: list[str] | None = None) -> int:
             sub.add_argument("--skip-unreadable", action="store_true", help="leave damaged images out and name them")
             sub.add_argument("--follow-links", action="store_true", help="read linked folders too")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
 
     def work() -> None:
         run = Applied(given.run, given.models, project_root())
