@@ -98,7 +98,7 @@ def curves(panel: Panel, figure: Canvas) -> str:
             all_axes[0].text(0, 0.5, f"{title}: not run yet", transform=all_axes[0].transAxes)
     figure.supylabel("loss, share or entropy (nat)", fontsize=9)
     counts = ", ".join(f"{title} {len(histories)}" for title, histories, _ in blocks)
-    if all(len(histories) < 2 for _, histories, _ in blocks):
+    if all(len(histories) == 1 for _, histories, _ in blocks):
         return f"One seed each. {PARTS}"
     return f"Thin lines: seeds; thick line: their mean. Seeds shown: {counts}. {PARTS}"
 
