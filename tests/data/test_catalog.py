@@ -51,7 +51,7 @@ def test_data_id_depends_on_what_decides_the_content_and_on_nothing_else(home):
         return catalog.data_id(catalog.entry(home, "mini"))
 
     known = now()
-    change(home, label="other", note="other", licence="other", normalisation={"mean": [0.1], "std": [0.2]})
+    change(home, label="other", note="other", licence="other", normalisation={"mean": [0.1] * 3, "std": [0.2] * 3})
     assert now() == known
     change(home, splits={"train": 4, "test": 2})
     assert now() != known

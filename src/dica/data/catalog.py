@@ -44,7 +44,8 @@ def _load_file(path: Path, root: Path) -> dict[str, dict[str, Any]]:
         entry["name"] = name
         if "class_list" in entry:
             entry["wnids"] = _class_list(root / entry["class_list"], entry)
-        check_normalisation(entry["normalisation"], entry["channels"], f"{path}: {name}: normalisation")
+        if entry["kind"] != "features":  # a table's columns are no channels, and have no pixels' range
+            check_normalisation(entry["normalisation"], entry["channels"], f"{path}: {name}: normalisation")
         size = entry["prepare"].get("size")
         if size not in (None, entry["image_size"]):
             raise UserError(

@@ -280,7 +280,8 @@ def complete(body: dict, params: dict, entry: dict, where: str, root: Path) -> d
     validate(params, body["method"], where, root)
     for view, steps in params.get("views", {}).items():
         check_steps(steps, f"{where}: views.{view}", entry.get("image_size"))
-    check_normalisation(params.get("normalisation"), entry.get("channels"), f"{where}: normalisation")
+    channels = None if entry.get("kind") == "features" else entry.get("channels")
+    check_normalisation(params.get("normalisation"), channels, f"{where}: normalisation")
     return params
 
 
