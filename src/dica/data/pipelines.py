@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dica.files import UserError
-from dica.validation import hint
 
 # Step -> the keys that it needs, and those that it may have; `dica.views.steps` says what they do.
 STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -62,7 +61,7 @@ def check_step(step: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: a step is a mapping with the key op, got {step!r}")
     name, keys = step.get("op"), [key for key in step if key != "op"]
     if not isinstance(name, str) or name not in STEPS:
-        raise UserError(f"{where}: op {name!r} is not one of {', '.join(STEPS)}; {hint(str(name), STEPS)}")
+        raise UserError(f"{where}: op {name!r} is not one of {', '.join(STEPS)}")
     needed, more = STEPS[name]
     for key in keys:
         if key not in (*needed, *more):
