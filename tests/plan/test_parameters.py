@@ -104,11 +104,15 @@ def test_profile_overrides_are_checked_as_well(root: Path) -> None:
             config.validate_profile({**PROFILE, "overrides": overrides}, "p.yaml", root)
 
 
+# Parts that differ from digits-n36 and cifar10-n1000 in their number of images alone
+ALIKE = {f"digits-n{n}" for n in (54, 72, 90, 108, 126, 150)} | {f"cifar10-n{n}" for n in range(1500, 5000, 500)}
+
+
 def test_every_method_resolves_on_every_dataset(root: Path) -> None:
     """Variants resolve on every data set that the method says something of; on the others they are as on the first."""
     profile, datasets = config.load_profile(root / "params/archive.yaml", root), config.load_datasets(root)
     for method in config.method_names(root):
-        body, others = config.load_method(method, root), [*config.load_datasets(root)]
+        body, others = config.load_method(method, root), [name for name in datasets if name not in ALIKE]
         spoken_of = dict.fromkeys([others[0], *body["datasets"]])
         for variant in body["variants"]:
             for dataset in others if variant == "full" else spoken_of:
