@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -10,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from batches import bytes_, floats, generator
+from dica.data.pipelines import STEPS
 from dica.files import UserError
 from dica.views import pixels, steps
 from dica.views.pipeline import OPS, build_pipeline
@@ -182,3 +184,11 @@ def test_normalize_without_statistics_and_images_of_a_wrong_kind_are_refused():
         build_pipeline([])(bytes_(2, 8, 8, 3), generator())
     with pytest.raises(UserError, match="random_crop needs images of 20"):
         build_pipeline([{"op": "random_crop", "size": 20}])(bytes_(), generator())
+
+
+@pytest.mark.parametrize("name", sorted({*OPS, *STEPS}))
+def test_a_plan_knows_the_keys_that_a_step_has(name: str) -> None:
+    needed, more = STEPS[name]
+    fields = dataclasses.fields(OPS[name]) if name != "normalize" else ()  # mean and std are not written at the step
+    assert list(needed) == [field.name for field in fields if field.default is dataclasses.MISSING]
+    assert list(more) == [field.name for field in fields if field.default is not dataclasses.MISSING]
