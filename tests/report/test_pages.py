@@ -389,6 +389,20 @@ def test_a_run_built_on_another_links_to_it(made):
     assert [run["source_link"] for run in runs if run["source"]] == [f"runs-drc.html#run-{source['id']}"]
 
 
+def test_runs_of_one_variant_with_other_parameters_are_groups_apart(made):
+    project, plan, _, frame, _ = made
+    changed = json.loads(json.dumps(plan))
+    last = factory.select(changed, "drc", "digits")[-1]
+    last["params"]["epochs"] = 7
+    last["path"] = last["path"].replace(last["id"], "0" * 12)  # not run
+    last["id"] = "0" * 12
+    groups = report_runs.groups_of(frame, changed, planned.load_runs(changed, project, "results"), project)["drc"]
+    full = [group for group in groups if group["dataset"] == "digits" and group["variants"] == [last["variant"]]]
+    assert [group["anchor"] for group in full] == ["runs-drc-full-digits", "runs-drc-full-digits-000000000000"]
+    assert full[1]["apart"] == "epochs 7" and full[0]["apart"].startswith("epochs ")
+    assert [group["planned"] for group in full][1] == 1
+
+
 def test_a_long_record_of_a_method_is_shortened(made):
     project, plan, _, frame, _ = made
     run = factory.select(plan, "kmeans", "digits")[1]

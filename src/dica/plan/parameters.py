@@ -227,19 +227,8 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
         builds on itself.
     """
     body = load_method(method, root)
-    if variant not in body["variants"]:
-        raise UserError(
-            f"params/{method}.yaml: variants: no variant {variant!r}; there are: {', '.join(body['variants'])}"
-        )
+    params = layered(body, variant, dataset, profile)
     entry = catalog.entry(root, dataset)
-    precision = form_of(profile, method, variant, dataset)[1]
-    params = merge(
-        body["defaults"],
-        {"precision": precision} if precision and "precision" in body["defaults"] else None,
-        body["datasets"].get(dataset),
-        body["variants"][variant],
-        profile["overrides"].get(method),
-    )
     params = complete(body, params, entry, f"{method} ({variant}) on {dataset}", root)
     if params.get("source"):
         _follow_source(params, method, variant, dataset, profile, root, above)
@@ -250,6 +239,27 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
             f"{method} ({variant}) on {dataset}: top5: needs 5 clusters, there are {params['num_clusters']}"
         )
     return params
+
+
+def layered(body: dict, variant: str, dataset: str, profile: dict) -> dict:
+    """Return the parameters of a cell as its blocks give them, one over the other, not yet completed or checked.
+
+    Raises
+    ------
+    UserError
+        If the method has no such variant.
+    """
+    method, variants = body["method"], body["variants"]
+    if variant not in variants:
+        raise UserError(f"params/{method}.yaml: variants: no variant {variant!r}; there are: {', '.join(variants)}")
+    precision = form_of(profile, method, variant, dataset)[1]
+    return merge(
+        body["defaults"],
+        {"precision": precision} if precision and "precision" in body["defaults"] else None,
+        body["datasets"].get(dataset),
+        variants[variant],
+        profile["overrides"].get(method),
+    )
 
 
 def form_of(profile: dict, method: str, variant: str, dataset: str) -> tuple[str, str | None]:

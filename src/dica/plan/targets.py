@@ -9,7 +9,7 @@ from typing import Any
 
 from dica.files import UserError
 from dica.plan.artefacts import load_artefacts, needs
-from dica.plan.parameters import load_method, merge
+from dica.plan.parameters import layered, load_method, merge
 from dica.plan.plan import OWN_RUNS
 from dica.validation import hint
 
@@ -41,33 +41,26 @@ def require_target(words: Sequence[str], profile: dict[str, Any], root: Path) ->
         or "/".join(words).startswith(f"{profile['results']}/runs/")
     ):
         return
-    wanted: dict[tuple[str, tuple[str, str, str]], tuple[dict, ...]] = {
-        (artefact.address, (method, variant, dataset)): (artefact.overrides, profile["overrides"])
+    wanted = [
+        (artefact.address, run, {**profile, "overrides": merge(artefact.overrides, profile["overrides"])})
         for artefact in load_artefacts(root, profile["artefacts"], profile.get("substitute"))
-        for method, variant, dataset, _ in needs(artefact)
-    }
+        for run in {need[:3] for need in needs(artefact)}
+    ]
     if own := profile.get("runs"):
-        wanted[OWN_RUNS, (own["method"], "full", own["dataset"])] = (profile["overrides"],)
-    addresses = {address for address, _ in wanted}
+        wanted += [(OWN_RUNS, (own["method"], "full", own["dataset"]), profile)]
+    addresses = {address for address, *_ in wanted}
     if name in addresses | {address.split(" ")[0] for address in addresses}:
         return
-    methods = {method for (_, run), overrides in wanted.items() for method in _methods_of(*run, overrides, root)}
+    methods = {method for _, run, changed in wanted for method in _methods_of(*run, changed, root)}
     if name.removeprefix("method ") not in methods:
         raise no_target(name, addresses, methods)
 
 
-def _methods_of(method: str, variant: str, dataset: str, overrides: Iterable[dict], root: Path) -> list[str]:
+def _methods_of(method: str, variant: str, dataset: str, profile: dict[str, Any], root: Path) -> list[str]:
     """Return the methods of a run and of those that it builds on, one below the other."""
-    chain = [(method, variant)]
-    while (source := _source(*chain[-1], dataset, overrides, root)) and source not in chain:
-        chain.append(source)
+    chain: list[tuple[str, str]] = []
+    source: dict[str, str] | None = {"method": method, "variant": variant}
+    while source and (run := (source["method"], source["variant"])) not in chain:
+        chain.append(run)
+        source = layered(load_method(run[0], root), run[1], dataset, profile).get("source")
     return [name for name, _ in chain]
-
-
-def _source(method: str, variant: str, dataset: str, overrides: Iterable[dict], root: Path) -> tuple[str, str] | None:
-    """Return method and variant of the run that a run builds on, as `dica.plan.parameters.resolve` finds it."""
-    body = load_method(method, root)
-    blocks = [body["defaults"], body["datasets"].get(dataset), body["variants"].get(variant)]
-    blocks += [above.get(method) for above in overrides]
-    found = merge({}, *({"source": block["source"]} for block in blocks if block and "source" in block)).get("source")
-    return (found["method"], found["variant"]) if found else None

@@ -42,27 +42,34 @@ def groups_of(
     plan, runs, root
         The plan, its runs as from `tables.load_runs`, and the project root.
     """
-    members: dict[tuple[str, str, str], list[Run]] = {}
+    members: dict[tuple[str, str, str, str], list[Run]] = {}  # by method, data set, variant and setting
     first: dict[tuple[str, str, str], str] = {}  # seeds of one setting may be planned under two names of it
     for run in runs:
+        params = run.plan["params"]
+        below = params.get("source") or {}
+        setting = canonical_json({**params, "source": [below.get("method"), below.get("variant")]})
         place = run.plan["method"], run.plan["dataset"]
-        setting = canonical_json({key: value for key, value in run.plan["params"].items() if key != "source"})
-        variant = run.plan["variant"]
-        variant = variant if run.plan["params"].get("source") else first.setdefault((*place, setting), variant)
-        members.setdefault((*place, variant), []).append(run)
+        variant = first.setdefault((*place, setting), run.plan["variant"])
+        members.setdefault((*place, variant, setting), []).append(run)
+    alike: dict[tuple[str, str, str], list[list[Run]]] = {}  # a table may change what a variant of its name is
+    for (*place, variant, _), group in members.items():
+        alike.setdefault((place[0], place[1], variant), []).append(group)
     audits = _audit_commands(frame, plan)
     finished = {run.plan["id"]: run for run in runs if run.metrics is not None}
     truths: dict[str, Truth | None] = {}
     groups: dict[str, list[dict[str, Any]]] = {}
-    for (method, dataset, variant), group in sorted(members.items(), key=_full_first):
+    for (method, dataset, variant, _), group in sorted(members.items(), key=_full_first):
         if dataset not in truths:
             truths[dataset] = Truth.load(root, dataset)
         names = dict.fromkeys(name for run in group for name in run.plan.get("variants", [variant]))
+        others = alike[method, dataset, variant]
+        anchor = layout.group_id(method, variant, dataset)
         groups.setdefault(method, []).append(
             {
-                "anchor": layout.group_id(method, variant, dataset),
+                "anchor": anchor if group is others[0] else f"{anchor}-{group[0].plan['id']}",
                 "aliases": [layout.group_id(method, name, dataset) for name in names if name != variant],
                 "variants": list(names),
+                "apart": _apart(group, others),
                 "dataset": dataset,
                 "planned": len(group),
                 "seeds": [run.plan["seed"] for run in group],
@@ -79,9 +86,20 @@ def groups_of(
     return groups
 
 
-def _full_first(item: tuple[tuple[str, str, str], Any]) -> tuple:
-    (method, dataset, variant), _ = item
+def _full_first(item: tuple[tuple[str, str, str, str], Any]) -> tuple:
+    (method, dataset, variant, _), _ = item
     return method, dataset, variant != "full", variant
+
+
+def _apart(group: Sequence[Run], others: Sequence[Sequence[Run]]) -> str:
+    """Return what tells a group from those of the same variant, as `epochs 20`; empty where there is no other."""
+    settings = [dict(flatten(runs[0].plan["params"])) for runs in others]
+    own = dict(flatten(group[0].plan["params"]))
+    return ", ".join(
+        f"{key} {text}"
+        for key, text in own.items()
+        if key != "source.id" and any(text != their.get(key) for their in settings)
+    )
 
 
 def _audit_commands(frame: pd.DataFrame, plan: dict[str, Any]) -> dict[str, str]:
