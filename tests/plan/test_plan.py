@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import edits
+from dica.data import catalog
 from dica.files import UserError, read_json
 from dica.plan import parameters as config
 from dica.plan import plan as identity
@@ -157,6 +158,15 @@ def test_the_pattern_of_unfinished_runs_tells_planned_ids_apart_and_stays_short(
     pattern = identity.id_pattern(chosen, others)
     assert {name for name in ids if re.fullmatch(pattern, name)} == set(chosen)
     assert len(pattern) < 8_000, "all ids spelt out would be 26,000"
+
+
+def test_a_plan_reads_the_catalogue_of_data_sets_once(copied_params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checking it again for every cell was nine tenths of planning."""
+    reads = []
+    load = catalog.load
+    monkeypatch.setattr(catalog, "load", lambda root: reads.append(root) or load(root))
+    identity.make_plan(config.load_profile(copied_params / "params/archive.yaml", copied_params), copied_params)
+    assert len(reads) == 1
 
 
 def test_all_seeds_of_a_cell_are_resolved_once_and_apart(root: Path, profile: dict) -> None:

@@ -399,7 +399,8 @@ def test_runs_of_one_variant_with_other_parameters_are_groups_apart(made):
     groups = report_runs.groups_of(frame, changed, planned.load_runs(changed, project, "results"), project)["drc"]
     full = [group for group in groups if group["dataset"] == "digits" and group["variants"] == [last["variant"]]]
     assert [group["anchor"] for group in full] == ["runs-drc-full-digits", "runs-drc-full-digits-000000000000"]
-    assert full[1]["apart"] == "epochs 7" and full[0]["apart"].startswith("epochs ")
+    assert full[1]["apart"] == "epochs 7"
+    assert full[0]["apart"].startswith("epochs ")
     assert [group["planned"] for group in full][1] == 1
 
 

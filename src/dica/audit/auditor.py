@@ -29,7 +29,7 @@ from dica.files import UserError
 from dica.plan.artefacts import Artefact, Row, headline_name, load_artefacts, planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, rebuild_command, run_folder
-from dica.plan.planned import artefacts_of, has_something, load_plan, scored_runs
+from dica.plan.planned import artefacts_of, has_something, load_plan, runs_of_artefact, scored_runs
 from dica.runs.files import CONFIG, METRICS, RECORD
 from dica.runs.ids import run_id
 from dica.runs.read import NUMBER, PLAN_KEYS, Finding, faults, read_metrics, read_record
@@ -153,6 +153,14 @@ class Auditor:
         """The plan that the tables were made from: plan.json, or today's where that is absent or not to be trusted."""
         path = self.root / self.results / "plan.json"
         return load_plan(path) if path.is_file() and not self.plan_findings else self.plan_of_params
+
+    @cached_property
+    def _asked(self) -> frozenset[str]:
+        return frozenset(run["path"] for run in self.plan_of_params["runs"])
+
+    @cached_property
+    def _shown(self) -> frozenset[str]:
+        return frozenset(run["path"] for run in self.plan["runs"])
 
     @cached_property
     def plan_findings(self) -> list[Finding]:
@@ -304,7 +312,7 @@ class Auditor:
         return findings
 
     def _check_plan(self, row: dict, asked: list[str], shown: list[str]) -> list[Finding]:
-        known = {run["path"] for run in self.plan_of_params["runs"]}
+        known = self._asked
         old = [folder for folder in row["runs"].split() if folder not in known]
         old = list(dict.fromkeys(old + [folder for folder in shown if folder not in asked]))
         new = [folder for folder in asked if folder not in shown]
@@ -323,8 +331,7 @@ class Auditor:
     def _check_row(self, row: dict, shown: list[str]) -> list[Finding]:
         """Compare every column with the rebuilt row, unless the row is of runs that nothing asks for any more."""
         stored = row["runs"].split()
-        known = {run["path"] for plan in (self.plan_of_params, self.plan) for run in plan["runs"]}
-        if any(folder not in known for folder in stored):
+        if any(folder not in self._asked and folder not in self._shown for folder in stored):
             return []  # the parameters have changed, which is said
         unusable = self._unusable(row, dict.fromkeys([*shown, *stored]))
         if unusable:
@@ -365,9 +372,8 @@ class Auditor:
         if not has_something(artefact, self.plan, self.root):
             return self.absent_or_empty(artefact)
         shown = set(runs_of_artefact(artefact.address, self.plan))
-        known = {run["path"] for run in self.plan["runs"]}
         rows = [row for row in self.cells if (row["paper"], row["artefact"]) == place]
-        if any(folder not in known for row in rows for folder in row["runs"].split()):
+        if any(folder not in self._shown for row in rows for folder in row["runs"].split()):
             return Finding(
                 what, None, f"made for other parameters than plan.json has now; build it again: {self.light}"
             )
@@ -415,7 +421,7 @@ class Auditor:
         ]
 
     def _rebuild(self, folders: list[str]) -> str:
-        known = {run["path"] for run in self.plan_of_params["runs"]}
+        known = self._asked
         wanted, old = [f for f in folders if f in known], [f for f in folders if f not in known]
         parts = [rebuild_command(wanted, self.option, self.root)] if wanted else []
         if old:
@@ -424,11 +430,6 @@ class Auditor:
             more = f", likewise for {len(old) - 1} more" if len(old) > 1 else ""
             parts.append(f"{command} --out rebuilt/{name}  # no longer planned{more}")
         return "; ".join(parts)
-
-
-def runs_of_artefact(address: str, plan: dict) -> list[str]:
-    """Return the folders of the runs that an artefact needs."""
-    return [run["path"] for run in plan["runs"] if address in run["needed_by"]]
 
 
 def _file_and_key(metric: str) -> tuple[str, str]:

@@ -38,6 +38,7 @@ class Checkout:
         self.root, self.results = root, results
         self.sha256 = cache(lambda path: sha256_file(path) if path.is_file() else None)
         self._dvc_hash = cache(_dvc_hash)
+        self._files_below = cache(lambda folder: sum(path.is_file() for path in (root / folder).rglob("*")))
         self._sources: dict[str, dict[str, str] | None] = {}  # by commit
         self._blobs: dict[str, str] = {}  # Git's name of a content -> its SHA-256
 
@@ -211,7 +212,7 @@ class Checkout:
         found = []
         for method in dict.fromkeys(Path(folder).parents[1] for folder in folders):
             count = self.dvc_lock.get(method.as_posix(), {}).get("nfiles")
-            here = sum(path.is_file() for path in (self.root / method).rglob("*"))
+            here = self._files_below(method)
             if isinstance(count, int) and here < count:
                 detail = f"{method} had {count} files when it was recorded, now {here}"
                 found.append(Finding("dvc.lock", False, detail, missing=True))

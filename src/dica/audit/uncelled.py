@@ -12,13 +12,13 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dica.audit.auditor import Auditor, CellAudit, runs_of_artefact
+from dica.audit.auditor import Auditor, CellAudit
 from dica.audit.claims import ClaimsAudit
 from dica.audit.runs import RunAudit
 from dica.files import UserError, load_arrays, read_json, write_csv
 from dica.plan.artefacts import Artefact
 from dica.plan.plan import methods_of, write_recorded
-from dica.plan.planned import artefacts_of, has_something, scored_runs
+from dica.plan.planned import artefacts_of, has_something, runs_of_artefact, scored_runs
 from dica.runs.files import METRICS, PREDICTIONS, RECORD, RESULT_FILES
 from dica.runs.read import Finding, read_record
 from dica.tables import links

@@ -61,9 +61,19 @@ def entry(root: Path | str, name: str) -> dict[str, Any]:
     Raises
     ------
     UserError
-        As `load`, or if there is no such data set; the message lists those there are, the nearest ones first.
+        As `load` and `entry_of`.
     """
-    entries = load(root)
+    return entry_of(load(root), name)
+
+
+def entry_of(entries: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return one data set's entry of those loaded, which takes time: whoever asks often keeps them.
+
+    Raises
+    ------
+    UserError
+        If there is no such data set; the message lists those there are, the nearest ones first.
+    """
     if name not in entries:
         raise UserError(f"{CATALOG}: no data set {name!r}; {hint(name, entries)}")
     return entries[name]

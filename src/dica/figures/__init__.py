@@ -29,7 +29,7 @@ from dica.figures.panel import Panel
 from dica.figures.style import FRACTION, STYLE, Canvas, resize, say
 from dica.files import UserError, atomic_write_bytes, sha256_bytes
 from dica.plan.artefacts import PLOTS, Artefact
-from dica.plan.planned import has_something, load_runs, scored_runs
+from dica.plan.planned import has_something, load_runs, needed_by, scored_runs
 
 __all__ = [
     "draw",
@@ -137,7 +137,8 @@ def draw(artefact: Artefact, plan: dict[str, Any], root: Path, results: str) -> 
     """
     if not artefact.regenerated:
         raise UserError(f"{artefact.address}: not regenerated: {artefact.reason}")
-    runs = {run.plan["id"]: run for run in load_runs(plan, root, results)}
+    own = needed_by(plan, [artefact.address])
+    runs = {run.plan["id"]: run for run in load_runs(own, root, results)}
     plot = str(artefact.plot)
     panel = Panel(artefact, plan, runs, root, results, artefact.rows, artefact.options, PLOTS[plot])
     with plt.rc_context(STYLE):

@@ -228,7 +228,7 @@ def resolve(method: str, variant: str, dataset: str, profile: dict, root: Path, 
     """
     body = load_method(method, root)
     params = layered(body, variant, dataset, profile)
-    entry = catalog.entry(root, dataset)
+    entry = catalog.entry_of(load_datasets(root), dataset)
     params = complete(body, params, entry, f"{method} ({variant}) on {dataset}", root)
     if params.get("source"):
         _follow_source(params, method, variant, dataset, profile, root, above)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ def artefacts_of(plan: dict[str, Any], root: Path, only: Sequence[str] | None = 
     papers = sorted({address.split(" ")[0] for address in wanted})
     declared = load_artefacts(root, papers, plan.get("substitute"))
     return [artefact for artefact in declared if artefact.address in wanted]
+
+
+def runs_of_artefact(address: str, plan: dict[str, Any]) -> list[str]:
+    """Return the folders of the runs that an artefact needs."""
+    return [run["path"] for run in plan["runs"] if address in run["needed_by"]]
 
 
 def has_something(artefact: Artefact, plan: dict[str, Any], root: Path, file: str = METRICS) -> bool:
@@ -133,7 +138,7 @@ def scored_runs(plan: dict[str, Any], root: Path, address: str = "") -> list[dic
 
 
 def load_runs(plan: dict[str, Any], root: Path, results: str) -> list[Run]:
-    """Read what exists of every planned run.
+    """Read what exists of every planned run; of a plan with fewer runs, of those.
 
     Raises
     ------
@@ -141,6 +146,11 @@ def load_runs(plan: dict[str, Any], root: Path, results: str) -> list[Run]:
         If a metrics file belongs to another run than its folder.
     """
     return [_load_run(entry, root, root / results / "state") for entry in plan["runs"]]
+
+
+def needed_by(plan: dict[str, Any], addresses: Collection[str]) -> dict[str, Any]:
+    """Return a plan with the runs alone that some artefacts need."""
+    return {**plan, "runs": [run for run in plan["runs"] if not set(addresses).isdisjoint(run["needed_by"])]}
 
 
 def _load_run(entry: dict[str, Any], root: Path, state: Path) -> Run:

@@ -52,8 +52,8 @@ def groups_of(
         variant = first.setdefault((*place, setting), run.plan["variant"])
         members.setdefault((*place, variant, setting), []).append(run)
     alike: dict[tuple[str, str, str], list[list[Run]]] = {}  # a table may change what a variant of its name is
-    for (*place, variant, _), group in members.items():
-        alike.setdefault((place[0], place[1], variant), []).append(group)
+    for key, group in members.items():
+        alike.setdefault(key[:3], []).append(group)
     audits = _audit_commands(frame, plan)
     finished = {run.plan["id"]: run for run in runs if run.metrics is not None}
     truths: dict[str, Truth | None] = {}

@@ -26,7 +26,7 @@ from dica.plan.artefacts import (
     method_behind,
     planned,
 )
-from dica.plan.planned import Run, load_runs
+from dica.plan.planned import Run, load_runs, needed_by
 from dica.runs.behaviour import unlike_seeds
 from dica.runs.files import TRACE
 from dica.runs.record import collapse_note
@@ -79,7 +79,8 @@ def cells(
     UserError
         If a declaration names a published method that its table does not have.
     """
-    by_id = {run.plan["id"]: run for run in load_runs(plan, root, results)}
+    own = needed_by(plan, [artefact.address for artefact in artefacts])
+    by_id = {run.plan["id"]: run for run in load_runs(own, root, results)}
 
     def runs_of(artefact: Artefact, row: Row, column: Column, metric: str) -> list[Run]:
         entries = planned(plan, artefact, row, column.key, metric)
@@ -383,9 +384,8 @@ def summarise(
     With `datasets`, only those are summarised: the file then depends on nothing that a rule does not wait for.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in load_runs(plan, root, results):
-        if run.plan["method"] != method or (datasets and run.plan["dataset"] not in datasets):
-            continue
+    asked = [run for run in plan["runs"] if run["method"] == method and (not datasets or run["dataset"] in datasets)]
+    for run in load_runs({**plan, "runs": asked}, root, results):
         if run.metrics is not None and not run.unlabelled:
             groups.setdefault((run.plan["dataset"], run.plan["variant"]), []).append(run)
     summary: dict[str, Any] = {}
