@@ -12,6 +12,7 @@ import pytest
 
 from committed import CELL, edit_cells, edit_yaml, make_archive, run_folder
 from dica.cli import __main__ as cli
+from dica.cli import progress
 from dica.plan import planned
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan
@@ -46,6 +47,13 @@ def test_one_cell_that_matches(dica) -> None:
     for expected in ("matches", "recomputed", "the row is what params/ and the metrics give", "rebuild: mv results/"):
         assert expected in output
     assert json.loads(dica("audit", *CELL, "--json")[1])["code"] == 0
+
+
+def test_an_audit_of_everything_says_how_far_it_is(dica, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "QUIET", -1.0)
+    output = dica("audit", "--all")[1]
+    for expected in (r"^0 of \d+ cells$", r"^1 of \d+ cells$", r"^7 of 8 statistics, report and the rest$"):
+        assert re.search(expected, output, re.MULTILINE)
 
 
 def test_all_cells_and_what_was_never_run(dica) -> None:

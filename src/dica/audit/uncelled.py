@@ -6,7 +6,7 @@ What can be made again cheaply is made again, in memory or a temporary folder, a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -39,27 +39,33 @@ class Uncelled:
         self.root, self.results, self.light = auditor.root, auditor.results, auditor.light
         self.checkout, self.run_checks = auditor.checkout, auditor.run_checks
 
-    def audit_all(self) -> list[CellAudit]:
-        """Check everything, one entry a kind."""
+    def audit_all(self, told: Callable[[Sequence, str], Iterable] = lambda items, _: items) -> list[CellAudit]:
+        """Check everything, one entry a kind.
+
+        Parameters
+        ----------
+        told
+            Takes items and what they are, and yields them while it says how far they are.
+        """
         figures = [artefact for artefact in self.auditor.declared if artefact.kind == "figure"]
-        drawn = [self._check_figure(artefact) for artefact in figures]
+        drawn = [self._check_figure(artefact) for artefact in told(figures, "figures")]
         drawn += [finding for artefact in figures for finding in self.auditor.params_checks.check(artefact)]
         results = self.results
-        found = {
-            "analyses": (self._check_analyses(), [f"{results}/analyses/"]),
-            "statistics and bounds": (self._check_remade(), [*self._places(REMADE), "params/published/"]),
-            "figures": (drawn, [f"{results}/figures/"]),
-            "summaries": (self._check_summaries(), [f"{results}/metrics/", f"{results}/plans/"]),
-            "report": (self._check_report(), [f"{results}/report/"]),
-            "README": (self._check_readme(), ["README.md"]),
-            "dvc.lock": (self._check_lock(), ["dvc.lock"]),
-            "plan and stray files": ([*self._check_plan(), *self._strays()], [f"{results}/plan.json"]),
-        }
-        audits = [
-            CellAudit(name, {}, [], [*findings, git], self.light)
-            for name, (findings, prefixes) in found.items()
-            if (git := self.checkout.check_git(prefixes)).ok is False or findings
+        checks: list[tuple[str, Callable[[], list[Finding]], list[str]]] = [
+            ("analyses", self._check_analyses, [f"{results}/analyses/"]),
+            ("statistics and bounds", self._check_remade, [*self._places(REMADE), "params/published/"]),
+            ("figures", lambda: drawn, [f"{results}/figures/"]),
+            ("summaries", self._check_summaries, [f"{results}/metrics/", f"{results}/plans/"]),
+            ("report", self._check_report, [f"{results}/report/"]),
+            ("README", self._check_readme, ["README.md"]),
+            ("dvc.lock", self._check_lock, ["dvc.lock"]),
+            ("plan and stray files", lambda: [*self._check_plan(), *self._strays()], [f"{results}/plan.json"]),
         ]
+        audits = []
+        for name, check, prefixes in told(checks, "statistics, report and the rest"):
+            findings, git = check(), self.checkout.check_git(prefixes)
+            if findings or git.ok is False:
+                audits.append(CellAudit(name, {}, [], [*findings, git], self.light))
         runs = self.check_runs_of_figures()
         return [*([runs] if runs.runs or runs.code else []), *audits, *self._claims()]
 

@@ -107,10 +107,11 @@ def _audit_artefact(auditor: Auditor, paper: str, artefact: str, as_json: bool, 
 def audit_everything(auditor: Auditor, as_json: bool, strict: bool = False) -> int:
     """Audit every cell and what no cell shows; cells that are listed as not run do not count."""
     from dica.audit.uncelled import Uncelled
+    from dica.cli.progress import told
 
-    everything = [auditor.audit(row) for row in auditor.all_rows()]
+    everything = [auditor.audit(row) for row in told(auditor.all_rows(), "cells")]
     results = [result for result in everything if not result.not_run_and_says_so]
-    uncelled = Uncelled(auditor).audit_all()
+    uncelled = Uncelled(auditor).audit_all(told)
     worst = max(_worst([*results, *uncelled], strict), 0 if results else 4, key=(0, 4, 3).index)
     if as_json:
         print(json.dumps([result.as_dict() for result in [*results, *uncelled]], indent=2))

@@ -1,4 +1,4 @@
-"""How far runs are, while the workflow trains them: bars in a terminal, a line now and then elsewhere."""
+"""How far a long command is, runs in training above all: bars in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -7,15 +7,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dica.files import INTERRUPTED
 from dica.plan.progress import epochs, log_of
 
+Item = TypeVar("Item")
 PAUSE, QUIET = 0.5, 30.0  # seconds between looks, and between lines where there is no terminal
+
+
+def told(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Yield `items`, and say on stderr how many are done: a bar in a terminal, a line now and then elsewhere."""
+    screen, next_line = Console(stderr=True), time.monotonic() + QUIET
+    with Progress(
+        *Progress.get_default_columns(), console=screen, transient=True, disable=not screen.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=len(items))
+        for count, item in enumerate(items):
+            if bar.disable and time.monotonic() >= next_line:
+                print(f"{count} of {len(items)} {what}", file=sys.stderr, flush=True)
+                next_line = time.monotonic() + QUIET
+            yield item
+            bar.advance(task)
 
 
 def watch(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> int:
