@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +99,12 @@ class Artefact:
         """Return the published protocol of one cell: the paper's, then the column's, the row's, the metric's."""
         own = row.runs.get(metric or "", {}).get("protocol", {})
         return {**self.protocol, **column.protocol, **row.protocol, **own}
+
+    def names_of(self, rows: Sequence[Row]) -> list[str]:
+        """Return what some rows are called in a note on them: with the group where another of the same label is not."""
+        keys = {row.key for row in rows}
+        others = {row.label for row in self.rows if row.key not in keys}
+        return [f"{row.label} ({row.group})" if row.group and row.label in others else row.label for row in rows]
 
     def metrics_of(self, column: Column) -> tuple[str, ...]:
         """Return the metrics printed under one column."""

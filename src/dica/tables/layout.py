@@ -201,11 +201,14 @@ def _adjusted_notes(artefact: Artefact, by_place: dict) -> list[str]:
     """Return our NMI corrected for chance (AMI), for columns in which random labels reach an NMI worth the name."""
     found = []
     for column in artefact.columns if artefact.layout == "grid" else ():
-        cells = [by_place.get((row.key, column.key, "nmi")) for row in artefact.rows]
-        shown = [cell for cell in cells if cell is not None and cell.n and cell.chance >= LEVEL_TO_SAY]
+        shown = [
+            (artefact.names_of([row])[0], cell)
+            for row in artefact.rows
+            if (cell := by_place.get((row.key, column.key, "nmi"))) and cell.n and cell.chance >= LEVEL_TO_SAY
+        ]
         if shown:
-            values = ", ".join(f"{cell.label} {adjusted(cell.value, cell.chance):.3f}" for cell in shown)
-            level = max(cell.chance for cell in shown)
+            values = ", ".join(f"{name} {adjusted(cell.value, cell.chance):.3f}" for name, cell in shown)
+            level = max(cell.chance for _, cell in shown)
             where = f"{column.group} {column.label}".strip()
             found.append(
                 f"{where}: NMI counts chance, random labels reach {level:.3f} of 1. Corrected for it (AMI, of clusters "

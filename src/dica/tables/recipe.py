@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dica.plan.artefacts import Artefact, planned
+from dica.plan.declared import Row
 
 # What the data set decides, and what the notes on the protocol already say.
 NOT_OF_THE_RECIPE = (
@@ -23,15 +24,16 @@ def recipe_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     """
     if artefact.paper != ARCHIVE and not artefact.substitute:
         return []
-    notes: dict[str, list[str]] = {}
+    notes: dict[str, list[Row]] = {}
     for row in artefact.rows:
         found = list(dict.fromkeys(_said(run, plan) for run in _first_runs(artefact, row, plan)))
         if any(found):
-            notes.setdefault(" / ".join(text or "the paper's values" for text in found), []).append(row.label)
-    return [f"{', '.join(labels)}: not as printed: {text}." for text, labels in notes.items()]
+            notes.setdefault(" / ".join(text or "the paper's values" for text in found), []).append(row)
+    called = {text: ", ".join(dict.fromkeys(artefact.names_of(rows))) for text, rows in notes.items()}
+    return [f"{names}: not as printed: {text}." for text, names in called.items()]
 
 
-def _first_runs(artefact: Artefact, row: Any, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _first_runs(artefact: Artefact, row: Row, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for column in artefact.columns:
         yield from planned(plan, artefact, row, column.key)[:1]  # seeds share their parameters
 

@@ -66,7 +66,7 @@ def _split_words(facts: dict[str, Any]) -> str:
 
 def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
     """Return one sentence a method: the images and epochs of our runs, beside the paper's epochs."""
-    said: dict[str, list[str]] = {}  # what holds, and the rows it holds for
+    said: dict[str, list[tuple[Row, str | None]]] = {}  # what holds, and the rows and metrics it holds for
     for row, metric in [(line, name) for line in artefact.rows for name in (None, *line.runs)]:
         parts: dict[str, list[str]] = {}
         for column in artefact.columns:
@@ -79,9 +79,16 @@ def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
         text = next(iter(parts), "")
         if len(parts) > 1:
             text = "; ".join(f"{each} ({', '.join(labels)})" for each, labels in parts.items())
-        name = re.sub(r" \((mean|best)\)$", "", row.label, flags=re.IGNORECASE)
-        said.setdefault(text, []).append(f"{name} ({METRIC_LABELS[metric]})" if metric and row.method else name)
-    return [f"{_listed(names)} here: {text}." for text, names in said.items() if text]
+        said.setdefault(text, []).append((row, metric))
+    return [f"{_listed(_names(artefact, places))} here: {text}." for text, places in said.items() if text]
+
+
+def _names(artefact: Artefact, places: Sequence[tuple[Row, str | None]]) -> list[str]:
+    """Return what rows are called in a note: no word on the statistic, the metric where the note is on that alone."""
+    names = artefact.names_of([row for row, _ in places])
+    names = [re.sub(r" \((mean|best)\)(?= \(|$)", "", name, flags=re.IGNORECASE) for name in names]
+    of = [f" ({METRIC_LABELS[metric]})" if metric and row.method else "" for row, metric in places]
+    return [name + more for name, more in zip(names, of, strict=True)]
 
 
 def _listed(names: Sequence[str]) -> str:
