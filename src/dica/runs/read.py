@@ -57,25 +57,33 @@ def read_record(path: Path, keys: dict[str, Any]) -> tuple[dict | None, list[Fin
     tuple
         The content, or None together with what is wrong.
     """
+    value, findings = _object(path)
+    return (None, findings) if value is None else _with_keys(value, keys, path.name)
+
+
+def read_metrics(path: Path) -> tuple[dict | None, list[Finding]]:
+    """Read a run's ``metrics.json``, as `read_record` does; without labels it has other keys."""
+    value, findings = _object(path)
+    if value is None:
+        return None, findings
+    if not isinstance(value.get("headline"), dict):
+        return _with_keys(value, {"headline": dict}, path.name)
+    return _with_keys(value, UNLABELLED_KEYS if value["headline"].get("num_classes") == 0 else METRICS_KEYS, path.name)
+
+
+def _object(path: Path) -> tuple[dict | None, list[Finding]]:
     if not path.is_file():
         return None, [Finding(path.name, False, "missing", missing=True)]
     try:
         value = read_json(path)
     except UserError as error:
         return None, [Finding(path.name, False, str(error))]
-    if not isinstance(value, dict):
-        return None, [Finding(path.name, False, "is not a JSON object")]
+    return (value, []) if isinstance(value, dict) else (None, [Finding(path.name, False, "is not a JSON object")])
+
+
+def _with_keys(value: dict, keys: dict[str, Any], name: str) -> tuple[dict | None, list[Finding]]:
     wrong = list(dict.fromkeys(chain.from_iterable(faults(value, key.split("."), kind) for key, kind in keys.items())))
-    return (None, [Finding(path.name, False, "; ".join(wrong))]) if wrong else (value, [])
-
-
-def read_metrics(path: Path) -> tuple[dict | None, list[Finding]]:
-    """Read a run's ``metrics.json``, as `read_record` does; without labels it has other keys."""
-    metrics, findings = read_record(path, {"headline": dict})
-    unlabelled = metrics is not None and metrics["headline"].get("num_classes") == 0
-    return (
-        (metrics, findings) if metrics is None else read_record(path, UNLABELLED_KEYS if unlabelled else METRICS_KEYS)
-    )
+    return (None, [Finding(name, False, "; ".join(wrong))]) if wrong else (value, [])
 
 
 def environment_of(record: dict[str, Any]) -> dict[str, str]:
