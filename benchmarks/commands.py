@@ -2,14 +2,15 @@
 
 Both builds run in turns on this machine, and what counts is processor time, that of all processes of a command: what
 else the machine does disturbs both alike. The earlier build is a commit of this repository, unpacked beside this one;
-both read their own parameters and results. `--long` adds the demo, `snakemake light` in a fresh clone, and all that it
-makes, forced (an hour). Writes results/commands.csv.
+both read their own parameters and results. `--long` adds trainings, the demo, `snakemake light` in a fresh clone, and
+all that it makes, forced (an hour). Writes results/commands.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import compileall
+import json
 import os
 import resource
 import shutil
@@ -24,6 +25,7 @@ from plan import make_project
 
 THEN = "1f63d37"  # the build that the targets of docs/performance.md are set against
 RUNS = 900
+TRAINED = ("crlc", "drc", "imc-swav", "tcc")  # the variant `short` of these on the digits is one run in both builds
 PLAIN = """
 rule all:
     input: expand("done/{kind}-{run}.json", kind=["scored"], run=range(%d))
@@ -54,6 +56,15 @@ def commands(folder: Path, out: str) -> dict[str, list[str]]:
         "snakemake -n light": ["snakemake", "--cores", "1", "-n", "--quiet", "rules", "--", "light"],
         "dica status": [sys.executable, "-m", "dica.cli", "status"],  # after it, as in a folder that is worked in
     }
+
+
+def training(method: str, folder: Path, out: str) -> list[str]:
+    """Return the command that trains the first seed of a method's variant `short` on the digits again."""
+    for path in sorted((folder / "results/runs" / method / "digits").glob("s0-*/config.json")):
+        if json.loads(path.read_text())["variant"] == "short":
+            run = ["--config", str(path), "--data", "data/prepared/digits", "--out", f"{out}/{method}-{folder.name}"]
+            return [sys.executable, "-m", "dica.train", *run]
+    raise SystemExit(f"{folder}: has no run of {method} (short) on the digits")
 
 
 def seconds(command: list[str], folder: Path) -> float:
@@ -120,12 +131,16 @@ def main() -> None:
         Path(out).mkdir()
         theirs, ours = commands(then, out), commands(now, out)
         if args.long:
-            theirs |= {"tables and figures, forced": LIGHT, "the demo": DEMO}
-            ours |= {"tables and figures, forced": LIGHT, "the demo": DEMO}
+            for folder, found in ((then, theirs), (now, ours)):
+                seconds([sys.executable, "-m", "dica.data", "prepare", "digits"], folder)
+                found |= {f"train {name} on the digits": training(name, folder, out) for name in TRAINED}
+                found |= {"tables and figures, forced": LIGHT, "the demo": DEMO}
 
         def timed(what: str, folder: Path) -> Callable[[], float]:
             def run() -> float:
                 shutil.rmtree(folder / "results/demo", ignore_errors=True)
+                for name in TRAINED:
+                    shutil.rmtree(f"{out}/{name}-{folder.name}", ignore_errors=True)
                 return seconds((ours if folder == now else theirs)[what], folder)
 
             return run

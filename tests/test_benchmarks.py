@@ -170,8 +170,11 @@ def test_commands_are_timed_in_turns_in_both_builds(monkeypatch, tmp_path: Path)
         return {"then": 3.0, "project": 8.0}.get(folder.name, 2.0)
 
     monkeypatch.setattr(commands, "seconds", seconds)
-    run(monkeypatch, commands, "--then", "HEAD", "--repeats", "1", "--runs", "20", "--out", str(tmp_path))
+    options = ("--then", "HEAD", "--repeats", "1", "--runs", "20", "--long", "--out", str(tmp_path))
+    run(monkeypatch, commands, *options)
     found = {row["what"]: row for row in rows(tmp_path / "commands.csv")}
+    assert found.pop("snakemake light in a fresh clone")["ratio"] == "1.00"  # both of the same commit
+    assert "train tcc on the digits" in found
     assert asked[:2] == ["then", "now"]
     assert {row["ratio"] for what, row in found.items() if "against" not in what} == {"1.50"}
     assert [row["ratio"] for what, row in found.items() if "against" in what] == ["4.00"]
