@@ -49,14 +49,11 @@ def earlier_traces(root: Path) -> dict[str, dict[str, list[str]]]:
         if record.get("trace") is None and record["commit"] and not record["dirty_sha256"]:
             variants.setdefault((record["commit"], record["method"]), set()).add(record["variant"])
     found: dict[str, dict[str, list[str]]] = {}
+    by_steps = [name for name in method_names(root) if "epochs" in load_method(name, root)["defaults"]]
     for (commit, method), names in variants.items():
-        look = _of_steps if method in _by_steps(root) else _of_fits
+        look = _of_steps if method in by_steps else _of_fits
         found.setdefault(commit, {})[method] = look(root, commit, method, sorted(names))
     return found
-
-
-def _by_steps(root: Path) -> list[str]:
-    return [name for name in method_names(root) if "epochs" in load_method(name, root)["defaults"]]
 
 
 def _of_steps(root: Path, commit: str, method: str, _: list[str]) -> list[str]:
