@@ -7,6 +7,7 @@ text is not among them: `snakemake --forceall light` makes all anew.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -128,9 +129,9 @@ class Made:
 
     def _digest_of_run(self, run: dict) -> list:
         """Return what is planned of a run and what there is: its files, or why it failed."""
-        files = self._under(self.root / run["path"], ["*"])
+        files = self._of_folder(run["path"])
         reason = None if files else failure_reason(self.root / self.results / "state" / run["id"])
-        return [sha256_bytes(canonical_json(run).encode()), self._of_files(files), reason]
+        return [sha256_bytes(canonical_json(run).encode()), files, reason]
 
     def _analyses(self, paper: str, name: str) -> list[Path]:
         (artefact,) = (a for a in self._declared(paper) if a.name == name)
@@ -140,6 +141,18 @@ class Made:
 
     def _of_files(self, paths: Iterable[Path]) -> dict[str, str | None]:
         return {path.relative_to(self.root).as_posix(): self._digest(path) for path in paths}
+
+    def _of_folder(self, folder: str) -> dict[str, str | None]:
+        """Return what `_of_files` does of a folder's files; the hidden ones are half written.
+
+        All runs are asked for whenever anything is: a `Path` for each of their files would take as long as its digest.
+        """
+        place = self.root / folder
+        if not place.is_dir():
+            return {}
+        with os.scandir(place) as entries:
+            files = [entry for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+        return {f"{folder}/{entry.name}": sha256_file(entry.path) for entry in files}
 
     def _digest(self, path: Path) -> str | None:
         return self._sha256(path) if path.is_file() else None
