@@ -67,14 +67,20 @@ def training(method: str, folder: Path, out: str) -> list[str]:
     raise SystemExit(f"{folder}: has no run of {method} (short) on the digits")
 
 
-def seconds(command: list[str], folder: Path) -> float:
-    """Run a command in a checkout and return its processor time."""
+def said(command: list[str], folder: Path) -> str:
+    """Run a command in a checkout and return what it prints."""
     environment = {**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    """Run a command in a checkout and return its processor time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said(command, folder)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -186,3 +186,14 @@ def test_the_trainings_that_both_builds_are_timed_on_are_runs_of_this_one(root: 
         assert read_json(command[command.index("--config") + 1])["method"] == method
     with pytest.raises(SystemExit, match=r"no run of kmeans \(short\)"):
         commands.training("kmeans", root, "out")
+
+
+def test_steps_are_timed_in_turns_in_both_builds(monkeypatch, root: Path, tmp_path: Path) -> None:
+    import steps
+
+    first = next(iter(steps.STEPS))
+    assert steps.step_seconds(first, root) > 0
+    monkeypatch.setattr(steps, "unpack", lambda commit, folder: folder)
+    monkeypatch.setattr(steps, "step_seconds", lambda what, folder: 3.0 if folder.name == "then" else 2.0)
+    run(monkeypatch, steps, "--repeats", "1", "--out", str(tmp_path))
+    assert [row["ratio"] for row in rows(tmp_path / "steps.csv")] == ["1.50"] * len(steps.STEPS)
