@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 
@@ -101,10 +102,17 @@ class Artefact:
         return {**self.protocol, **column.protocol, **row.protocol, **own}
 
     def names_of(self, rows: Sequence[Row]) -> list[str]:
-        """Return what some rows are called in a note on them: with the group where another of the same label is not."""
+        """Return what some rows are called in a note on them: with the group where another of the same label is not.
+
+        A row without a group is of that of the row above it.
+        """
+        starts = accumulate((row.group for row in self.rows), lambda above, own: own or above)
+        groups = dict(zip((row.key for row in self.rows), starts, strict=True))
         keys = {row.key for row in rows}
         others = {row.label for row in self.rows if row.key not in keys}
-        return [f"{row.label} ({row.group})" if row.group and row.label in others else row.label for row in rows]
+        return [
+            f"{row.label} ({groups[row.key]})" if groups[row.key] and row.label in others else row.label for row in rows
+        ]
 
     def metrics_of(self, column: Column) -> tuple[str, ...]:
         """Return the metrics printed under one column."""
