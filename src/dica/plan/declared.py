@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 
@@ -106,8 +105,9 @@ class Artefact:
 
         A row without a group is of that of the row above it.
         """
-        starts = accumulate((row.group for row in self.rows), lambda above, own: own or above)
-        groups = dict(zip((row.key for row in self.rows), starts, strict=True))
+        groups: dict[str, str] = {}
+        for row in self.rows:
+            groups[row.key] = row.group or next(reversed(groups.values()), "")
         keys = {row.key for row in rows}
         others = {row.label for row in self.rows if row.key not in keys}
         return [
