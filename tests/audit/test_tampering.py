@@ -25,6 +25,7 @@ from dica.plan.parameters import load_profile
 from dica.plan.plan import methods_of, write_recorded
 from dica.report import rulegraph
 from dica.report.pages import write_report
+from dica.runs.files import RECORD
 from dica.runs.read import Finding
 from dica.tables.cells import read_cells, summarise
 from edits import edit_published, git, light, remove_run, replace
@@ -149,17 +150,20 @@ def test_what_is_removed_and_that_committed_is_missed(committed: Path, shared_pl
 
 def test_a_run_that_only_a_figure_shows_and_that_is_gone_is_noticed(committed: Path, shared_place: Path) -> None:
     root = Path(shutil.copytree(committed, shared_place / "alone"))
-    auditor = Auditor(root)
-    auditor.cells = [row for row in auditor.cells if "/drc/" not in row["runs"]]
-    auditor.expected = {key: row for key, row in auditor.expected.items() if "/drc/" not in row["runs"]}
+
+    def looked() -> CellAudit:
+        auditor = Auditor(root)
+        auditor.cells = [row for row in auditor.cells if "/drc/" not in row["runs"]]
+        auditor.expected = {key: row for key, row in auditor.expected.items() if "/drc/" not in row["runs"]}
+        return Uncelled(auditor).check_runs_of_figures()
+
     method, folder = "results/runs/drc", run_folder(root)
     count = sum(path.is_file() for path in (root / method).rglob("*"))
     (root / "dvc.lock").write_text(json.dumps({"stages": {"runs": {"outs": [{"path": method, "nfiles": count}]}}}))
-    checks = Uncelled(auditor)
-    assert checks.check_runs_of_figures().code == 0
+    assert looked().code == 0
     shutil.rmtree(folder)
-    said = {finding.what: finding.missing for finding in checks.check_runs_of_figures().findings if finding.ok is False}
-    assert said == {"dvc.lock": True}
+    said = {finding.what: finding.missing for finding in looked().findings if finding.ok is False}
+    assert said == dict.fromkeys(("dvc.lock", "git", f"{folder.relative_to(root).as_posix()}/{RECORD}"), True)
 
 
 def test_the_archive_that_is_tampered_with_is_sound(committed: Path, shared_place: Path) -> None:
