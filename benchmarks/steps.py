@@ -8,6 +8,7 @@ results/steps.csv.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from functools import partial
@@ -17,11 +18,11 @@ from commands import THEN, row, said, unpack
 from common import RESULTS, machine, write
 
 STEP = """
-import sys, time
+import json, sys, time
 sys.path.insert(0, "benchmarks")
 import torch
 import cpu_path as feeding
-name, dataset, count, changes = sys.argv[1], sys.argv[2], int(sys.argv[3]), eval(sys.argv[4])
+name, dataset, count, changes = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 torch.set_num_threads(1)
 params = feeding.config.resolve(name, "full", dataset, {"overrides": {}}, feeding.ROOT)
 params = feeding.config.merge(params, {"batch_size": count, **changes})
@@ -42,7 +43,8 @@ STEPS = {  # method, data set whose recipe is taken, images, changes
 
 def step_seconds(what: str, folder: Path) -> float:
     """Return the processor time of a gradient step, one of `STEPS`, of the code in a checkout."""
-    return float(said([sys.executable, "-c", STEP, *map(str, STEPS[what])], folder))
+    name, dataset, count, changes = STEPS[what]
+    return float(said([sys.executable, "-c", STEP, name, dataset, str(count), json.dumps(changes)], folder))
 
 
 def main() -> None:

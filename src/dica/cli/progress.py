@@ -24,9 +24,7 @@ PAUSE, QUIET = 0.5, 30.0  # seconds between looks, and between lines where there
 def told(items: Sequence[Item], what: str) -> Iterator[Item]:
     """Yield `items`, and say on stderr how many are done: a bar in a terminal, a line now and then elsewhere."""
     screen, next_line = Console(stderr=True), time.monotonic() + QUIET
-    with Progress(
-        *Progress.get_default_columns(), console=screen, transient=True, disable=not screen.is_terminal
-    ) as bar:
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task(what, total=len(items))
         for count, item in enumerate(items):
             if bar.disable and time.monotonic() >= next_line:

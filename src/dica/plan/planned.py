@@ -50,7 +50,7 @@ def artefacts_of(plan: dict[str, Any], root: Path, only: Sequence[str] | None = 
 
 def runs_of_artefact(address: str, plan: dict[str, Any]) -> list[str]:
     """Return the folders of the runs that an artefact needs."""
-    return [run["path"] for run in plan["runs"] if address in run["needed_by"]]
+    return [run["path"] for run in needed_by(plan, [address])["runs"]]
 
 
 def has_something(artefact: Artefact, plan: dict[str, Any], root: Path, file: str = METRICS) -> bool:
@@ -133,7 +133,7 @@ def load_plan(path: Path | str) -> dict[str, Any]:
 
 def scored_runs(plan: dict[str, Any], root: Path, address: str = "") -> list[dict[str, Any]]:
     """Return the plan's runs that have metrics, in the order of the plan: those of one artefact, or all."""
-    runs = [run for run in plan["runs"] if not address or address in run["needed_by"]]
+    runs = (needed_by(plan, [address]) if address else plan)["runs"]
     return [run for run in runs if (root / run["path"] / METRICS).is_file()]
 
 

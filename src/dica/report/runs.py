@@ -42,27 +42,25 @@ def groups_of(
     plan, runs, root
         The plan, its runs as from `tables.load_runs`, and the project root.
     """
-    members: dict[tuple[str, str, str, str], list[Run]] = {}  # by method, data set, variant and setting
-    first: dict[tuple[str, str, str], str] = {}  # seeds of one setting may be planned under two names of it
+    members: dict[tuple[str, str, str], list[Run]] = {}  # by setting: its seeds may be planned under two names of it
     for run in runs:
         params = run.plan["params"]
         below = params.get("source") or {}
         setting = canonical_json({**params, "source": [below.get("method"), below.get("variant")]})
-        place = run.plan["method"], run.plan["dataset"]
-        variant = first.setdefault((*place, setting), run.plan["variant"])
-        members.setdefault((*place, variant, setting), []).append(run)
+        members.setdefault((run.plan["method"], run.plan["dataset"], setting), []).append(run)
     alike: dict[tuple[str, str, str], list[list[Run]]] = {}  # a table may change what a variant of its name is
-    for key, group in members.items():
-        alike.setdefault(key[:3], []).append(group)
+    for group in members.values():
+        alike.setdefault(_place(group), []).append(group)
     audits = _audit_commands(frame, plan)
     finished = {run.plan["id"]: run for run in runs if run.metrics is not None}
     truths: dict[str, Truth | None] = {}
     groups: dict[str, list[dict[str, Any]]] = {}
-    for (method, dataset, variant, _), group in sorted(members.items(), key=_full_first):
+    for group in sorted(members.values(), key=_full_first):
+        method, dataset, variant = place = _place(group)
         if dataset not in truths:
             truths[dataset] = Truth.load(root, dataset)
         names = dict.fromkeys(name for run in group for name in run.plan.get("variants", [variant]))
-        others = alike[method, dataset, variant]
+        others = alike[place]
         anchor = layout.group_id(method, variant, dataset)
         groups.setdefault(method, []).append(
             {
@@ -86,8 +84,13 @@ def groups_of(
     return groups
 
 
-def _full_first(item: tuple[tuple[str, str, str, str], Any]) -> tuple:
-    (method, dataset, variant, _), _ = item
+def _place(group: Sequence[Run]) -> tuple[str, str, str]:
+    """Return method, data set and variant of a group; the variant is that of its first run."""
+    return group[0].plan["method"], group[0].plan["dataset"], group[0].plan["variant"]
+
+
+def _full_first(group: Sequence[Run]) -> tuple:
+    method, dataset, variant = _place(group)
     return method, dataset, variant != "full", variant
 
 
