@@ -168,8 +168,9 @@ class Bench:
         self.seen = sum(len(views) for views in self.views)
 
     def augment_all(self) -> None:
-        for number, (pipeline, images) in enumerate(self.calls):
-            pipeline(images, generator(0, "bench", number, device=self.device))
+        with self.trainer.running():
+            for number, (pipeline, images) in enumerate(self.calls):
+                pipeline(images, generator(0, "bench", number, device=self.device))
 
     def network(self) -> None:
         """Send the recorded views through the backbone and back."""

@@ -373,7 +373,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--gpu-share", type=int, default=1, help="runs that may share one GPU")
     parser.add_argument("--images", choices=PLACES, default="auto", help="where they are: see dica.engine.images")
-    parser.add_argument("--compile", action="store_true", help="compile the networks (GPU, determinism: fast)")
+    parser.add_argument("--compile", action="store_true", help="compile networks and views (GPU, determinism: fast)")
     parser.add_argument("--cuda-graph", action="store_true", help="replay whole steps (GPU, determinism: fast)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--save-seconds", type=float, default=300.0, help="seconds between checkpoints")

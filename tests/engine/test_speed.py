@@ -99,7 +99,9 @@ def test_compiled_networks_train_alike(tmp_path: Path, compiling) -> None:
     eager.run()
     compiled = make_trainer(settings, data, tmp_path / "compiled", speed=Speed(compile="aot_eager"))
     names = list(compiled.method.state_dict())
+    torch._dynamo.utils.counters.clear()
     compiled.run()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2, "network and views"
     assert names == list(eager.method.state_dict()) == list(compiled.method.state_dict())
     for expected, found in zip(eager.history, compiled.history, strict=True):
         assert found == pytest.approx(expected, rel=1e-4)

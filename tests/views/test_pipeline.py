@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batches import bytes_, floats, generator
+from batches import bytes_, floats, generator, with_draws
 from dica.data.pipelines import STEPS
 from dica.files import UserError
 from dica.views import pixels, steps
@@ -97,7 +97,7 @@ def test_no_step_changes_the_tensor_it_is_given():
     for step in build_pipeline(EVERY_OP, MEAN, STD).steps:
         images = floats(8)
         before = images.clone()
-        step(images, generator())
+        with_draws(step, images, generator())
         assert torch.equal(images, before), step
 
 
@@ -146,6 +146,31 @@ def test_a_batch_of_512_takes_far_less_than_a_loop_would():
     start = time.perf_counter()
     pipeline(images, generator())
     assert time.perf_counter() - start < 0.5  # 0.05 s on one idle core; a PIL loop takes 0.2 s, a tensor loop 1 s
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_compiled_pipeline_is_one_function_of_its_draws(channels: int) -> None:
+    pipeline = build_pipeline(EVERY_OP, MEAN[:channels], STD[:channels])
+    images, graphs = bytes_(20, channels), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    expected = [pipeline(images, generator(seed)) for seed in (1, 2)]
+    pipeline.compile(backend)
+    try:
+        found = [pipeline(images, generator(seed)) for seed in (1, 2)]
+        assert len(graphs) == 1, "other draws are not another function"
+        pipeline(images[:8], generator())
+        assert len(graphs) == 2, "another shape is"
+    finally:
+        torch._dynamo.reset()
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    waits = ("_local_scalar_dense", "nonzero", "lift_fresh")  # the last: a constant that is copied from the host
+    called = {str(node.target) for graph in graphs for node in graph.graph.nodes}
+    assert not [name for name in called if any(wait in name for wait in waits) or name.endswith(".tensor")]
 
 
 # Errors.

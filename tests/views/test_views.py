@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from batches import bytes_, floats, generator, per_image
+from batches import bytes_, floats, generator, per_image, with_draws
 from dica.views import pixels, rand_augment, steps
 from dica.views.pipeline import build_pipeline
 from dica.views.steps import ColorJitter, RandomResizedCrop
@@ -86,7 +86,7 @@ def test_hue_equals_torchvision_also_for_grey_and_pure_colours():
 def test_color_jitter_is_torchvisions_in_some_order_and_every_order_occurs():
     images = floats(240, 3, 4, 4)
     jitter = ColorJitter(0.4, 0.4, 0.4, 0.1)
-    found = jitter(images, generator(5))
+    found = with_draws(jitter, images, generator(5))
     u = torch.rand(240, 9, generator=generator(5))  # the one block that the step draws
     factors = torch.cat([0.6 + 0.8 * u[:, :3], 0.2 * u[:, 3:4] - 0.1], dim=1).tolist()
     steps = [
@@ -266,14 +266,17 @@ def test_rand_augment_gives_each_operation_its_share_and_keeps_the_order_of_the_
 
     monkeypatch.setattr(rand_augment.RandAugment, "apply", mark)
     images = torch.arange(140.0)[:, None, None, None].expand(140, 1, 2, 2)
-    found = rand_augment.RandAugment(1)(images, generator())
+    found = with_draws(rand_augment.RandAugment(1), images, generator())
     assert torch.equal(found % 1000, images)
     counts = torch.bincount((found[:, 0, 0, 0] // 1000).long(), minlength=14)
     assert torch.equal(counts, torch.full((14,), 10))
-    half = rand_augment.RandAugment(1, p=0.5)(images, generator())
+    half = with_draws(rand_augment.RandAugment(1, p=0.5), images, generator())
     assert 25 < (half == images).flatten(1).all(1).sum() - 5 < 115, "done with probability p; identity marks 0"
     few = torch.stack(
-        [rand_augment.RandAugment(1)(images[:3], generator(seed))[:, 0, 0, 0] // 1000 for seed in range(700)]
+        [
+            with_draws(rand_augment.RandAugment(1), images[:3], generator(seed))[:, 0, 0, 0] // 1000
+            for seed in range(700)
+        ]
     )
     for image in few.T:  # also in a batch with fewer images than operations
         counts = torch.bincount(image.long(), minlength=14)
@@ -283,7 +286,7 @@ def test_rand_augment_gives_each_operation_its_share_and_keeps_the_order_of_the_
 
 def test_cutout_sets_one_square_to_zero():
     images = torch.ones(2000, 2, 20, 24)
-    hole = steps.Cutout(7)(images, generator()) == 0
+    hole = with_draws(steps.Cutout(7), images, generator()) == 0
     assert torch.equal(hole[:, 0], hole[:, 1])
     rows, columns = hole[:, 0].any(2).sum(1), hole[:, 0].any(1).sum(1)
     assert torch.equal(hole[:, 0].sum((1, 2)), rows * columns), "a rectangle"
@@ -333,12 +336,12 @@ def test_probability_is_a_rate_per_image(step):
 
 def test_jitter_factors_fill_their_range_and_p_switches_all_four():
     grey = torch.full((3000, 3, 2, 2), 0.5)
-    factor = ColorJitter(brightness=0.4)(grey, generator())[:, 0, 0, 0] / 0.5
+    factor = with_draws(ColorJitter(brightness=0.4), grey, generator())[:, 0, 0, 0] / 0.5
     assert factor.min().item() == pytest.approx(0.6, abs=0.01)
     assert factor.max().item() == pytest.approx(1.4, abs=0.01)
     assert factor.mean().item() == pytest.approx(1.0, abs=0.02)
     images = floats(2000, 3, 4, 4)
-    found = ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8)(images, generator())
+    found = with_draws(ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8), images, generator())
     kept = ((found - images).abs().flatten(1).amax(1) < 1e-5).float().mean().item()
     assert kept == pytest.approx(0.2, abs=0.03)
 

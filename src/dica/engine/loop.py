@@ -21,7 +21,7 @@ from dica.engine.distributed import any_of, sum_gradients
 from dica.engine.images import ResidentImages
 from dica.engine.observer import Observer
 from dica.engine.optim import build_optimizer, learning_rate, load_optimizer
-from dica.engine.speed import WARM_UP, ReplayedUpdate, Speed, Update, compile_networks, compiled
+from dica.engine.speed import WARM_UP, ReplayedUpdate, Speed, Update, compile_parts, compiled
 from dica.engine.tracker import EventFile
 from dica.files import UserError
 from dica.methods.base import Batch, Method, Phase
@@ -118,7 +118,7 @@ class Trainer:
             self.update = ReplayedUpdate(self._update, self.optimizer, method.regime)
         self.running = compiled if speed.compile else contextlib.nullcontext
         if speed.compile:
-            compile_networks(method.networks(), speed.compile)
+            compile_parts(method, speed.compile)
         self.observer = Observer(config, images)
         self.at = Position()
         self.stop_requested = False

@@ -1,4 +1,4 @@
-"""Faster steps for a GPU, in runs with `determinism: fast`: compiled networks, and whole steps as CUDA graphs.
+"""Faster steps for a GPU, in runs with `determinism: fast`: networks and views compiled, whole steps as CUDA graphs.
 
 Both are off unless asked for, both are in ``run.json`` (`speed`), and where one cannot be had there is an error or a
 warning that is recorded too. Neither changes what is computed, but the last bits may be others.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dica.engine.distributed import processes
 from dica.files import UserError
@@ -29,7 +29,7 @@ class Speed:
 
     Attributes
     ----------
-    compile : the compiler of the networks, None for eager execution
+    compile : the compiler of networks and views, None for eager execution
     cuda_graph : whether steps are replayed
     notes : what was asked for and could not be had
     """
@@ -61,17 +61,19 @@ def choose(want_compile: bool, want_graph: bool, determinism: str, device: torch
     return Speed("inductor" if want_compile else None, want_graph)
 
 
-def compile_networks(networks: list[nn.Module], backend: str) -> None:
-    """Compile `networks` in place for `compiled` blocks; their names, weights and buffers stay as they are."""
+def compile_parts(method: Method, backend: str) -> None:
+    """Compile networks and pipelines of views in place for `compiled` blocks; names, weights and draws stay."""
     # Too many shapes would otherwise mean eager execution from then on, without a word.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    for network in networks:
+    for network in method.networks():
         network.compile(backend=backend, dynamic=False)
+    for pipeline in method.pipelines():
+        pipeline.compile(backend)
     torch.compiler.set_stance("force_eager")
 
 
 def compiled() -> torch.compiler.set_stance:
-    """Return a block in which compiled networks run compiled; elsewhere (targets, prediction) they run eagerly."""
+    """Return a block in which compiled parts run compiled; elsewhere (targets, prediction) they run eagerly."""
     return torch.compiler.set_stance("default")
 
 

@@ -223,6 +223,10 @@ class Method(nn.Module):
         """Return the parts with nearly all of the arithmetic; the default is the residual networks."""
         return [part for part in self.modules() if isinstance(part, RESIDUAL)]
 
+    def pipelines(self) -> list[Pipeline]:
+        """Return the pipelines of views that this method keeps for its steps."""
+        return [part for part in vars(self).values() if isinstance(part, Pipeline)]
+
     def parameter_groups(self) -> list[dict]:
         """Return what the optimiser gets; the default is all parameters in one group."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]

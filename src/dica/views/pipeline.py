@@ -30,7 +30,6 @@ The steps do what torchvision's of the same name do to one float image. Differen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,6 +54,7 @@ from dica.views.steps import (
     RandomResizedCrop,
     Rescale,
     Resize,
+    Step,
     Stretch,
 )
 from dica.views.whole import check_first, first_steps, unpack
@@ -80,12 +80,12 @@ OPS = {
 }
 
 
-@dataclass(frozen=True)
 class Pipeline:
     """Steps applied in order, to square images or to whole pictures; made by `build_pipeline`."""
 
-    steps: tuple[Any, ...]
-    whole: bool = False
+    def __init__(self, steps: tuple[Step, ...], whole: bool = False) -> None:
+        self.steps, self.whole = steps, whole
+        self.apply = self._apply
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """Return one view of every image.
@@ -106,14 +106,22 @@ class Pipeline:
             raise UserError(f"images: need uint8 (n, 1 or 3, h, w), got {images.dtype} of shape {tuple(images.shape)}")
         # bfloat16 products would cost more than the rounding to 8 bits that the images come with
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            steps, sides = self.steps, None
-            if self.whole:
-                images, sides = unpack(images)
-            images = images.to(torch.get_default_dtype()).div_(255)
-            if sides is not None:
-                images, steps = first_steps(steps, images, sides, generator)
-            for step in steps:
-                images = step(images, generator)
+            return self.apply(images, [step.draw(images, generator) for step in self.steps])
+
+    def compile(self, backend: str) -> None:
+        """Make one function of all that follows the draws, compiled anew for each shape of a batch."""
+        self.apply = torch.compile(self._apply, backend=backend, dynamic=False, fullgraph=True, isolate_recompiles=True)
+
+    def _apply(self, images: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        """Return the views that these numbers, one block a step, make of the images."""
+        sides, done = None, 0
+        if self.whole:
+            images, sides = unpack(images)
+        images = images.to(torch.get_default_dtype()).div_(255)
+        if sides is not None:
+            images, done = first_steps(self.steps, images, sides, drawn)
+        for step, u in zip(self.steps[done:], drawn[done:], strict=True):
+            images = step(images, u)
         return images
 
     def views(self, images: Tensor, generator: Generator, count: int) -> Tensor:

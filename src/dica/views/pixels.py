@@ -211,7 +211,10 @@ def _cached(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
 
 def _constant(values: tuple[float, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return a small constant on the device of `like`; made once, because each copy to a GPU waits for it."""
-    return _cached(values, dtype or like.dtype, like.device)
+    dtype = dtype or like.dtype
+    if torch.compiler.is_compiling():  # part of the compiled function: filled where it is used
+        return torch.stack([torch.full((), value, dtype=dtype, device=like.device) for value in values])
+    return _cached(values, dtype, like.device)
 
 
 def _resize_weights(length: int, start: Tensor, extent: Tensor, out: int) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dica.views.pixels import autocontrast, equalize, jitter_lerp, posterize, sharpen, solarize, warp
-from dica.views.steps import _between, _uniform, corner_matrix
+from dica.views.steps import Step, _between, corner_matrix
 
 # The ranges of SCAN and of FixMatch; the rotation is symmetric about 0.
 ENHANCE, ROTATE, SOLARIZE, POSTERIZE = (0.05, 0.95), 30.0, (0.0, 256.0), (4.0, 8.0)
@@ -31,7 +31,7 @@ RAND_AUGMENT_OPS = (
 
 
 @dataclass(frozen=True)
-class RandAugment:
+class RandAugment(Step):
     """`count` operations one after the other, each one of fourteen (`RAND_AUGMENT_OPS`) at a random strength.
 
     RandAugment in the form of SCAN (Van Gansbeke et al., ECCV 2020), whose operations and ranges these are: drawn
@@ -46,10 +46,14 @@ class RandAugment:
     translate: float = 0.1
     p: float = 1.0
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        share = -(-len(images) // len(RAND_AUGMENT_OPS))  # rounded up: some slots have no image of their own
-        slots = share * len(RAND_AUGMENT_OPS)
-        for turn in _uniform(generator, images, 3 * self.count, rows=slots).split(3, dim=1):
+    def shape(self, count: int, channels: int) -> tuple[int, int]:
+        """Return the rows and columns of its numbers: a row for each slot, equally many an operation."""
+        share = -(-count // len(RAND_AUGMENT_OPS))  # rounded up: some slots have no image of their own
+        return share * len(RAND_AUGMENT_OPS), 3 * self.count
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        share = len(u) // len(RAND_AUGMENT_OPS)
+        for turn in u.split(3, dim=1):
             member = turn[:, 0].argsort()
             result = self.apply(images[member % len(images)], turn[:, 1], share)[member.argsort()[: len(images)]]
             images = torch.where((turn[: len(images), 2] < self.p)[:, None, None, None], result, images)

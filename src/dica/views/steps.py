@@ -1,11 +1,12 @@
-"""The steps of a pipeline: each draws its parameters and applies an operation of `dica.views.pixels`."""
+"""The steps of a pipeline: each turns uniform numbers into its parameters and applies an operation of
+`dica.views.pixels`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -28,10 +29,28 @@ from dica.views.pixels import (
 CROP_ATTEMPTS = 10
 
 
-def _uniform(generator: Generator, images: Tensor, columns: int, rows: int | None = None) -> Tensor:
-    """Draw (n or `rows`, columns) numbers in [0, 1) where the generator lives and bring them to the images."""
-    drawn = torch.rand(rows or len(images), columns, generator=generator, device=generator.device)
-    return drawn.to(images.device, non_blocking=True)
+class Step:
+    """A step: a function of images (n, c, h, w) and of the uniform numbers that it asks for.
+
+    Attributes
+    ----------
+    columns : how many numbers it takes an image
+    """
+
+    columns: ClassVar[int] = 0
+
+    def shape(self, count: int, channels: int) -> tuple[int, int]:
+        """Return the rows and columns of the numbers that it takes for so many images."""
+        return count, self.columns
+
+    def draw(self, images: Tensor, generator: Generator) -> Tensor:
+        """Draw its numbers, in [0, 1), where the generator lives and bring them to the images."""
+        shape = self.shape(len(images), images.shape[1])
+        return torch.rand(shape, generator=generator, device=generator.device).to(images.device, non_blocking=True)
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Return the changed images; `u` are the numbers that `draw` has drawn."""
+        raise NotImplementedError
 
 
 def _column(side: int | Tensor) -> int | Tensor:
@@ -43,21 +62,21 @@ def _between(u: Tensor, bounds: Sequence[float]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Step):
     """A crop of random area (fraction `scale`) and aspect `ratio`, resized to `size`; mirrored with `flip_p`.
 
     Ten candidates are drawn and the first that fits is taken; if none does, the central crop of the nearest
     allowed ratio.
     """
 
+    columns: ClassVar[int] = 2 * CROP_ATTEMPTS + 3
     size: int
     scale: Sequence[float] = (0.08, 1.0)
     ratio: Sequence[float] = (3 / 4, 4 / 3)
     flip_p: float = 0.0
 
-    def __call__(self, images: Tensor, generator: Generator, sides: Tensor | None = None) -> Tensor:
+    def __call__(self, images: Tensor, u: Tensor, sides: Tensor | None = None) -> Tensor:
         """Return the crops; `sides` (n, 2) are the heights and widths of whole pictures stored as squares."""
-        u = _uniform(generator, images, 2 * CROP_ATTEMPTS + 3)
         if sides is None:
             boxes = self.boxes(u[:, :-1], *images.shape[-2:])
         else:
@@ -92,52 +111,52 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class Resize:
+class Resize(Step):
     """Resize the shorter side to `size`."""
 
     size: int
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         return resize(images, self.size)
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Stretch(Step):
     """Resize both sides to `size`: all of an image, in other proportions if it is no square."""
 
     size: int
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         return stretch(images, self.size)
 
 
 @dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(Step):
     """The central (size, size) window."""
 
     size: int
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         _need_size("center_crop", self.size, height, width)
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
         return images[..., top : top + self.size, left : left + self.size]
 
-    def corner(self, room: Tensor, generator: Generator) -> Tensor:
+    def corner(self, room: Tensor, u: Tensor) -> Tensor:
         """Return the top left corners (n, 2) in images that are larger than the window by `room` (n, 2)."""
         return torch.round(room / 2)
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Step):
     """A (size, size) window at a random place, after padding each side by `padding`."""
 
+    columns: ClassVar[int] = 2
     size: int
     padding: int = 0
     padding_mode: str = "constant"
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        u = _uniform(generator, images, 2)
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         if self.padding:
             images = F.pad(images, [self.padding] * 4, mode=self.padding_mode)
         height, width = images.shape[-2:]
@@ -146,38 +165,39 @@ class RandomCrop:
         top, left = (u * room).long().unbind(1)
         return crop(images, top, left, self.size)
 
-    def corner(self, room: Tensor, generator: Generator) -> Tensor:
+    def corner(self, room: Tensor, u: Tensor) -> Tensor:
         """Return the top left corners (n, 2) in images that are larger than the window by `room` (n, 2)."""
-        return torch.floor(_uniform(generator, room, 2) * (room + 1))
+        return torch.floor(u * (room + 1))
 
 
 @dataclass(frozen=True)
-class HorizontalFlip:
+class HorizontalFlip(Step):
     """Mirror left to right with probability `p`."""
 
+    columns: ClassVar[int] = 1
     p: float = 0.5
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        flip = _uniform(generator, images, 1) < self.p
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        flip = u < self.p
         return torch.where(flip[:, :, None, None], images.flip(-1), images)
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(Step):
     """Brightness, contrast, saturation and hue in random order, all or none with probability `p`.
 
     The first three are factors in [max(0, 1 - x), 1 + x], the hue shift is in [-hue, hue] turns. One-channel
     images get brightness and contrast only.
     """
 
+    columns: ClassVar[int] = 9
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
     p: float = 1.0
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        u = _uniform(generator, images, 9)
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         apply = u[:, 4:5] < self.p
         ranges = [(max(0.0, 1 - x), 1 + x) for x in (self.brightness, self.contrast, self.saturation)]
         factors = torch.stack([_between(u[:, i], r) for i, r in enumerate(ranges)], dim=1)
@@ -208,37 +228,39 @@ class ColorJitter:
 
 
 @dataclass(frozen=True)
-class Grayscale:
+class Grayscale(Step):
     """Replace the colours by luminance with probability `p`, keeping three channels."""
 
+    columns: ClassVar[int] = 1
     p: float = 1.0
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        chosen = _uniform(generator, images, 1) < self.p
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        chosen = u < self.p
         return torch.where(chosen[:, :, None, None], rgb_to_grey(images), images)
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(Step):
     """Blur with probability `p` and a sigma drawn uniformly from `sigma` (pixels)."""
 
+    columns: ClassVar[int] = 2
     kernel_size: int
     sigma: Sequence[float] = (0.1, 2.0)
     p: float = 1.0
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        u = _uniform(generator, images, 2)
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         _need_size("gaussian_blur", self.kernel_size // 2 + 1, *images.shape[-2:])
         return gaussian_blur(images, _between(u[:, 0], self.sigma), self.kernel_size, u[:, 1] < self.p)
 
 
 @dataclass(frozen=True)
-class Affine:
+class Affine(Step):
     """Rotation (degrees, either way), shift (fraction of the size), scale (above 1 enlarges) and x-shear (degrees).
 
     Bilinear, about the centre; outside is zero (`fill: zeros`) or the border (`fill: nearest`).
     """
 
+    columns: ClassVar[int] = 6
     rotation: float = 0.0
     shift: float = 0.0
     scale: Sequence[float] = (1.0, 1.0)
@@ -246,8 +268,7 @@ class Affine:
     fill: str = "zeros"
     p: float = 1.0
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        u = _uniform(generator, images, 6)
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         chosen = (u[:, 5] < self.p).to(u.dtype)
         centred = (2 * u - 1) * chosen[:, None]
         angle, shear = (torch.deg2rad(centred[:, i] * x) for i, x in ((0, self.rotation), (3, self.shear)))
@@ -277,7 +298,7 @@ def affine_matrix(angle: Tensor, shift: Tensor, scale: Tensor, shear: Tensor) ->
 
 
 @dataclass(frozen=True)
-class KerasAffine:
+class KerasAffine(Step):
     """The geometric part of Keras' ImageDataGenerator, channels first, as DCCM uses it.
 
     Rotation in +-`rotation` degrees, shifts in +-`shift` of the size, zoom factors of both axes drawn apart from
@@ -285,13 +306,13 @@ class KerasAffine:
     of DCCM. Unlike Keras, which was a pixel off, it turns about the true centre.
     """
 
+    columns: ClassVar[int] = 5
     rotation: float = 0.0
     shift: float = 0.0
     zoom: Sequence[float] = (1.0, 1.0)
     interpolation: str = "nearest"
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        u = _uniform(generator, images, 5)
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         angle = torch.deg2rad(self.rotation * (2 * u[:, 0] - 1))
         height, width = images.shape[-2:]
         shift = (2 * u[:, 1:3] - 1) * self.shift * _constant((float(width), float(height)), u)
@@ -315,23 +336,31 @@ def keras_matrix(angle: Tensor, shift: Tensor, zoom: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ChannelShift:
+class ChannelShift(Step):
     """Add to every channel its own number in +-`amount`, clipped to the range the image had (Keras' semantics)."""
 
     amount: float
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        added = (2 * _uniform(generator, images, images.shape[1]) - 1) * self.amount
+    def shape(self, count: int, channels: int) -> tuple[int, int]:
+        """Return the rows and columns of its numbers: one for each channel."""
+        return count, channels
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        added = (2 * u - 1) * self.amount
         low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
         return torch.clamp(images + added[:, :, None, None], low, high)
 
 
 @dataclass(frozen=True)
-class ChannelShuffle:
+class ChannelShuffle(Step):
     """Put the channels of each image in a random order; all orders are as likely."""
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        order = _uniform(generator, images, images.shape[1]).argsort(dim=1)
+    def shape(self, count: int, channels: int) -> tuple[int, int]:
+        """Return the rows and columns of its numbers: one for each channel."""
+        return count, channels
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        order = u.argsort(dim=1)
         return images.gather(1, order[:, :, None, None].expand_as(images))
 
 
@@ -354,17 +383,17 @@ def corner_matrix(angle: Tensor, shear: Tensor, shift: Tensor, height: int, widt
 
 
 @dataclass(frozen=True)
-class Cutout:
+class Cutout(Step):
     """Set one square to 0, its side about a whole number drawn from 1 to `size`, its centre anywhere in the image.
 
     As in SCAN: from centre - side // 2 to centre + side // 2, so that a side of 1 changes nothing. After `normalize`
     the square has the mean colour.
     """
 
+    columns: ClassVar[int] = 3
     size: int
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        u = _uniform(generator, images, 3)
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         half = torch.floor(1 + u[:, 0] * self.size) // 2
         inside = []
         for draw, length in zip(u[:, 1:].unbind(1), images.shape[-2:], strict=True):
@@ -375,23 +404,23 @@ class Cutout:
 
 
 @dataclass(frozen=True)
-class Rescale:
+class Rescale(Step):
     """Multiply by `factor`."""
 
     factor: float
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         return images * self.factor
 
 
 @dataclass(frozen=True)
-class Normalize:
+class Normalize(Step):
     """Subtract the mean and divide by the standard deviation of each channel."""
 
     mean: Sequence[float]
     std: Sequence[float]
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         mean, std = (_constant(tuple(x), images)[:, None, None] for x in (self.mean, self.std))
         return (images - mean) / std
 

@@ -7,10 +7,11 @@ was. Windows are laid in the picture's own pixels and cut out of the stored squa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dica.data.whole import is_whole
 from dica.files import UserError
@@ -26,6 +27,7 @@ from dica.views.steps import (
     RandomResizedCrop,
     Rescale,
     Resize,
+    Step,
     Stretch,
 )
 
@@ -70,9 +72,7 @@ def check_first(steps: tuple[Any, ...]) -> int:
     )
 
 
-def first_steps(
-    steps: tuple[Any, ...], images: Tensor, sides: Tensor, generator: Generator
-) -> tuple[Tensor, tuple[Any, ...]]:
+def first_steps(steps: tuple[Step, ...], images: Tensor, sides: Tensor, drawn: Sequence[Tensor]) -> tuple[Tensor, int]:
     """Apply the steps up to the one that gives all views one shape.
 
     Parameters
@@ -81,26 +81,28 @@ def first_steps(
         Of a pipeline, which `check_first` has seen.
     images, sides
         As `unpack` returns them, the images as floats.
+    drawn
+        The numbers of each step.
 
     Returns
     -------
     tuple
-        The views (n, 3, size, size) and the steps that are left.
+        The views (n, 3, size, size) and how many steps are done.
     """
     place = check_first(steps)
-    for step in steps[:place]:
-        images = step(images, generator)
+    for step, u in zip(steps[:place], drawn, strict=False):
+        images = step(images, u)
     step = steps[place]
     if isinstance(step, RandomResizedCrop):
-        return step(images, generator, sides), steps[place + 1 :]
+        return step(images, drawn[place], sides), place + 1
     if isinstance(step, Stretch):
-        return step(images, generator), steps[place + 1 :]
-    return _window(step.size, steps[place + 1], images, sides, generator), steps[place + 2 :]
+        return step(images, drawn[place]), place + 1
+    return _window(step.size, steps[place + 1], images, sides, drawn[place + 1]), place + 2
 
 
-def _window(short: int, window: Any, images: Tensor, sides: Tensor, generator: Generator) -> Tensor:
+def _window(short: int, window: Any, images: Tensor, sides: Tensor, u: Tensor) -> Tensor:
     """Return the window (n, 3, size, size) of each picture whose shorter side is resized to `short`."""
     resized = torch.floor(sides * (short / sides.amin(1, keepdim=True)) + 1e-3)  # + the quotient's rounding
-    corner = window.corner(resized - window.size, generator)
+    corner = window.corner(resized - window.size, u)
     boxes = torch.cat([corner, torch.full_like(corner, window.size)], dim=1)
     return crop_resize(images, boxes * (images.shape[-1] / resized).repeat(1, 2), window.size)
