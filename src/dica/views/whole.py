@@ -97,6 +97,7 @@ def first_steps(steps: tuple[Step, ...], images: Tensor, sides: Tensor, drawn: S
         return step(images, drawn[place], sides), place + 1
     if isinstance(step, Stretch):
         return step(images, drawn[place]), place + 1
+    assert isinstance(step, Resize)  # `check_first` allows nothing else
     return _window(step.size, steps[place + 1], images, sides, drawn[place + 1]), place + 2
 
 
