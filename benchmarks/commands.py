@@ -3,7 +3,8 @@
 Both builds run in turns on this machine, and what counts is processor time, that of all processes of a command: what
 else the machine does disturbs both alike. The earlier build is a commit of this repository, unpacked beside this one;
 both read their own parameters and results. `--long` adds trainings, the demo, `snakemake light` in a fresh clone, and
-all that it makes, forced (an hour). Writes results/commands.csv.
+all that it makes, forced (an hour); and, where DICA_MIRROR has CIFAR-10 (JPEG), the memory of trainings on it. Writes
+results/commands.csv.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from common import RESULTS, ROOT, machine, ratio, write
 from plan import make_project
 
+from dica.files import INTERRUPTED
+
 THEN = "1f63d37"  # the build that the targets of docs/performance.md are set against
 RUNS = 900
 TRAINED = ("crlc", "drc", "imc-swav", "tcc")  # the variant `short` of these on the digits is one run in both builds
+MEASURED = "cifar10-jpeg"  # where memory is: 60,000 images, by the recipe of its small sibling
 PLAIN = """
 rule all:
     input: expand("done/{kind}-{run}.json", kind=["scored"], run=range(%d))
@@ -37,6 +43,7 @@ rule evaluate:
     output: "done/scored-{run}.json"
     shell: "touch {output}"
 """
+ENVIRONMENT = {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
 LIGHT = ["snakemake", "--cores", "1", "--quiet", "rules", "--forcerun", "table", "figure", "--", "light"]
 CLONED = ["snakemake", "--cores", "1", "--quiet", "rules", "--", "light"]
 DEMO = ["snakemake", "--cores", "1", "--configfile", "params/demo.yaml", "--quiet", "rules"]
@@ -67,9 +74,30 @@ def training(method: str, folder: Path, out: str) -> list[str]:
     raise SystemExit(f"{folder}: has no run of {method} (short) on the digits")
 
 
+def peak(method: str, folder: Path, out: str) -> float:
+    """Return the most memory, in MB, that a training of a method on `MEASURED` has in its first half minute."""
+    small = sorted((folder / "results/runs" / method / f"{MEASURED}-small").glob("s0-*/config.json"))
+    config = next(found for path in small if (found := json.loads(path.read_text()))["variant"] == "full")
+    manifest = json.loads((folder / f"data/prepared/{MEASURED}/manifest.json").read_text())
+    config |= {"dataset": MEASURED, **{key: manifest[key] for key in ("data_id",) if key in config}}
+    del config["id"]
+    Path(f"{out}/config.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "dica.train", "--config", f"{out}/config.json"]
+    command += ["--data", f"data/prepared/{MEASURED}", "--out", f"{out}/peak"]
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.DEVNULL)
+    time.sleep(30)
+    process.terminate()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    shutil.rmtree(f"{out}/peak", ignore_errors=True)
+    if process.returncode != INTERRUPTED:
+        raise SystemExit(f"a training of {method} on {MEASURED} in {folder}: exit {process.returncode}")
+    return used.ru_maxrss / 1024
+
+
 def said(command: list[str], folder: Path) -> str:
     """Run a command in a checkout and return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **ENVIRONMENT}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
     if done.returncode:
@@ -104,21 +132,37 @@ def in_a_clone(commit: str) -> Callable[[], float]:
     return run
 
 
-def row(what: str, then: Callable[[], float], now: Callable[[], float], repeats: int) -> dict:
-    """Return the ratio of processor time, `then` to `now`, of turns in which one followed the other."""
+def row(what: str, then: Callable[[], float], now: Callable[[], float], repeats: int, unit: str = "CPU s") -> dict:
+    """Return the ratio of what `then` and `now` give, of turns in which one followed the other."""
     pairs = [(then(), now()) for _ in range(repeats)]
     middle, least, most = ratio(*(list(side) for side in zip(*pairs, strict=True)))
     before, after = (sorted(side)[repeats // 2] for side in zip(*pairs, strict=True))
-    print(f"{what}: {before:.2f} s then, {after:.2f} s now", flush=True)
+    print(f"{what}: {before:.2f} {unit} then, {after:.2f} {unit} now", flush=True)
     return {
         "what": what,
         "ratio": f"{middle:.2f}",
         "range": f"{least:.2f}-{most:.2f}",
         "then": f"{before:.2f}",
         "now": f"{after:.2f}",
-        "unit": "CPU s",
+        "unit": unit,
         "repeats": repeats,
     }
+
+
+def memory(then: Path, now: Path, out: str, repeats: int) -> list[dict]:
+    """Return the ratios of the peaks of trainings by both builds."""
+    for folder in (then, now):
+        for act in ("fetch", "prepare"):
+            said([sys.executable, "-m", "dica.data", act, MEASURED], folder)
+    return [
+        row(
+            f"peak memory, {name} on CIFAR-10 (JPEG)",
+            *(partial(peak, name, side, out) for side in (then, now)),
+            repeats,
+            "MB",
+        )
+        for name in TRAINED
+    ]
 
 
 def main() -> None:
@@ -155,6 +199,7 @@ def main() -> None:
         rows = [row(what, timed(what, then), timed(what, now), count) for what, count in turns.items()]
         if args.long:
             rows.append(row("snakemake light in a fresh clone", in_a_clone(args.then), in_a_clone("HEAD"), 1))
+            rows += memory(then, now, out, args.repeats) if "DICA_MIRROR" in os.environ else []
         project, plain = Path(name) / "project", Path(name) / "plain"
         project.mkdir(), plain.mkdir()
         count = make_project(project, args.runs)

@@ -3,7 +3,8 @@
 All in one run and in turns, one core each, as ratios. The usual loop: PIL images, torchvision's transforms one image at
 a time, a DataLoader with a worker, and one forward pass a crop where the method allows to join them.
 
-- data path: load and augment, 32 px, two views with crop, flip, colour jitter and greyscale;
+- data path: load and augment, 32 px, two views with crop, flip, colour jitter and greyscale; where there is a C++
+  compiler, once more compiled, as a GPU gets it; and where kornia is installed, beside its augmentation of batches;
 - step: one whole gradient step of a method with a small network, ours against the same code fed image by image (of
   DCCM an outer batch: its targets and the steps under them);
 - side by side: two training processes at once against one alone, images a second of both.
@@ -20,12 +21,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -162,27 +165,51 @@ class UsualPipeline:
         return torch.stack([self(images, generator) for _ in range(count)])
 
 
-def data_path(count: int, batch: int, repeats: int) -> dict:
-    """Return the ratio of both ways to make two views of `count` images."""
+def data_path(count: int, batch: int, repeats: int) -> list[dict]:
+    """Return the ratios of the ways to make two views of `count` images."""
     images = load_images(count)
     resident = torch.from_numpy(images)
-    ours = augment.build_pipeline(VIEWS)
-    loader = DataLoader(
-        UsualImages(images, usual_transform(ours)), batch, shuffle=True, num_workers=1, persistent_workers=True
-    )
+    order = torch.randperm(count, generator=generator(0, "order"))
 
-    def ours_epoch() -> None:
-        order = torch.randperm(count, generator=generator(0, "order"))
+    def epoch(views: Callable[[torch.Tensor, torch.Generator], object]) -> None:
         for number, indices in enumerate(order.split(batch)):
-            taken = resident.index_select(0, indices).permute(0, 3, 1, 2)
-            ours.views(taken, generator(0, "views", number), 2)
+            views(resident.index_select(0, indices).permute(0, 3, 1, 2), generator(0, "views", number))
 
-    def usual_epoch() -> None:
-        for _ in loader:
-            pass
+    eager, compiled = augment.build_pipeline(VIEWS), augment.build_pipeline(VIEWS)
+    loader = DataLoader(
+        UsualImages(images, usual_transform(eager)), batch, shuffle=True, num_workers=1, persistent_workers=True
+    )
+    sides = {"usual": lambda: [None for _ in loader], "ours": partial(epoch, partial(eager.views, count=2))}
+    if shutil.which("g++"):
+        compiled.compile("inductor")
+        sides["compiled"] = partial(epoch, partial(compiled.views, count=2))
+    if importlib.util.find_spec("kornia"):
+        theirs = kornia_views()
+        sides["kornia"] = partial(epoch, lambda taken, _: theirs(taken.repeat(2, 1, 1, 1).float().div_(255)))
+    seconds = interleaved(sides, repeats)
+    told = {
+        "data path, two 32 px views": ("usual", "ours"),
+        "the same, compiled": ("usual", "compiled"),
+        "the same, usual by kornia": ("kornia", "ours"),
+        "the same, compiled, usual by kornia": ("kornia", "compiled"),
+    }
+    return [
+        _row(what, {"usual": seconds[one], "ours": seconds[other]}, 2 * count, "views/s")
+        for what, (one, other) in told.items()
+        if one in seconds and other in seconds
+    ]
 
-    seconds = interleaved({"usual": usual_epoch, "ours": ours_epoch}, repeats)
-    return _row("data path, two 32 px views", seconds, 2 * count, "views/s")
+
+def kornia_views() -> torch.nn.Module:
+    """Return the steps of `VIEWS` by kornia, which draws for each image of a batch."""
+    from kornia import augmentation as kornia
+
+    return kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((32, 32), scale=(0.2, 1.0)),
+        kornia.RandomHorizontalFlip(p=0.5),
+        kornia.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+        kornia.RandomGrayscale(p=0.2),
+    )
 
 
 def method_step(
@@ -304,13 +331,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()  # of both sides, the loader's worker among them; a training does so by itself
-    tasks = [partial(data_path, args.images, 256, args.repeats)]
-    tasks += [partial(method_step, *step, args.batch, args.repeats) for step in STEPS]
+    tasks = [partial(method_step, *step, args.batch, args.repeats) for step in STEPS]
     large = ("imc-swav", "its ResNet-18 on CIFAR-10", {}, args.batch, min(args.repeats, 3), torch.contiguous_format)
     tasks.append(partial(method_step, *large))
     if args.epochs:
         tasks.append(partial(side_by_side, args.epochs, min(args.repeats, 3)))
-    rows = []
+    rows = data_path(args.images, 256, args.repeats)
     for task in tasks:
         rows.append(task())
         print(rows[-1], flush=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from committed import CELL, edit_json, edit_yaml, make_archive, run_folder
 from dica.audit import compare
 from dica.cli import __main__ as cli
 from dica.cli import completion
+from dica.cli.runs import _with_unbegun_joined
 from dica.files import UserError, write_json, write_npz
 from dica.plan import counted, estimate
 from dica.plan.parameters import load_profile
@@ -84,6 +86,22 @@ def test_status_tells_every_state_apart(dica, project: Path) -> None:
     code, output = dica("status", "--stale")
     assert (code, "code changed since: src/dica/train.py" in output, "not finite" in output) == (0, True, True)
     assert "finished runs: 0 same code, 1 same behaviour, 1 other behaviour, 2 unknown behaviour" in output
+
+
+def test_data_sets_that_are_not_begun_are_one_row_of_their_method() -> None:
+    groups = {
+        ("drc", "digits"): Counter(done=2, missing=1),
+        ("drc", "stl10"): Counter(missing=5),
+        ("drc", "cifar10"): Counter(missing=4),
+        ("tcc", "cifar10"): Counter(missing=3),
+        ("tcc", "digits"): Counter(failed=1),
+    }
+    assert _with_unbegun_joined(groups) == [
+        (("drc", "digits"), groups["drc", "digits"]),
+        (("drc", "2 not begun"), Counter(missing=9)),
+        (("tcc", "cifar10"), Counter(missing=3)),
+        (("tcc", "digits"), Counter(failed=1)),
+    ]
 
 
 def test_metrics_of_older_conventions_are_stale(dica, project: Path) -> None:

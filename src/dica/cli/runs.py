@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -64,13 +65,15 @@ def status(
         ]
         print(json.dumps(rows, indent=2))
         return
-    table = Table(caption="stale: done, but today's code behaves otherwise", caption_justify="left")
+    caption = "stale: done, but today's code behaves otherwise"
+    table = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("method", "dataset", *STATES):
-        table.add_column(heading, justify="left" if heading in ("method", "dataset") else "right")
+        named = heading in ("method", "dataset")
+        table.add_column(heading, justify="left" if named else "right", no_wrap=named)
     groups: dict[tuple[str, str], Counter] = {}
     for state in found:
         groups.setdefault((state.run["method"], state.run["dataset"]), Counter())[state.name] += 1
-    for key, counts in sorted(groups.items()):
+    for key, counts in _with_unbegun_joined(groups):
         table.add_row(*key, *(str(counts[name] or "") for name in STATES))
     total = Counter(state.name for state in found)
     table.add_section()
@@ -92,6 +95,19 @@ def status(
         if older or state.name in told or state.detail.startswith(TOLD):
             colour = told.get(state.name, "yellow")
             console.print(f"[{colour}]{state.name}[/] {escape(state.run['path'])}: {escape(state.detail)}")
+
+
+def _with_unbegun_joined(groups: dict[tuple[str, str], Counter]) -> list[tuple[tuple[str, str], Counter]]:
+    """Return the counts by method and data set; of a method, the data sets with missing runs alone are its last row."""
+    rows = []
+    for method in sorted({method for method, _ in groups}):
+        mine = sorted((key, counts) for key, counts in groups.items() if key[0] == method)
+        unbegun = [(key, counts) for key, counts in mine if set(counts) == {"missing"}]
+        if len(unbegun) > 1:
+            joined = sum((counts for _, counts in unbegun), Counter())
+            mine = [row for row in mine if row not in unbegun] + [((method, f"{len(unbegun)} not begun"), joined)]
+        rows += mine
+    return rows
 
 
 def compare(

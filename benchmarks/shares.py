@@ -1,0 +1,103 @@
+"""What a step's time goes to, and how near its arithmetic is to the processor's: ``python benchmarks/shares.py``.
+
+One gradient step (of DCCM one outer batch) on one core, after one that warms up, under torch's profiler: the shares of
+convolutions, of matrix products and of batch norm in its time; and the operations a second of the first two beside
+those of a large matrix product on the same core, which no convolution can do better than by much. Images are generated.
+Writes results/shares.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cpu_path as feeding
+import torch
+from common import RESULTS, machine, write
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from dica.engine.memory import keep_memory
+
+KINDS = {  # beginnings of operators' names
+    "convolutions": (
+        "aten::mkldnn_convolution",
+        "aten::convolution_backward",
+        "aten::_slow_conv2d",
+        "aten::thnn_conv2d",
+    ),
+    "products": ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"),
+    "batch norm": ("aten::native_batch_norm",),
+}
+STEPS = {  # what it is called: method, variant, data set whose recipe is taken, its channels, its side, images, changes
+    **{f"{name}, short run on the digits": (name, "short", "digits", 1, 8, 128, {})
+       for name in ("crlc", "dccm", "drc", "imc-swav", "tcc")},
+    "imc-swav, its ResNet-18 on CIFAR-10": ("imc-swav", "full", "cifar10", 3, 32, 32, {}),
+    "dccm, the paper's network and layers": ("dccm", "full", "cifar10", 3, 32, 32, {"inner_passes": 1}),
+}  # fmt: skip
+
+
+def step(name: str, variant: str, dataset: str, channels: int, side: int, count: int, changes: dict) -> Callable:
+    """Return a function that takes one step of a method by a recipe, on generated images."""
+    params = feeding.config.resolve(name, variant, dataset, {"overrides": {}}, feeding.ROOT)
+    params = feeding.config.merge(params, {"batch_size": count}, changes)
+    info = feeding.DataInfo(channels, side, {"train": 50_000, "test": 10_000})
+    images = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8)
+    return partial(feeding._step, *feeding._build(name, params, info), images)
+
+
+def views(count: int) -> None:
+    """Make two views of each of `count` generated images."""
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    feeding.augment.build_pipeline(feeding.VIEWS).views(images, feeding.generator(0, "views"), 2)
+
+
+def product(size: int = 1536) -> float:
+    """Return the operations a second of a product of two large matrices, the best of five."""
+    one, other = torch.randn(size, size), torch.randn(size, size)
+    seconds = []
+    for _ in range(5):
+        begin = time.process_time()
+        one @ other
+        seconds.append(time.process_time() - begin)
+    return 2 * size**3 / min(seconds)
+
+
+def shares(what: str, task: Callable) -> dict:
+    """Return the line of one task."""
+    task()
+    with FlopCounterMode(display=False) as counter:
+        task()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        task()
+    spent = {event.key: event.self_cpu_time_total / 1e6 for event in seen.key_averages()}
+    kinds = {kind: sum(s for key, s in spent.items() if key.startswith(names)) for kind, names in KINDS.items()}
+    total, busy = sum(spent.values()), kinds["convolutions"] + kinds["products"]
+    rate = counter.get_total_flops() / busy
+    found = {kind: f"{seconds / total:.0%}" for kind, seconds in kinds.items()}
+    return {
+        "what": what,
+        **found,
+        "GFLOP": f"{rate * busy / 1e9:.3g}",
+        "of a product's rate": f"{rate / product():.0%}",
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_memory()
+    rows = [shares(what, step(*recipe)) for what, recipe in STEPS.items()]
+    rows.append(shares("two views of 256 images of 32 px", partial(views, 256)))
+    write("shares", rows, machine(), args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
