@@ -108,7 +108,7 @@ gpu: $(STAMP)  ## one call of nine minutes on a GPU: its tests, the benchmark, t
 	python benchmarks/gpu_call.py --out dist/gpu
 
 bench: $(STAMP)  ## the benchmarks (those for a GPU where there is one); writes benchmarks/results and the page
-	for name in commands steps cpu_path plan evaluation; do python benchmarks/$$name.py || exit 1; done
+	for name in commands steps cpu_path shares plan evaluation; do python benchmarks/$$name.py || exit 1; done
 	python benchmarks/gpu.py --write-params && { python benchmarks/gpu.py || test $$? = 2; }
 	PYTHONPATH=src python workflow/scripts/quoted.py
 

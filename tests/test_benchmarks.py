@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
 from dica.engine.loop import Trainer
-from dica.files import UserError, canonical_json, read_json
+from dica.files import UserError, canonical_json, read_json, write_json
 from tiny import make_prepared
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +126,26 @@ def test_a_step_of_the_cpu_benchmark_goes_through_every_inner_step(monkeypatch) 
     assert len(steps) == 2 * 2 * 2, "two sides, two inner batches of 32, two augmentations"
 
 
+def test_ways_to_make_views_are_told_in_ratios_of_what_is_there(monkeypatch) -> None:
+    import cpu_path
+
+    monkeypatch.setattr(cpu_path.shutil, "which", lambda name: None)  # to compile takes a minute
+    monkeypatch.setattr(cpu_path.importlib.util, "find_spec", lambda name: None)
+    (row,) = cpu_path.data_path(count=16, batch=8, repeats=1)
+    assert (row["what"], float(row["ratio"]) > 0) == ("data path, two 32 px views", True)
+
+
+def test_the_shares_of_a_step_are_those_of_its_operations() -> None:
+    import shares
+
+    weights, images = torch.rand(16, 16, 3, 3), torch.rand(4, 16, 32, 32)
+    row = shares.shares("convolution", lambda: torch.nn.functional.conv2d(images, weights).relu_())
+    assert float(row["GFLOP"]) == pytest.approx(2 * 4 * 16 * 16 * 9 * 30 * 30 / 1e9, rel=0.01)
+    assert int(row["convolutions"].rstrip("%")) > 50
+    assert (row["products"], row["batch norm"]) == ("0%", "0%")
+    assert int(row["of a product's rate"].rstrip("%")) > 0
+
+
 def test_the_pilot_of_equal_arithmetic_trains_and_times(monkeypatch, tmp_path: Path) -> None:
     import equal
 
@@ -186,6 +207,38 @@ def test_the_trainings_that_both_builds_are_timed_on_are_runs_of_this_one(root: 
         assert read_json(command[command.index("--config") + 1])["method"] == method
     with pytest.raises(SystemExit, match=r"no run of kmeans \(short\)"):
         commands.training("kmeans", root, "out")
+
+
+def test_memory_is_the_peak_of_a_training_that_is_stopped(monkeypatch, tmp_path: Path) -> None:
+    import commands
+
+    def until_it_runs(_: float) -> None:
+        for _ in range(2000):
+            if (tmp_path / "runs").exists():
+                return
+            threading.Event().wait(0.01)
+
+    training = tmp_path / "training"
+    training.write_text(
+        f"#!{sys.executable}\nimport json, pathlib, signal, sys\n"
+        "held = b'x' * 300_000_000\n"
+        "config = json.loads(pathlib.Path(sys.argv[sys.argv.index('--config') + 1]).read_text())\n"
+        "code = 75 if config == {'variant': 'full', 'dataset': 'toys', 'data_id': 'now'} else 2\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))\n"
+        f"pathlib.Path({str(tmp_path / 'runs')!r}).touch()\nsignal.pause()\n"
+    )
+    training.chmod(0o755)
+    kept = {"id": "1", "variant": "full", "dataset": "toys-small", "data_id": "then"}
+    write_json(tmp_path / "results/runs/drc/toys-small/s0-1/config.json", kept)
+    write_json(tmp_path / "data/prepared/toys/manifest.json", {"data_id": "now"})
+    monkeypatch.setattr(commands, "MEASURED", "toys")
+    monkeypatch.setattr(commands.sys, "executable", str(training))
+    monkeypatch.setattr(commands.time, "sleep", until_it_runs)
+    assert 300 < commands.peak("drc", tmp_path, str(tmp_path)) < 400
+    (tmp_path / "runs").unlink()
+    write_json(tmp_path / "data/prepared/toys/manifest.json", {"data_id": "other"})
+    with pytest.raises(SystemExit, match=r"drc on toys.*exit 2"):
+        commands.peak("drc", tmp_path, str(tmp_path))
 
 
 def test_steps_are_timed_in_turns_in_both_builds(monkeypatch, root: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dica.files import atomic_write_text, project_root
 
-BENCHMARKS = ("commands", "steps", "cpu_path", "plan", "evaluation", "gpu")
+BENCHMARKS = ("commands", "steps", "cpu_path", "shares", "plan", "evaluation", "gpu")
 NUMBERS = ("levels", "digits", "restarts", "heads", "chosen", "jpeg", "subsets", "neighbours", "copies")
 PAGES = {
     "docs/numbers.md": {name: f"docs/numbers/{name}.csv" for name in NUMBERS},
