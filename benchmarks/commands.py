@@ -13,6 +13,7 @@ import argparse
 import compileall
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -44,6 +45,8 @@ rule evaluate:
     shell: "touch {output}"
 """
 ENVIRONMENT = {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+IN_A_CLONE, PEAK = "snakemake light in a fresh clone", "peak memory"
+BESIDE = "snakemake -n (then) against a Snakefile of as many plain jobs (now)"
 LIGHT = ["snakemake", "--cores", "1", "--quiet", "rules", "--forcerun", "table", "figure", "--", "light"]
 CLONED = ["snakemake", "--cores", "1", "--quiet", "rules", "--", "light"]
 DEMO = ["snakemake", "--cores", "1", "--configfile", "params/demo.yaml", "--quiet", "rules"]
@@ -86,13 +89,13 @@ def peak(method: str, folder: Path, out: str) -> float:
     command += ["--data", f"data/prepared/{MEASURED}", "--out", f"{out}/peak"]
     process = subprocess.Popen(command, cwd=folder, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.DEVNULL)
     time.sleep(30)
+    status = Path(f"/proc/{process.pid}/status").read_text()  # what `wait4` tells counts in what started the process
     process.terminate()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    process.wait()
     shutil.rmtree(f"{out}/peak", ignore_errors=True)
     if process.returncode != INTERRUPTED:
         raise SystemExit(f"a training of {method} on {MEASURED} in {folder}: exit {process.returncode}")
-    return used.ru_maxrss / 1024
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
 
 
 def said(command: list[str], folder: Path) -> str:
@@ -156,7 +159,7 @@ def memory(then: Path, now: Path, out: str, repeats: int) -> list[dict]:
             said([sys.executable, "-m", "dica.data", act, MEASURED], folder)
     return [
         row(
-            f"peak memory, {name} on CIFAR-10 (JPEG)",
+            f"{PEAK}, {name} on CIFAR-10 (JPEG)",
             *(partial(peak, name, side, out) for side in (then, now)),
             repeats,
             "MB",
@@ -165,12 +168,24 @@ def memory(then: Path, now: Path, out: str, repeats: int) -> list[dict]:
     ]
 
 
+def beside_plain_jobs(folder: Path, runs: int, repeats: int) -> dict:
+    """Return the ratio of a dry run of so many planned runs to one of a hand-written Snakefile of as many jobs."""
+    project, plain = folder / "project", folder / "plain"
+    project.mkdir(), plain.mkdir()
+    (plain / "Snakefile").write_text(PLAIN % make_project(project, runs))
+    dry = ["snakemake", "--cores", "1", "-n", "--quiet", "rules"]
+    return row(BESIDE, lambda: seconds(dry, project), lambda: seconds(dry, plain), repeats)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--then", default=THEN, metavar="COMMIT", help="the earlier build")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--runs", type=int, default=RUNS, help="of the plan that a hand-written Snakefile is set beside"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="what has one of these in its name; other lines stay as they were"
     )
     parser.add_argument("--long", action="store_true", help="the demo and a forced `light`, too")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -195,20 +210,18 @@ def main() -> None:
 
             return run
 
-        turns = {what: 1 if what == "the demo" else args.repeats for what in ours}
+        def wanted(what: str) -> bool:
+            return not args.only or any(word in what for word in args.only)
+
+        turns = {what: 1 if what == "the demo" else args.repeats for what in ours if wanted(what)}
         rows = [row(what, timed(what, then), timed(what, now), count) for what, count in turns.items()]
-        if args.long:
-            rows.append(row("snakemake light in a fresh clone", in_a_clone(args.then), in_a_clone("HEAD"), 1))
-            rows += memory(then, now, out, args.repeats) if "DICA_MIRROR" in os.environ else []
-        project, plain = Path(name) / "project", Path(name) / "plain"
-        project.mkdir(), plain.mkdir()
-        count = make_project(project, args.runs)
-        (plain / "Snakefile").write_text(PLAIN % count)
-        dry = ["snakemake", "--cores", "1", "-n", "--quiet", "rules"]
-        beside = row("", lambda: seconds(dry, project), lambda: seconds(dry, plain), min(args.repeats, 3))
-        beside["what"] = f"snakemake -n of {count} runs (then) against a Snakefile of as many plain jobs (now)"
-        rows.append(beside)
-    write("commands", rows, machine(), args.out)
+        if args.long and wanted(IN_A_CLONE):
+            rows.append(row(IN_A_CLONE, in_a_clone(args.then), in_a_clone("HEAD"), 1))
+        if args.long and wanted(PEAK) and "DICA_MIRROR" in os.environ:
+            rows += memory(then, now, out, args.repeats)
+        if wanted(BESIDE):
+            rows.append(beside_plain_jobs(Path(name), args.runs, min(args.repeats, 3)))
+    write("commands", rows, machine(), args.out, keep=bool(args.only))
 
 
 if __name__ == "__main__":

@@ -63,11 +63,18 @@ def ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def write(name: str, rows: list[dict], facts: dict[str, str], folder: Path = RESULTS) -> Path:
-    """Write ``<folder>/<name>.csv``: one line a figure, each with where it was measured."""
-    from dica.files import atomic_write_text
+def write(name: str, rows: list[dict], facts: dict[str, str], folder: Path = RESULTS, keep: bool = False) -> Path:
+    """Write ``<folder>/<name>.csv``: one line a figure, each with where it was measured.
+
+    With `keep`, lines of the file about something else stay in it.
+    """
+    from dica.files import atomic_write_text, read_csv
 
     rows = [{**row, **facts} for row in rows]
+    if keep and (folder / f"{name}.csv").is_file():
+        new = {row["what"]: row for row in rows}
+        kept = read_csv(folder / f"{name}.csv")
+        rows = [new.pop(row["what"], row) for row in kept] + list(new.values())
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = _Lines()
     writer = csv.DictWriter(lines, fieldnames=columns, lineterminator="\n")

@@ -159,6 +159,9 @@ def test_a_compiled_pipeline_is_one_function_of_its_draws(channels: int) -> None
 
     expected = [pipeline(images, generator(seed)) for seed in (1, 2)]
     pipeline.compile(backend)
+    assert torch.equal(pipeline(images, generator(1)), expected[0]), "eager until it is to be fast"
+    assert not graphs
+    pipeline.fast = True
     try:
         found = [pipeline(images, generator(seed)) for seed in (1, 2)]
         assert len(graphs) == 1, "other draws are not another function"
@@ -171,6 +174,24 @@ def test_a_compiled_pipeline_is_one_function_of_its_draws(channels: int) -> None
     waits = ("_local_scalar_dense", "nonzero", "lift_fresh")  # the last: a constant that is copied from the host
     called = {str(node.target) for graph in graphs for node in graph.graph.nodes}
     assert not [name for name in called if any(wait in name for wait in waits) or name.endswith(".tensor")]
+
+
+def test_a_compiler_that_makes_other_images_is_not_believed() -> None:
+    pipeline = build_pipeline(EVERY_OP, MEAN, STD)
+
+    def backend(graph, inputs):
+        def darker(*arguments):
+            return tuple(result * 0.9 for result in graph.forward(*arguments))
+
+        return darker
+
+    pipeline.compile(backend)
+    pipeline.fast = True
+    try:
+        with pytest.raises(UserError, match=r"other images of \(6, 3, 11, 11\).*speed: compile"):
+            pipeline(bytes_(), generator())
+    finally:
+        torch._dynamo.reset()
 
 
 # Errors.

@@ -31,9 +31,11 @@ def table(path: Path) -> str:
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     shown = [name for name in rows[0] if name not in MACHINE]
+    if len({row["date"] for row in rows if "date" in row}) > 1:
+        shown.append("date")  # measured in several turns
     lines = [f"| {' | '.join(shown)} |", "|" + ":--|" * len(shown)]
     lines += [f"| {' | '.join(row[name] for name in shown)} |" for row in rows]
-    where = ", ".join(f"{name}: {rows[0][name]}" for name in MACHINE if rows[0].get(name))
+    where = ", ".join(f"{name}: {rows[0][name]}" for name in MACHINE if rows[0].get(name) and name not in shown)
     return "\n".join([*lines, "", f"Measured on {where}."] if where else lines)
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ class Trainer:
         self.update: Update = self._update
         if speed.cuda_graph:
             self.update = ReplayedUpdate(self._update, self.optimizer, method.regime)
-        self.running = compiled if speed.compile else contextlib.nullcontext
+        self.running = partial(compiled, method) if speed.compile else contextlib.nullcontext
         if speed.compile:
             compile_parts(method, speed.compile)
         self.observer = Observer(config, images)

@@ -6,9 +6,10 @@ warning that is recorded too. Neither changes what is computed, but the last bit
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -72,9 +73,18 @@ def compile_parts(method: Method, backend: str) -> None:
     torch.compiler.set_stance("force_eager")
 
 
-def compiled() -> torch.compiler.set_stance:
+@contextlib.contextmanager
+def compiled(method: Method) -> Iterator[None]:
     """Return a block in which compiled parts run compiled; elsewhere (targets, prediction) they run eagerly."""
-    return torch.compiler.set_stance("default")
+    pipelines = method.pipelines()
+    for pipeline in pipelines:
+        pipeline.fast = True
+    try:
+        with torch.compiler.set_stance("default"):
+            yield
+    finally:
+        for pipeline in pipelines:
+            pipeline.fast = False
 
 
 class CudaRecording:

@@ -29,7 +29,7 @@ The steps do what torchvision's of the same name do to one float image. Differen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ from dica.views.steps import (
 )
 from dica.views.whole import check_first, first_steps, unpack
 
+TOLERANCE, FEW = 1e-2, 0.01  # compiled views: what is another pixel; nearest pixels may be ties, but only a few
 OPS = {
     "random_resized_crop": RandomResizedCrop,
     "resize": Resize,
@@ -81,11 +82,17 @@ OPS = {
 
 
 class Pipeline:
-    """Steps applied in order, to square images or to whole pictures; made by `build_pipeline`."""
+    """Steps applied in order, to square images or to whole pictures; made by `build_pipeline`.
+
+    Attributes
+    ----------
+    fast : whether views come from the compiled function, if there is one
+    """
 
     def __init__(self, steps: tuple[Step, ...], whole: bool = False) -> None:
-        self.steps, self.whole = steps, whole
-        self.apply = self._apply
+        self.steps, self.whole, self.fast = steps, whole, False
+        self._compiled: Callable[[Tensor, Sequence[Tensor]], Tensor] | None = None
+        self._checked: set[torch.Size] = set()
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """Return one view of every image.
@@ -101,16 +108,41 @@ class Pipeline:
         -------
         Tensor
             (n, c, h', w') floats of torch's default type on the images' device.
+
+        Raises
+        ------
+        UserError
+            For images of another kind, and if the compiled function makes other images of them.
         """
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
             raise UserError(f"images: need uint8 (n, 1 or 3, h, w), got {images.dtype} of shape {tuple(images.shape)}")
         # bfloat16 products would cost more than the rounding to 8 bits that the images come with
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            return self.apply(images, [step.draw(images, generator) for step in self.steps])
+            drawn = [step.draw(images, generator) for step in self.steps]
+            if self._compiled is None or not self.fast:
+                return self._apply(images, drawn)
+            views = self._compiled(images, drawn)
+            if images.shape not in self._checked:
+                self._require_alike(views, self._apply(images, drawn))
+                self._checked.add(images.shape)
+            return views
 
-    def compile(self, backend: str) -> None:
-        """Make one function of all that follows the draws, compiled anew for each shape of a batch."""
-        self.apply = torch.compile(self._apply, backend=backend, dynamic=False, fullgraph=True, isolate_recompiles=True)
+    def compile(self, backend: str | Callable) -> None:
+        """Make one function of all that follows the draws, for when `fast` is set; each shape is compiled by itself.
+
+        The first views of each shape are made both ways: a mistake of the compiler would show nowhere else.
+        """
+        self._compiled = torch.compile(
+            self._apply, backend=backend, dynamic=False, fullgraph=True, isolate_recompiles=True
+        )
+
+    def _require_alike(self, views: Tensor, expected: Tensor) -> None:
+        other = ((views - expected).abs() > TOLERANCE).float().mean().item()
+        if not other < FEW:  # NaN, too
+            raise UserError(
+                f"views: the compiler makes other images of {tuple(expected.shape)} than torch does ({other:.0%} of "
+                "the pixels): leave `speed: compile` (--compile) out"
+            )
 
     def _apply(self, images: Tensor, drawn: Sequence[Tensor]) -> Tensor:
         """Return the views that these numbers, one block a step, make of the images."""
