@@ -17,7 +17,7 @@ from committed import CELL, edit_json, edit_yaml, make_archive, run_folder
 from dica.audit import compare
 from dica.cli import __main__ as cli
 from dica.cli import completion
-from dica.cli.runs import _with_unbegun_joined
+from dica.cli.runs import _digests_cut, _with_unbegun_joined
 from dica.files import UserError, write_json, write_npz
 from dica.plan import counted, estimate
 from dica.plan.parameters import load_profile
@@ -126,17 +126,28 @@ def test_compare_names_what_differs_and_nothing_else(dica, project: Path) -> Non
     assert result["differences"]["parameters"]["method"] == ["drc", "kmeans"]
     values = result["metrics"]["acc"]
     assert values["difference"] == pytest.approx(values["b"] - values["a"]) != 0
+    paired = values["paired"]
+    assert (paired["seeds"], paired["difference"]) == (2, pytest.approx(values["difference"]))
+    assert paired["low"] < paired["difference"] < paired["high"]
+    code, output = dica("compare", DRC, KMEANS)
+    assert (code, f"{paired['low']:+.4f} to {paired['high']:+.4f}, 2 seeds" in output) == (0, True)
 
     other = project / "copy"
     shutil.copytree(project / folder, other)
     edit_json(other / "run.json", lambda record: record["versions"].update(torch="9.9"))
     edit_json(other / "run.json", lambda record: record["device"].update(name="another"))
     edit_json(other / "run.json", lambda record: record["sources"].update({"src/dica/train.py": "b" * 64}))
-    differences = answer(dica, "compare", folder, "copy")["differences"]
+    result = answer(dica, "compare", folder, "copy")
+    assert result["metrics"]["acc"]["paired"] is None, "of one seed"
+    differences = result["differences"]
     assert differences.keys() == {"environment", "hardware", "code"}
     assert differences["environment"]["torch"][1] == "9.9"
     code, output = dica("compare", folder, "copy")
     assert (code, "other versions of packages" in output, "byte for byte" in output) == (0, True, True)
+
+
+def test_each_of_several_digests_is_cut() -> None:
+    assert _digests_cut(f"{'a' * 64}, {'b' * 40}, –") == f"{'a' * 12}, {'b' * 12}, –"
 
 
 def test_compare_tells_another_environment_where_both_sides_know_theirs(dica, project: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from dica.files import UserError, canonical_json, parse_json, read_bytes, read_csv
 from dica.runs.files import CONFIG, PREDICTIONS, RECORD
 from dica.runs.read import CONFIG_KEYS, NUMBER, environment_of, faults
-from dica.scores.stats import mean
+from dica.scores.stats import mean, t_interval
 from dica.validation import hint
 
 SECTIONS = ("parameters", "data", "seeds", "code", "environment", "hardware")
@@ -67,6 +67,10 @@ class Side:
         ]
         return {name: [line[name] for line in headlines] for name in names}
 
+    def by_seed(self, name: str) -> dict[int, float]:
+        """Return a metric of each seed."""
+        return {run["config"]["seed"]: run["metrics"]["headline"][name] for run in self.runs if run["metrics"]}
+
 
 def _facts(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     config, record = run["config"], run["record"]
@@ -109,7 +113,8 @@ def compare(one: Side, other: Side) -> dict[str, Any]:
     Returns
     -------
     dict
-        `a`, `b` (runs), `differences` (section -> key -> the two texts), `metrics` (name -> means and difference),
+        `a`, `b` (runs), `differences` (section -> key -> the two texts), `metrics` (name -> means and difference, and
+        `paired`: over the common seeds, if there are two or more, the mean difference and its 95 % interval by t),
         `same_predictions` (by common seed) and `summary`, one line a reason.
     """
     facts = one.facts(), other.facts()
@@ -123,8 +128,9 @@ def compare(one: Side, other: Side) -> dict[str, Any]:
     metrics = {
         name: {"a": mean(scores[0][name]), "b": mean(scores[1][name])} for name in scores[0] if name in scores[1]
     }
-    for row in metrics.values():
+    for name, row in metrics.items():
         row["difference"] = row["b"] - row["a"]
+        row["paired"] = _paired(one.by_seed(name), other.by_seed(name))
     same = _same_predictions(one, other)
     return {
         "a": {"name": one.name, "runs": [run["folder"] for run in one.runs]},
@@ -134,6 +140,15 @@ def compare(one: Side, other: Side) -> dict[str, Any]:
         "same_predictions": same,
         "summary": _summary(differences, metrics, same),
     }
+
+
+def _paired(one: dict[int, float], other: dict[int, float]) -> dict[str, float] | None:
+    """Return how many seeds two sides share, the mean of their differences and its interval; None of fewer than two."""
+    each = [other[seed] - one[seed] for seed in sorted(one.keys() & other.keys())]
+    if len(each) < 2:
+        return None
+    low, high = t_interval(each)
+    return {"seeds": len(each), "difference": mean(each), "low": low, "high": high}
 
 
 def _unlike(a: dict[str, set[str]], b: dict[str, set[str]]) -> dict[str, list[str]]:

@@ -137,19 +137,26 @@ def compare(
         for section, keys in result["differences"].items():
             table.add_section()
             for index, (key, texts) in enumerate(keys.items()):
-                shown = [text[:12] if section == "code" and len(text) >= 40 else text for text in texts]
+                shown = [_digests_cut(text) if section == "code" else text for text in texts]
                 table.add_row("" if index else section, *map(escape, (key, *shown)))
         console.print(table)
     for line in result["summary"]:
         console.print(f"- {escape(line)}")
 
 
+def _digests_cut(text: str) -> str:
+    """Return the digests and commits of a list of them as their beginnings."""
+    return ", ".join(part[:12] if len(part) >= 40 else part for part in text.split(", "))
+
+
 def _print_metrics(result: dict) -> None:
     table = Table()
-    for heading in ("metric", "A", "B", "B - A"):
+    for heading in ("metric", "A", "B", "B - A", "by seed, 95 %"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, row in result["metrics"].items():
-        table.add_row(name, *(f"{row[key]:.4f}" for key in ("a", "b")), f"{row['difference']:+.4f}")
+        paired = row["paired"]
+        by_seed = f"{paired['low']:+.4f} to {paired['high']:+.4f}, {paired['seeds']} seeds" if paired else ""
+        table.add_row(name, *(f"{row[key]:.4f}" for key in ("a", "b")), f"{row['difference']:+.4f}", by_seed)
     console.print(table if result["metrics"] else "one side has no metrics.json: no numbers to compare")
 
 
