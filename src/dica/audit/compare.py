@@ -125,7 +125,7 @@ def compare(one: Side, other: Side) -> dict[str, Any]:
             del environment[name]
     differences = {section: keys for section, keys in differences.items() if keys}
     scores = one.scores(), other.scores()
-    metrics = {
+    metrics: dict[str, dict[str, Any]] = {
         name: {"a": mean(scores[0][name]), "b": mean(scores[1][name])} for name in scores[0] if name in scores[1]
     }
     for name, row in metrics.items():
