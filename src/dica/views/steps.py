@@ -27,6 +27,7 @@ from dica.views.pixels import (
 )
 
 CROP_ATTEMPTS = 10
+NO_NUMBERS = torch.empty(0)
 
 
 class Step:
@@ -45,8 +46,11 @@ class Step:
 
     def draw(self, images: Tensor, generator: Generator) -> Tensor:
         """Draw its numbers, in [0, 1), where the generator lives and bring them to the images."""
-        shape = self.shape(len(images), images.shape[1])
-        return torch.rand(shape, generator=generator, device=generator.device).to(images.device, non_blocking=True)
+        rows, columns = self.shape(*images.shape[:2])
+        if not columns:
+            return NO_NUMBERS
+        drawn = torch.rand(rows, columns, generator=generator, device=generator.device)
+        return drawn.to(images.device, non_blocking=True)
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         """Return the changed images; `u` are the numbers that `draw` has drawn."""
