@@ -82,7 +82,7 @@ def peak(method: str, folder: Path, out: str) -> float:
     small = sorted((folder / "results/runs" / method / f"{MEASURED}-small").glob("s0-*/config.json"))
     config = next(found for path in small if (found := json.loads(path.read_text()))["variant"] == "full")
     manifest = json.loads((folder / f"data/prepared/{MEASURED}/manifest.json").read_text())
-    config |= {"dataset": MEASURED, **{key: manifest[key] for key in ("data_id",) if key in config}}
+    config |= {"dataset": MEASURED, "data_id": manifest["data_id"]}
     del config["id"]
     Path(f"{out}/config.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "dica.train", "--config", f"{out}/config.json"]

@@ -339,15 +339,19 @@ def keras_matrix(angle: Tensor, shift: Tensor, zoom: Tensor) -> Tensor:
     return torch.cat([rotation * zoom[:, None], rotation @ shift[:, :, None]], dim=2)
 
 
-@dataclass(frozen=True)
-class ChannelShift(Step):
-    """Add to every channel its own number in +-`amount`, clipped to the range the image had (Keras' semantics)."""
-
-    amount: float
+class _OfChannels(Step):
+    """A step that takes a number for each channel of an image."""
 
     def shape(self, count: int, channels: int) -> tuple[int, int]:
         """Return the rows and columns of its numbers: one for each channel."""
         return count, channels
+
+
+@dataclass(frozen=True)
+class ChannelShift(_OfChannels):
+    """Add to every channel its own number in +-`amount`, clipped to the range the image had (Keras' semantics)."""
+
+    amount: float
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         added = (2 * u - 1) * self.amount
@@ -356,12 +360,8 @@ class ChannelShift(Step):
 
 
 @dataclass(frozen=True)
-class ChannelShuffle(Step):
+class ChannelShuffle(_OfChannels):
     """Put the channels of each image in a random order; all orders are as likely."""
-
-    def shape(self, count: int, channels: int) -> tuple[int, int]:
-        """Return the rows and columns of its numbers: one for each channel."""
-        return count, channels
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         order = u.argsort(dim=1)
