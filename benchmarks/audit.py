@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import yaml
-from common import ROOT, machine, write
+from common import ROOT, Told
 
 from dica.figures import write_figures
 from dica.files import sha256_file, write_json
@@ -94,7 +94,7 @@ def main() -> None:
         raise SystemExit(done.stdout + done.stderr)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     row = {"runs": len(plan["runs"]), "cells": len(frame), "seconds": f"{seconds:.1f}", "cpu_seconds": f"{cpu:.1f}"}
-    write("audit", [row], machine())
+    Told("audit").add(row)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from common import RESULTS, ROOT, machine, ratio, write
+from common import RESULTS, ROOT, Told, ratio
 from plan import make_project
 
 from dica.files import INTERRUPTED
@@ -140,7 +140,6 @@ def row(what: str, then: Callable[[], float], now: Callable[[], float], repeats:
     pairs = [(then(), now()) for _ in range(repeats)]
     middle, least, most = ratio(*(list(side) for side in zip(*pairs, strict=True)))
     before, after = (sorted(side)[repeats // 2] for side in zip(*pairs, strict=True))
-    print(f"{what}: {before:.2f} {unit} then, {after:.2f} {unit} now", flush=True)
     return {
         "what": what,
         "ratio": f"{middle:.2f}",
@@ -152,20 +151,14 @@ def row(what: str, then: Callable[[], float], now: Callable[[], float], repeats:
     }
 
 
-def memory(then: Path, now: Path, out: str, repeats: int) -> list[dict]:
-    """Return the ratios of the peaks of trainings by both builds."""
+def memory(then: Path, now: Path, out: str, repeats: int) -> Iterator[dict]:
+    """Measure the ratios of the peaks of trainings by both builds, one after the other."""
     for folder in (then, now):
         for act in ("fetch", "prepare"):
             said([sys.executable, "-m", "dica.data", act, MEASURED], folder)
-    return [
-        row(
-            f"{PEAK}, {name} on CIFAR-10 (JPEG)",
-            *(partial(peak, name, side, out) for side in (then, now)),
-            repeats,
-            "MB",
-        )
-        for name in TRAINED
-    ]
+    for name in TRAINED:
+        sides = (partial(peak, name, side, out) for side in (then, now))
+        yield row(f"{PEAK}, {name} on CIFAR-10 (JPEG)", *sides, repeats, "MB")
 
 
 def beside_plain_jobs(folder: Path, runs: int, repeats: int) -> dict:
@@ -214,14 +207,16 @@ def main() -> None:
             return not args.only or any(word in what for word in args.only)
 
         turns = {what: 1 if what == "the demo" else args.repeats for what in ours if wanted(what)}
-        rows = [row(what, timed(what, then), timed(what, now), count) for what, count in turns.items()]
+        told = Told("commands", args.out, keep=bool(args.only))
+        for what, count in turns.items():
+            told.add(row(what, timed(what, then), timed(what, now), count))
         if args.long and wanted(IN_A_CLONE):
-            rows.append(row(IN_A_CLONE, in_a_clone(args.then), in_a_clone("HEAD"), 1))
+            told.add(row(IN_A_CLONE, in_a_clone(args.then), in_a_clone("HEAD"), 1))
         if args.long and wanted(PEAK) and "DICA_MIRROR" in os.environ:
-            rows += memory(then, now, out, args.repeats)
+            for line in memory(then, now, out, args.repeats):
+                told.add(line)
         if wanted(BESIDE):
-            rows.append(beside_plain_jobs(Path(name), args.runs, min(args.repeats, 3)))
-    write("commands", rows, machine(), args.out, keep=bool(args.only))
+            told.add(beside_plain_jobs(Path(name), args.runs, min(args.repeats, 3)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def machine() -> dict[str, str]:
 
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return {
-        "cpu": str(device_facts("cpu")["name"]),
+        "cpu": "{name} ({processor_kind})".format(**device_facts("cpu")),
         "cores": str(len(os.sched_getaffinity(0))),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
@@ -63,29 +63,44 @@ def ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def write(name: str, rows: list[dict], facts: dict[str, str], folder: Path = RESULTS, keep: bool = False) -> Path:
-    """Write ``<folder>/<name>.csv``: one line a figure, each with where it was measured.
+def multiplies_bfloat16() -> bool:
+    """Return whether this processor has bfloat16; elsewhere float32 stands in, and the time it takes says nothing."""
+    import torch
 
-    With `keep`, lines of the file about something else stay in it.
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+class Told:
+    """``<folder>/<name>.csv``, one line a figure, each with where it was measured.
+
+    Written after each line: a benchmark that is stopped leaves what it has measured. With `keep`, lines of the file
+    about something else (another `what`) stay in it.
     """
-    from dica.files import atomic_write_text, read_csv
 
-    rows = [{**row, **facts} for row in rows]
-    if keep and (folder / f"{name}.csv").is_file():
-        new = {row["what"]: row for row in rows}
-        kept = read_csv(folder / f"{name}.csv")
-        rows = [new.pop(row["what"], row) for row in kept] + list(new.values())
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = _Lines()
-    writer = csv.DictWriter(lines, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path = folder / f"{name}.csv"
-    atomic_write_text(path, "".join(lines))
-    for row in rows:
-        print({key: value for key, value in row.items() if key not in facts})
-    print(f"wrote {path}")
-    return path
+    def __init__(self, name: str, folder: Path = RESULTS, keep: bool = False) -> None:
+        from dica.files import read_csv
+
+        self.path, self.rows = folder / f"{name}.csv", []
+        self.old = read_csv(self.path) if keep and self.path.is_file() else []
+
+    def add(self, *rows: dict, **facts: str) -> None:
+        """Add lines of this moment."""
+        from dica.files import atomic_write_text
+
+        for row in rows:
+            print(row, flush=True)
+        where = {**machine(), **facts}
+        self.rows += [{**row, **where} for row in rows]
+        told = self.rows
+        if self.old:
+            named = {row["what"]: row for row in self.rows}
+            told = [named.pop(row["what"], row) for row in self.old] + list(named.values())
+        lines = _Lines()
+        writer = csv.DictWriter(lines, list(dict.fromkeys(key for row in told for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(told)
+        atomic_write_text(self.path, "".join(lines))
 
 
 class _Lines(list):
@@ -94,8 +109,8 @@ class _Lines(list):
     write = list.append
 
 
-def plot(name: str, draw: Callable, facts: dict[str, str], folder: Path = RESULTS) -> None:
-    """Write ``<folder>/<name>.svg``: `draw` gets the axes; the machine stands below the picture."""
+def plot(told: Told, draw: Callable) -> None:
+    """Write a picture beside the csv of `told`: `draw` gets axes and lines; the machine stands below the picture."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -103,9 +118,10 @@ def plot(name: str, draw: Callable, facts: dict[str, str], folder: Path = RESULT
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
-    draw(axes)
+    draw(axes, told.rows)
     axes.spines[["top", "right"]].set_visible(False)
+    facts = told.rows[-1]
     note = f"{facts['cpu']}, {facts['threads']} thread(s), torch {facts['torch']}, {facts['date']}"
     figure.supxlabel(f"{note}; load {facts['load']}", fontsize=7)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(told.path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)

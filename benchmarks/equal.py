@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from common import RESULTS, ROOT, machine, write
+from common import RESULTS, ROOT, Told
 
 from dica import methods
 from dica.engine.checkpoints import StateFolder
@@ -73,15 +73,18 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     images = ResidentImages(given.data, torch.device("cpu"))
-    profile, rows = load_profile(ROOT / "params/archive.yaml", ROOT), []
+    profile = load_profile(ROOT / "params/archive.yaml", ROOT)
+
+    def row(what: str, found: dict) -> dict:
+        return {"what": what, **{key: round(v, 3) if isinstance(v, float) else v for key, v in found.items()}}
+
+    told = Told("equal", given.out)
     for stem, width in CANDIDATES[: given.networks]:
         found = pilot({"stem": stem, "width": width}, images, given.seconds)
-        rows.append({"what": f"pilot: resnet8 of {width} channels, stem {stem}", **found})
+        told.add(row(f"pilot: resnet8 of {width} channels, stem {stem}", found))
     for method in given.methods:
         params = resolve(method, VARIANT, DATASET, profile, ROOT)
-        rows.append({"what": f"run: {method}", **timed(method, params, images, given.seconds / 3)})
-    rounded = [{key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
-    write("equal", rounded, machine(), given.out)
+        told.add(row(f"run: {method}", timed(method, params, images, given.seconds / 3)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from common import RESULTS, interleaved, machine, plot, write
+from common import RESULTS, Told, interleaved, plot
 
 from dica.scores.evaluation import evaluate_files
 
@@ -46,23 +46,16 @@ def main() -> None:
                 files = (folder / "predictions.npz", folder / "labels.npz", folder / "metrics.json")
                 tasks[count, clusters] = partial(evaluate_files, *files, "train")
         seconds = interleaved(tasks, args.repeats)
-    rows = [
-        {
-            "images": count,
-            "clusters": clusters,
-            "seconds": f"{sorted(values)[len(values) // 2]:.3f}",
-            "range": f"{min(values):.3f}-{max(values):.3f}",
-            "repeats": len(values),
-        }
-        for (count, clusters), values in seconds.items()
-    ]
-    facts = machine()
-    write("evaluation", rows, facts, args.out)
+    told = Told("evaluation", args.out)
+    for (count, clusters), values in seconds.items():
+        middle, span = sorted(values)[len(values) // 2], f"{min(values):.3f}-{max(values):.3f}"
+        row = {"images": count, "clusters": clusters, "seconds": f"{middle:.3f}", "range": span}
+        told.add({**row, "repeats": len(values)})
     with contextlib.suppress(ImportError):
-        plot("evaluation", partial(draw, rows), facts, args.out)
+        plot(told, draw)
 
 
-def draw(rows: list[dict], axes) -> None:
+def draw(axes, rows: list[dict]) -> None:
     """Draw seconds against images, a line a number of clusters."""
     for clusters in CLUSTERS:
         points = [(row["images"], float(row["seconds"])) for row in rows if row["clusters"] == clusters]

@@ -14,7 +14,6 @@ writes it anew. `--dry` runs every part with tiny sizes on the CPU, which is a t
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import RESULTS, ROOT, machine, write
+from common import RESULTS, ROOT, Told
 
 from dica import methods
 from dica.data.splits import DataInfo
@@ -285,14 +284,14 @@ def main() -> int:
     device = torch.device("cpu" if args.dry else "cuda")
     clock = Clock(device, *((0, 1) if args.dry else (20, 100)))
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False  # `determinism: fast` in bf16
-    rows = ceilings(clock, *((64, 1) if args.dry else (8192, 4096)))
+    product, copy = ceilings(clock, *((64, 1) if args.dry else (8192, 4096)))
     params = read_params(args.dry)
-    facts = {**machine(), "device": "cpu" if args.dry else torch.cuda.get_device_name()}
-    for name in args.methods:
-        rows += measure(name, params[name], clock, rows[0]["tflops"])
-        print(json.dumps(rows[-1]), flush=True)
-        told = [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-        write("gpu", told, facts, args.out)  # after each: a call that is stopped leaves what it has measured
+    used = "cpu" if args.dry else torch.cuda.get_device_name()
+    told = Told("gpu", args.out)
+    for name in [None, *args.methods]:
+        rows = measure(name, params[name], clock, product["tflops"]) if name else [product, copy]
+        rows = [{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+        told.add(*rows, device=used)
     return 0
 
 

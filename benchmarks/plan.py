@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import yaml
-from common import RESULTS, ROOT, machine, plot, write
+from common import RESULTS, ROOT, Told, plot
 
 SIZES = (100, 1_000, 10_000)
 DATASETS = ("cifar10", "cifar20", "cifar100", "stl10", "imagenet10", "imagenet-dogs", "tiny-imagenet", "digits")
@@ -118,17 +118,13 @@ def _row(what: str, runs: int, seconds: list[float]) -> dict:
     return {"what": what, "runs": runs, "seconds": f"{middle:.2f}", "range": spread, "repeats": len(seconds)}
 
 
-def draw(rows: list[dict]):
-    """Return a function that draws seconds against runs."""
-
-    def lines(axes) -> None:
-        for what, marker in (("plan", "o"), ("no-op", "s")):
-            points = [(row["runs"], float(row["seconds"])) for row in rows if row["what"] == what]
-            axes.loglog(*zip(*points, strict=True), marker=marker, label=f"snakemake -n, {what}")
-        axes.set(xlabel="runs in the plan", ylabel="seconds")
-        axes.legend(frameon=False)
-
-    return lines
+def draw(axes, rows: list[dict]) -> None:
+    """Draw seconds against runs."""
+    for what, marker in (("plan", "o"), ("no-op", "s")):
+        points = [(row["runs"], float(row["seconds"])) for row in rows if row["what"] == what]
+        axes.loglog(*zip(*points, strict=True), marker=marker, label=f"snakemake -n, {what}")
+    axes.set(xlabel="runs in the plan", ylabel="seconds")
+    axes.legend(frameon=False)
 
 
 def main() -> None:
@@ -137,13 +133,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    rows = []
+    told = Told("plan", args.out)
     for size in args.sizes:
-        rows += measure(size, args.repeats if size < 10_000 else 1)
-    facts = machine()
-    write("plan", rows, facts, args.out)
+        told.add(*measure(size, args.repeats if size < 10_000 else 1))
     with contextlib.suppress(ImportError):
-        plot("plan", draw(rows), facts, args.out)
+        plot(told, draw)
 
 
 if __name__ == "__main__":

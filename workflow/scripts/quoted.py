@@ -31,11 +31,12 @@ def table(path: Path) -> str:
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     shown = [name for name in rows[0] if name not in MACHINE]
-    if len({row["date"] for row in rows if "date" in row}) > 1:
-        shown.append("date")  # measured in several turns
+    # Measured in several turns, on several machines.
+    shown += [name for name in MACHINE if name != "load" and len({row.get(name) for row in rows}) > 1]
     lines = [f"| {' | '.join(shown)} |", "|" + ":--|" * len(shown)]
     lines += [f"| {' | '.join(row[name] for name in shown)} |" for row in rows]
-    where = ", ".join(f"{name}: {rows[0][name]}" for name in MACHINE if rows[0].get(name) and name not in shown)
+    once = [name for name in MACHINE if rows[0].get(name) and name not in shown]
+    where = ", ".join(f"{'highest ' * (name == 'load')}{name}: {max(row[name] for row in rows)}" for name in once)
     return "\n".join([*lines, "", f"Measured on {where}."] if where else lines)
 
 
