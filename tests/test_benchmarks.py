@@ -250,8 +250,17 @@ def test_steps_are_timed_in_turns_in_both_builds(monkeypatch, root: Path, tmp_pa
     import steps
 
     first = next(iter(steps.STEPS))
-    assert steps.step_seconds(first, root) > 0
+    assert steps.measured(first, root, {})[0] > 0
+    plain, half = (steps.measured(first, root, {"half": each})[1] for each in (False, True))
+    assert plain == pytest.approx(half, rel=0.01)
+    assert plain != half, "bfloat16 rounds"
     monkeypatch.setattr(steps, "unpack", lambda commit, folder: folder)
-    monkeypatch.setattr(steps, "step_seconds", lambda what, folder: 3.0 if folder.name == "then" else 2.0)
+    monkeypatch.setattr(steps, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(
+        steps, "measured", lambda _, folder, how: [3.0 if folder.name == "then" else 2.0, 1.5 + how.get("half", 0)]
+    )
     run(monkeypatch, steps, "--repeats", "1", "--out", str(tmp_path))
-    assert [row["ratio"] for row in rows(tmp_path / "steps.csv")] == ["1.50"] * len(steps.STEPS)
+    found = rows(tmp_path / "steps.csv")
+    assert [row["ratio"] for row in found] == ["1.50"] * 2 * len(steps.STEPS)
+    losses = [row["loss in float32, in bfloat16"] for row in found]
+    assert losses == [""] * len(steps.STEPS) + ["1.5, 2.5"] * len(steps.STEPS)

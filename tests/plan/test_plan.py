@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,8 +146,32 @@ def test_a_plan_of_other_inputs_is_made_again(
 ) -> None:
     profile, path = _kept(copied_params)
     change(copied_params, path)
-    monkeypatch.setattr(identity, "make_plan", lambda *_: {"made": "again"})
-    assert identity.current_plan(profile, copied_params) == {"made": "again"}
+    monkeypatch.setattr(identity, "make_plan", lambda *_: {"made": "again", "runs": []})
+    assert identity.current_plan(profile, copied_params) == {"made": "again", "runs": []}
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept.unlink(), lambda kept: kept.write_text("{")])
+def test_a_plan_that_lies_there_as_it_was_made_again_is_kept(
+    change: Callable[[Path], None], copied_params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a clone, which has the plan and not what it was made of."""
+    profile, path = _kept(copied_params)
+    change(path.parent / identity.KEPT)
+    made = identity.current_plan(profile, copied_params)
+    monkeypatch.setattr(identity, "make_plan", lambda *_: pytest.fail("was made again"))
+    assert identity.current_plan(profile, copied_params) == made
+
+
+def test_where_nothing_can_be_written_a_plan_is_made_each_time(
+    copied_params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, path = _kept(copied_params)
+    kept = path.parent / identity.KEPT
+    kept.unlink()
+    monkeypatch.setattr(tempfile, "mkstemp", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "no")))
+    made = identity.make_plan(profile, copied_params)
+    assert identity.current_plan(profile, copied_params) == made
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])

@@ -97,16 +97,17 @@ def test_links_of_printed_tables_lead_to_the_report(made, site):
 
 
 def test_every_cell_leads_to_its_runs(made, site):
-    """The link of a cell names a group, and that group shows each of the cell's runs."""
+    """The link of a cell names a group by a run, and that group shows each of the cell's runs."""
     _, plan, _, frame, _ = made
     ids = {run["path"]: run["id"] for run in plan["runs"]}
     cells = frame[frame["n"] > 0]
     assert len(cells) > 20
     for cell in cells.itertuples(index=False):
-        anchor = layout.group_id(cell.method, cell.variant, cell.dataset)
-        page = pages.runs_page(cell.method)
+        page, anchor = layout.runs_link(cell).split("#")
         assert f"{page}#{anchor}" in site[pages.paper_page(cell.paper)].links
-        section = site[page].text.split(f'<section id="{anchor}">')[1].split("</section>")[0]
+        before, after = site[page].text.split(f'<span id="{anchor}">')
+        assert "<details" not in before.rpartition("<section")[2], "the link is to the head of the group"
+        section = after.split("</section>")[0]
         for path in cell.runs.split():
             assert f'id="run-{ids[path]}"' in section
             assert f"snakemake --cores all --resources gpu=1 -- {path}/metrics.json" in section

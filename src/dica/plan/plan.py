@@ -6,6 +6,7 @@ its declared fingerprint, seed, determinism level) and of nothing else: no date,
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -163,11 +164,18 @@ def current_plan(profile: dict, root: Path, inputs: str = "") -> dict:
     """
     folder = root / profile["results"]
     try:
-        kept, data = read_json(folder / KEPT), (folder / "plan.json").read_bytes()
-    except (UserError, OSError):  # none was kept, or it is damaged
+        data = (folder / "plan.json").read_bytes()
+    except OSError:
         return make_plan(profile, root)
-    now = {"inputs": inputs or inputs_of_plan(profile, root), "plan": sha256_bytes(data)}
-    return json.loads(data) if kept == now else make_plan(profile, root)
+    inputs = inputs or inputs_of_plan(profile, root)
+    with contextlib.suppress(UserError):  # none was kept, or it is damaged
+        if read_json(folder / KEPT) == {"inputs": inputs, "plan": sha256_bytes(data)}:
+            return json.loads(data)
+    plan = make_plan(profile, root)
+    if _text(plan).encode() == data:
+        with contextlib.suppress(OSError):  # whoever may only read makes it each time
+            keep_plan(plan, folder / "plan.json", inputs)
+    return plan
 
 
 def keep_plan(plan: dict, path: Path, inputs: str) -> None:
@@ -217,6 +225,10 @@ def write_recorded(plan: dict, methods: list[str], datasets: list[str], folder: 
 
 def write_plan(plan: dict, path: Path) -> bool:
     """Write the plan as JSON with one line a run, if it differs; see `write_if_changed`."""
+    return write_if_changed(path, _text(plan))
+
+
+def _text(plan: dict) -> str:
     head = canonical_json({key: value for key, value in plan.items() if key != "runs"})
     lines = ",\n".join(canonical_json(run) for run in plan["runs"])
-    return write_if_changed(path, f'{head[:-1]}, "runs": [\n{lines}\n]}}\n')
+    return f'{head[:-1]}, "runs": [\n{lines}\n]}}\n'

@@ -308,7 +308,7 @@ def _done(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:
             {
                 "dataset": dataset,
                 "method": method,
-                "link": f"{links.runs_page(method)}#{_first_group(finished[0])}",
+                "link": f"{links.runs_page(method)}#{layout.group_with(finished[0].plan['id'])}",
                 "finished": len(finished),
                 "planned": len(members),
                 "variants": len({run.plan["variant"] for run in finished}),
@@ -318,10 +318,6 @@ def _done(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:
             }
         )
     return lines
-
-
-def _first_group(run: Run) -> str:
-    return layout.group_id(run.plan["method"], run.plan["variant"], run.plan["dataset"])
 
 
 def _missing(runs: Sequence[Run], root: Path) -> list[dict[str, Any]]:
@@ -376,7 +372,7 @@ def _cell_entry(cells: Sequence[Any], anchor: str) -> tuple[str, str]:
     run = next((cell for cell in cells if cell.n), None)
     if run is None:
         return text, f"{links.paper_page(first.paper)}#{anchor}"
-    return text, f"{links.runs_page(run.method)}#{layout.group_id(run.method, run.variant, run.dataset)}"
+    return text, layout.runs_link(run)
 
 
 # --- CSV files -------------------------------------------------------------------------------------------------

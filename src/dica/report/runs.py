@@ -65,7 +65,8 @@ def groups_of(
         groups.setdefault(method, []).append(
             {
                 "anchor": anchor if group is others[0] else f"{anchor}-{group[0].plan['id']}",
-                "aliases": [layout.group_id(method, name, dataset) for name in names if name != variant],
+                "aliases": [layout.group_id(method, name, dataset) for name in names if name != variant]
+                + [layout.group_with(run.plan["id"]) for run in group if run.metrics is not None],
                 "variants": list(names),
                 "apart": _apart(group, others),
                 "dataset": dataset,

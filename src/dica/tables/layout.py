@@ -100,6 +100,18 @@ def group_id(method: str, variant: str, dataset: str) -> str:
     return f"runs-{method}-{variant}-{dataset}"
 
 
+def group_with(run_id: str) -> str:
+    """Anchor of the group that shows a finished run: a variant has several groups where tables change it."""
+    return f"with-{run_id}"
+
+
+def runs_link(cell: Any) -> str:
+    """Return where the report shows the runs of a cell, or what is said of them where there are none."""
+    first = cell.runs.split()[:1]
+    anchor = group_with(first[0].rpartition("-")[2]) if first else group_id(cell.method, cell.variant, cell.dataset)
+    return f"{runs_page(cell.method)}#{anchor}"
+
+
 def build(artefact: Artefact, frame: pd.DataFrame, plan: dict[str, Any]) -> dict[str, Any]:
     """Return everything the templates print of one table.
 
@@ -296,7 +308,7 @@ def _own_cell(cell: Any, artefact: Artefact, ranks: dict, footnotes: Footnotes) 
     if not cell.seeds_planned:
         return Shown("")
     address = f"{artefact.address} {cell.row}/{cell.column}/{cell.metric}"
-    group = f"{runs_page(cell.method)}#{group_id(cell.method, cell.variant, cell.dataset)}"
+    group = runs_link(cell)
     if not cell.n:
         why = (footnotes.number(cell.reason),) if cell.verdict == "failed" else ()
         return Shown(cell.verdict, cell.verdict, why, address=address, reason=cell.reason, group=group)
