@@ -112,7 +112,7 @@ def audit(root: Path) -> str:
         shown = [finding for finding in run.findings if finding.what not in UNSAID]
         lines += [f"  {'ok   ' if finding.ok else 'WRONG'} {finding.what}: {finding.detail}" for finding in shown]
     lines.append(f"… and {len(result.runs) - SHOWN} runs more")
-    lines += [f"rebuild: {result.rebuild}", "…"]
+    lines += [textwrap.shorten(f"rebuild: {result.rebuild}", 118, placeholder=" …"), "…"]
     return "\n".join(["```text", *lines, "```"])
 
 

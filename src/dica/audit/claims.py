@@ -15,7 +15,7 @@ from dica.plan.claims import FOLDER, load_claims
 from dica.runs.files import RECORD
 from dica.runs.read import Finding
 from dica.scores.claims import NOT_RUN
-from dica.tables.claims import COLUMNS, CSV, MARKDOWN, ledger, markdown, read_ledger
+from dica.tables.claims import COLUMNS, CSV, MARKDOWN, ledger, markdown, read_ledger, unlike_epochs
 from dica.validation import hint
 
 Key = tuple[str, str]  # claim and rung
@@ -155,5 +155,4 @@ def _said(row: dict[str, str]) -> str:
         return ": ".join(text for text in (row["verdict"], row["reason"]) if text)
     numbers = f"{row['comparison']} = {row['effect']} ({row['low']} to {row['high']}), p {row['p_holm']} corrected"
     more = f", about {row['seeds_needed']} would decide" if row["seeds_needed"] else ""
-    epochs = f"; epochs: {row['epochs']}" if row["epochs"] else ""
-    return f"{row['verdict']}: {numbers}; {row['seeds']} seeds{more}{epochs}"
+    return f"{row['verdict']}: {numbers}; {row['seeds']} seeds{more}{unlike_epochs(row)}"

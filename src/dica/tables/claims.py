@@ -233,5 +233,9 @@ def _cell(row: dict[str, str]) -> str:
     interval = f"{unit}{effect:+.3f} ({low:+.3f} to {high:+.3f}), {row['seeds']} seeds"
     near = low * high > 0 and row["verdict"] == tests.UNDECIDED  # the interval is of this claim alone
     corrected = f", corrected p {float(row['p_holm']):.2f}" if near else ""
-    epochs = f"; epochs: {row['epochs']}" if row["epochs"] else ""
-    return f"**{row['verdict']}** {interval}{corrected}{epochs}"
+    return f"**{row['verdict']}** {interval}{corrected}{unlike_epochs(row)}"
+
+
+def unlike_epochs(row: dict[str, str]) -> str:
+    """Return what follows a verdict on rows that were not trained for as many epochs, or nothing."""
+    return f"; epochs: {row['epochs']}" if row["epochs"] else ""
