@@ -12,6 +12,7 @@ from typing import Any
 
 import dica
 from dica.data import catalog
+from dica.data.paths import OWN_PREFIX
 from dica.files import UserError, json_text, read_bytes
 from dica.validation import load_yaml
 
@@ -67,7 +68,7 @@ def described(root: Path) -> dict[Path, str]:
     }
     entries = catalog.load(root)
     for name, entry in entries.items():
-        if name.startswith(catalog.OWN_PREFIX):
+        if name.startswith(OWN_PREFIX):
             continue  # a user's own images
         files[CROISSANT / f"{name}.json"] = _croissant(entry, entries, str(citation["date-released"]))
     return {path: json_text(value) for path, value in files.items()}

@@ -9,7 +9,6 @@ import json
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -92,6 +91,8 @@ def verify(
 
     Exit code: 0 it comes out again, 3 it does not. If interrupted, the same command goes on.
     """
+    from importlib import metadata
+
     from dica.audit import again
     from dica.runs.record import processor_kind
 

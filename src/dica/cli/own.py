@@ -24,8 +24,7 @@ from rich.markup import escape
 
 from dica.cli.progress import watch
 from dica.cli.runs import console, gpu_names
-from dica.data.catalog import OWN_PREFIX
-from dica.data.paths import prepared_folder
+from dica.data.paths import OWN_PREFIX, prepared_folder
 from dica.files import UserError, no_empty_folders, plain_cell, project_root, read_json, write_json
 
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
@@ -203,7 +202,7 @@ def _prepared(root: Path, name: str) -> bool:
     from dica.data import catalog
     from dica.data.prepared import is_current
 
-    entry = catalog.load(root).get(f"{catalog.OWN_PREFIX}{name}")
+    entry = catalog.load(root).get(f"{OWN_PREFIX}{name}")
     return entry is not None and is_current(root, entry)
 
 

@@ -88,8 +88,7 @@ def _show_figure(auditor, artefact, as_json: bool) -> None:
 
 
 def _show_table(root: Path, profile: Path, rows: list[dict]) -> None:
-    from dica.plan.artefacts import PLAIN
-    from dica.plan.published import decimals
+    from dica.plan.published import PLAIN, decimals
 
     paper, artefact = rows[0]["paper"], rows[0]["artefact"]
     percent = _scale(root, paper, artefact) == "percent"

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dica.data.paths import OWN_PREFIX
 from dica.data.pipelines import check_normalisation
 from dica.files import UserError, canonical_json, sha256_bytes
 from dica.validation import hint, load_yaml, validate
 
 CATALOG = Path("params/datasets.yaml")
 OWN = Path("params/own")  # <name>/dataset.yaml in it holds the one data set own-<name>
-OWN_PREFIX = "own-"
 
 
 def load(root: Path | str) -> dict[str, dict[str, Any]]:

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from dica.data import features, folder, layout
-from dica.data.catalog import OWN, OWN_PREFIX
+from dica.data.catalog import OWN
 from dica.data.images import FORMATS, PIXEL_LIMIT
-from dica.data.paths import RAW, prepared_folder
+from dica.data.paths import OWN_PREFIX, RAW, prepared_folder
 from dica.data.prepare import prepare as prepare_arrays
 from dica.data.prepared import MANIFEST, load_manifest, open_split
 from dica.files import (

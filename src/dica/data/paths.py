@@ -6,6 +6,7 @@ from pathlib import Path
 
 RAW = "data/raw"  # the archives
 MANIFEST = "manifest.json"  # beside a data set's arrays
+OWN_PREFIX = "own-"  # of the name of a data set that `dica cluster` has declared
 LABELS = "data/labels"  # Git keeps them, so that a clone can be scored without its images
 
 

@@ -50,7 +50,6 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "architecture": ("datasets", "rows"),
 }
 
-PLAIN = ("time_ratio", "p_value")  # metrics that are never in percent
 ONLY_METRIC = {"significance": ("p_value",), "architecture": ("layer",)}
 
 # Our metrics whose printed numbers or whose entry in metrics.json have another name.

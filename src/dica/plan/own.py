@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from dica.data.catalog import OWN, OWN_PREFIX
+from dica.data.catalog import OWN
+from dica.data.paths import OWN_PREFIX
 from dica.files import read_json
 from dica.plan.artefacts import analysis_path
 from dica.plan.plan import OWN_RUNS, write_if_changed

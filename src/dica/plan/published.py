@@ -12,6 +12,7 @@ from dica.files import UserError, read_csv
 
 COLUMNS = ("paper", "table", "setting", "method", "dataset", "metric", "statistic", "value", "std", "note")
 BOUNDS = {"upper-bound": "< ", "lower-bound": "> "}  # how a number is printed that only bounds the true one
+PLAIN = ("time_ratio", "p_value")  # metrics that are never in percent
 Rows = Sequence[dict[str, str]]
 
 

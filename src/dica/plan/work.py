@@ -279,10 +279,12 @@ class Work:
         labels = labels_file(dataset)
         return labels if (self.root / labels).is_file() else manifest_file(dataset)
 
-    def scores(self, target: Target, as_it_is: bool) -> list[str]:
+    def scores(self, target: Target, as_it_is: bool, forced: bool = False) -> list[str]:
         """Return the scores of the runs that a target shows and can have; `as_it_is` only of those that are trained.
 
-        A summary has those that `dica.plan.plan.write_recorded` lists, which `dvc repro` brings up to date.
+        A summary has those that `dica.plan.plan.write_recorded` lists, which `dvc repro` brings up to date. Of a target
+        that is current, and unless jobs are `forced`, `as_it_is` leaves out the scores that nothing will make again:
+        Snakemake would look at each.
         """
         runs = self._made.runs(target)
         if target[0] == "summary":
@@ -290,6 +292,8 @@ class Work:
         there = [run for run in runs if run["id"] not in self.out_of_reach]
         if as_it_is:
             there = [run for run in there if (self.root / run["path"] / PREDICTIONS).is_file()]
+            if self.is_current(target, as_it_is) and not forced:
+                there = [run for run in there if self.unusable_scores(run["id"])]
         return [f"{run['path']}/{METRICS}" for run in there]
 
     @property

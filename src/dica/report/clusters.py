@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dica.data.catalog import OWN_PREFIX
 from dica.data.own import left_out
-from dica.data.paths import prepared_folder
+from dica.data.paths import OWN_PREFIX, prepared_folder
 from dica.data.prepared import image_names
 from dica.data.thumbnails import Thumbnails, jpeg
 from dica.figures.style import CLASS_COLOURS

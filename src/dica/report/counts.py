@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from dica.data.catalog import OWN_PREFIX
+from dica.data.paths import OWN_PREFIX
 from dica.figures import to_bytes
 from dica.figures.counts import draw_counts
 from dica.files import atomic_write_bytes, atomic_write_text, load_arrays, write_json

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from dica.plan.artefacts import PLAIN, Artefact, Row, planned
-from dica.plan.published import BOUNDS, to_scale
+from dica.plan.artefacts import Artefact, Row, planned
+from dica.plan.published import BOUNDS, PLAIN, to_scale
 from dica.scores.chance import adjusted
 from dica.scores.stats import RULE
 from dica.tables.cells import LOWER_IS_BETTER
