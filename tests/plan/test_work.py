@@ -10,7 +10,6 @@ import pytest
 
 from dica.files import UserError, read_json, write_json
 from dica.plan import plan
-from dica.plan.made import Made
 from dica.plan.parameters import load_method
 from dica.plan.work import Work
 
@@ -160,21 +159,14 @@ def test_scores_of_another_run_are_made_again_once(project: Path) -> None:
     assert (project / note).stat().st_mtime_ns == written, "one note a broken file"
 
 
-def test_the_scores_of_a_table_that_is_current_are_asked_for_where_they_will_be_made(project: Path) -> None:
-    target, head = ("table", "dica", "table-1"), noted(project)
-    runs = Made(head.plan, project, RESULTS).runs(target)
-    scores = [f"{run['path']}/metrics.json" for run in runs]
-    for run in runs:
-        write_json(finish(project, run) / "metrics.json", {"id": run["id"]})
-    table = project / RESULTS / "tables/dica/table-1.md"
-    table.parent.mkdir(parents=True)
-    table.write_text("made\n")
-    Made(head.plan, project, RESULTS).record(target, project / RESULTS)
-    assert len(scores) > 1
-    assert work(project).scores(target, as_it_is=True) == []
-    assert work(project).scores(target, as_it_is=True, forced=True) == scores
-    assert work(project).scores(target, as_it_is=False) == scores
-    write_json(project / f"{RESULTS}/state/{runs[1]['id']}/unusable-scores.json", {})
-    assert work(project).scores(target, as_it_is=True) == scores[1:2]
-    (project / scores[0]).unlink()
-    assert work(project).scores(target, as_it_is=True) == scores, "it is not current any more"
+def test_a_run_with_usable_scores_leaves_the_reach_of_scoring(project: Path) -> None:
+    head = noted(project)
+    run, other = head.plan["runs"][:2]
+    finish(project, run)
+    assert all(re.fullmatch(work(project).scorable, name) for name in head.runs)
+    write_json(project / run["path"] / "metrics.json", {"id": run["id"]})
+    assert not re.fullmatch(work(project).scorable, run["id"])
+    assert re.fullmatch(work(project).scorable, other["id"])
+    noted(project)  # finds them broken: they lack their numbers
+    assert re.fullmatch(work(project).scorable, run["id"])
+    assert re.fullmatch(work(project, in_job=True).scorable, run["id"])

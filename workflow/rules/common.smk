@@ -65,12 +65,6 @@ def as_it_is():
     return bool({"light", "deposit"} & set(workflow.dag_settings.targets))
 
 
-def forced():
-    """Tell whether jobs are asked for that nothing else would start."""
-    dag = workflow.dag_settings
-    return bool(dag.forceall or dag.forcetargets or dag.forcerun)
-
-
 def made(kind):
     """Return an input function for the tables or figures that are made, see `Work.made_files`."""
     return lambda wildcards: WORK.made_files(kind, as_it_is())
@@ -85,7 +79,7 @@ def made_of(target, *files, scored=True):
     def inputs(wildcards):
         what = target(wildcards)
         names = [PLAN_FILE, WORK.changes_file]
-        names += WORK.scores(what, as_it_is(), forced()) if scored else []
+        names += WORK.scores(what, as_it_is()) if scored else []
         for file in files:
             found = file(wildcards) if callable(file) else file
             names += [found] if isinstance(found, str) else found

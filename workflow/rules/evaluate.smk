@@ -1,4 +1,5 @@
-# Scores come from stored predictions and labels alone.
+# Scores come from stored predictions and labels alone. A run that has them has left this rule's reach: to score it again,
+# remove its metrics.json.
 
 
 localrules:
@@ -15,6 +16,8 @@ rule evaluate:
         metrics=f"{RUN}/{METRICS}",
     log:
         f"{RESULTS}/logs/evaluate/{LOG}",
+    wildcard_constraints:
+        id=WORK.scorable,
     conda:
         "../../environment.yml"
     params:

@@ -200,6 +200,15 @@ class Work:
         """Pattern of the ids that may be trained; in a job every id, because its head has decided."""
         return ANY_ID if self.in_job else id_pattern(self.unfinished, sorted(set(self.runs) - set(self.unfinished)))
 
+    @property
+    def scorable(self) -> str:
+        """Pattern of the ids that may be scored: those without usable scores; in a job of all."""
+        if self.in_job:
+            return ANY_ID
+        mine = [run["id"] for run in self.plan["runs"] if not (self.root / run["path"] / METRICS).is_file()]
+        mine += [name for name in self.runs if self.unusable_scores(name)]
+        return id_pattern(sorted(set(mine)), sorted(set(self.runs) - set(mine)))
+
     @cached_property
     def unprepared(self) -> list[str]:
         """The data sets whose arrays are not there as they are declared now; in a job all."""
@@ -279,12 +288,10 @@ class Work:
         labels = labels_file(dataset)
         return labels if (self.root / labels).is_file() else manifest_file(dataset)
 
-    def scores(self, target: Target, as_it_is: bool, forced: bool = False) -> list[str]:
+    def scores(self, target: Target, as_it_is: bool) -> list[str]:
         """Return the scores of the runs that a target shows and can have; `as_it_is` only of those that are trained.
 
-        A summary has those that `dica.plan.plan.write_recorded` lists, which `dvc repro` brings up to date. Of a target
-        that is current, and unless jobs are `forced`, `as_it_is` leaves out the scores that nothing will make again:
-        Snakemake would look at each.
+        A summary has those that `dica.plan.plan.write_recorded` lists, which `dvc repro` brings up to date.
         """
         runs = self._made.runs(target)
         if target[0] == "summary":
@@ -292,8 +299,6 @@ class Work:
         there = [run for run in runs if run["id"] not in self.out_of_reach]
         if as_it_is:
             there = [run for run in there if (self.root / run["path"] / PREDICTIONS).is_file()]
-            if self.is_current(target, as_it_is) and not forced:
-                there = [run for run in there if self.unusable_scores(run["id"])]
         return [f"{run['path']}/{METRICS}" for run in there]
 
     @property
