@@ -107,3 +107,28 @@ def test_layout_of_a_plan_without_any_result(project):
     for artefact in artefacts:
         if artefact.kind == "table" and artefact.paper != "imc-swav":  # whose first one describes data
             assert "not run" in rendering.render(artefact, frame, plan)["md"]
+
+
+def test_where_all_are_equal_none_is_the_best(example, frame):
+    _, plan, artefacts = example
+    drc = next(a for a in artefacts if a.address == "drc table-1")
+    printed = frame.assign(published=frame["published"].where(frame["published"] == "", "0.5"), published_std="")
+    text = rendering.render(drc, printed, plan)["md"]
+    lines = [line for line in text.splitlines() if line.startswith("| ") and " 0.5 | 0.5 | 0.5 | 0.5 |" in line]
+    assert len(lines) > 5
+    assert not any("**" in line or "<ins>" in line for line in lines)
+
+
+def test_a_mean_below_nought_that_rounds_to_it_has_no_sign(example, frame):
+    _, plan, artefacts = example
+    drc = next(a for a in artefacts if a.address == "drc table-1")
+    text = rendering.render(drc, frame.assign(value=-0.0001, best=-0.0001), plan)["md"]
+    assert "0.000 ± " in text
+    assert "-0.000" not in text
+
+
+def test_code_in_a_note_is_printed_as_code():
+    note = "Made by `dica data duplicates` of a_b <x>."
+    assert rendering.html_prose(note) == "Made by <code>dica data duplicates</code> of a_b &lt;x&gt;."
+    assert rendering.markdown_prose(note) == r"Made by `dica data duplicates` of a\_b \<x\>."
+    assert rendering.tex_prose(note) == r"Made by \texttt{dica data duplicates} of a\_b $<$x$>$."

@@ -33,7 +33,8 @@ def table(path: Path) -> str:
     shown = [name for name in rows[0] if name not in MACHINE]
     # Measured in several turns, on several machines.
     shown += [name for name in MACHINE if name != "load" and len({row.get(name) for row in rows}) > 1]
-    lines = [f"| {' | '.join(shown)} |", "|" + ":--|" * len(shown)]
+    numbers = [all(re.match(r"[-+]?\d|$", row[name]) for row in rows) for name in shown]
+    lines = [f"| {' | '.join(shown)} |", "|" + "".join("--:|" if right else ":--|" for right in numbers)]
     lines += [f"| {' | '.join(row[name] for name in shown)} |" for row in rows]
     once = [name for name in MACHINE if rows[0].get(name) and name not in shown]
     where = ", ".join(f"{'highest ' * (name == 'load')}{name}: {max(row[name] for row in rows)}" for name in once)

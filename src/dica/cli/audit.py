@@ -202,7 +202,7 @@ def spread(row: dict, factor: int, digits: int) -> str:
 def scaled(text: str, factor: int, digits: int) -> str:
     """Return a number of cells.csv times `factor`; what is no number, as it stands there."""
     try:
-        return f"{float(text) * factor:.{digits}f}"
+        return f"{float(text) * factor:z.{digits}f}"
     except ValueError:
         return text
 

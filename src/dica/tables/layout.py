@@ -314,7 +314,7 @@ def _own_cell(cell: Any, artefact: Artefact, ranks: dict, footnotes: Footnotes) 
         return Shown(cell.verdict, cell.verdict, why, address=address, reason=cell.reason, group=group)
     factor = 100 if _scale(artefact, cell.metric) == "percent" else 1
     digits = _digits(artefact, cell.metric)
-    text = f"{cell.value * factor:.{digits}f}"
+    text = f"{cell.value * factor:z.{digits}f}"  # z: no negative zero
     if cell.n > 1 and cell.statistic != "best":
         text += f" ± {cell.spread * factor:.{digits}f}"
     notes = []
@@ -394,7 +394,7 @@ def _ranks(artefact: Artefact, by_place: dict) -> dict[tuple, str]:
             best = {("ours", *_place(cell)) for cell in found if cell.statistic == "best"}
             for scores in (published, *_apart(ours, best)):
                 top = sorted(set(scores.values()), reverse=metric not in LOWER_IS_BETTER)[:2]
-                names = dict(zip(top, ("best", "second"), strict=False)) if len(scores) > 1 else {}
+                names = dict(zip(top, ("best", "second"), strict=False)) if len(top) > 1 else {}
                 ranks |= {key: names[score] for key, score in scores.items() if score in names}
     return ranks
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dica.files import atomic_write_text
 from dica.plan.artefacts import Artefact
@@ -45,6 +45,25 @@ def markdown_escape(text: str) -> str:
     return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text.replace("\n", " "))
 
 
+CODE = re.compile(r"`([^`]+)`")  # in a note: what a reader may type
+
+
+def html_prose(text: str) -> Markup:
+    """Return a note as HTML."""
+    return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))
+
+
+def tex_prose(text: str) -> str:
+    """Return a note as LaTeX."""
+    return CODE.sub(r"\\texttt{\1}", tex_escape(text))
+
+
+def markdown_prose(text: str) -> str:
+    """Return a note as Markdown; code needs no escapes there."""
+    parts = CODE.split(text)
+    return "".join(f"`{part}`" if k % 2 else markdown_escape(part) for k, part in enumerate(parts))
+
+
 TEX_DELIMITERS = {
     "block_start_string": "<%",
     "block_end_string": "%>",
@@ -68,6 +87,7 @@ def environment(tex: bool = False) -> jinja2.Environment:
         **(TEX_DELIMITERS if tex else {}),
     )
     env.filters.update(tex=tex_escape, md=markdown_escape)
+    env.filters.update(tex_prose=tex_prose, md_prose=markdown_prose, html_prose=html_prose)
     return env
 
 

@@ -86,7 +86,7 @@ def protocol_notes(artefact: Artefact, plan: dict[str, Any]) -> list[str]:
 def _names(artefact: Artefact, places: Sequence[tuple[Row, str | None]]) -> list[str]:
     """Return what rows are called in a note: no word on the statistic, the metric where the note is on that alone."""
     names = artefact.names_of([row for row, _ in places])
-    names = [re.sub(r" \((mean|best)\)(?= \(|$)", "", name, flags=re.IGNORECASE) for name in names]
+    names = [re.sub(r" \((mean|best|avg±)\)(?= \(|$)", "", name, flags=re.IGNORECASE) for name in names]
     of = [f" ({METRIC_LABELS[metric]})" if metric and row.method else "" for row, metric in places]
     return [name + more for name, more in zip(names, of, strict=True)]
 
