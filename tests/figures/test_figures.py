@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 
 import factory
 from dica import figures
-from dica.figures import curves
+from dica.figures import curves, numbers
+from dica.figures.panel import seeds_shown
 from dica.files import UserError
 from dica.plan.artefacts import load_artefacts
 from dica.plan.parameters import load_method, method_names
@@ -152,6 +153,34 @@ def test_a_mean_curve_is_over_equal_x(lines, expected) -> None:
     for order in (lines, lines[::-1]):
         x, y = curves.mean_line(order)
         assert (x, y) == (expected[0], pytest.approx(expected[1]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([3], "Seeds shown: 3."),
+        ([1, 1], "One seed each."),
+        ([3, 3], "Seeds shown: 3 each."),
+        ([24, 3], "Seeds shown: 24 for a; 3 for b."),
+        ([12, 12, 5, 5, 12, 5, 5], "Seeds shown: 12 for a, b, e; 5 for the others."),
+        ([5, 5, 5, 10, 8], "Seeds shown: 10 for d; 8 for e; 5 for the others."),
+    ],
+)
+def test_the_numbers_of_seeds_are_said(counts: list[int], said: str) -> None:
+    assert seeds_shown(dict(zip("abcdefg", counts, strict=False))) == said
+
+
+def test_a_mean_lies_above_the_seeds_of_every_row() -> None:
+    figure, axes = plt.subplots()
+    for tint in ("red", "blue"):
+        curves._seeds_and_mean(axes, [([0, 1], [0, 1]), ([0, 1], [1, 0])], tint)
+    for k in range(2):
+        numbers._sweep_line(axes, [(0.0, [0.1, 0.3])], k)
+    seeds = [line.get_zorder() for line in axes.lines if line.get_alpha()]  # these are pale
+    means = [line.get_zorder() for line in axes.lines if not line.get_alpha()]
+    plt.close(figure)
+    assert (len(seeds), len(means)) == (6, 4)
+    assert max(seeds) < min(means)
 
 
 def test_panels_of_one_metric_over_one_thing_have_one_range() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from dica.figures.panel import Panel, RowOnData
+from dica.figures.panel import Panel, RowOnData, seeds_shown
 from dica.figures.style import (
+    ABOVE,
     FRACTION,
     Canvas,
     colour,
@@ -97,10 +98,9 @@ def curves(panel: Panel, figure: Canvas) -> str:
         if not names:
             all_axes[0].text(0, 0.5, f"{title}: not run yet", transform=all_axes[0].transAxes)
     figure.supylabel("loss, share or entropy (nat)", fontsize=9)
-    counts = ", ".join(f"{title} {len(histories)}" for title, histories, _ in blocks)
-    if all(len(histories) == 1 for _, histories, _ in blocks):
-        return f"One seed each. {PARTS}"
-    return f"Thin lines: seeds; thick line: their mean. Seeds shown: {counts}. {PARTS}"
+    counts = {title: len(histories) for title, histories, _ in blocks}
+    several = "Thin lines: seeds; thick line: their mean. " if max(counts.values()) > 1 else ""
+    return f"{several}{seeds_shown(counts)} {PARTS}"
 
 
 def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str, tint: str) -> None:
@@ -111,15 +111,14 @@ def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str,
 
 
 def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]], tint: str, mark: str = "") -> None:
-    """Draw thin lines (x, y) and, where there are several, their mean as far as all of them go."""
-    alone = len(lines) == 1
+    """Draw thin lines (x, y) and, above the thin ones of all rows, their mean as far as all of them go."""
     style: dict[str, Any] = {"marker": mark, "markersize": 4} if mark else {}
+    if len(lines) == 1:
+        axes.plot(*lines[0], color=tint, linewidth=1.8, zorder=ABOVE, **style)
+        return
     for x, y in lines:
-        axes.plot(
-            x, y, color=tint, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.45, **(style if alone else {})
-        )
-    if not alone:
-        axes.plot(*mean_line(lines), color=tint, linewidth=2, **style)
+        axes.plot(x, y, color=tint, linewidth=0.8, alpha=0.45)
+    axes.plot(*mean_line(lines), color=tint, linewidth=2, zorder=ABOVE, **style)
 
 
 def mean_line(lines: Sequence[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:
@@ -145,7 +144,7 @@ def progress(panel: Panel, figure: Canvas) -> str:
     names = panel.option("history") or panel.metrics
     resize(figure, 1.4 + 3.6 * len(names), 3.8)
     spoken: list[str] = []
-    drawn: set[int] = set()
+    drawn: dict[int, int] = {}  # number of a place -> its seeds
     places = panel.places  # a colour is that of a row, whether or not others have runs
     for axes, name in zip(grid(figure, 1, len(names))[0], names, strict=True):
         for k, place in enumerate(places):
@@ -153,7 +152,7 @@ def progress(panel: Panel, figure: Canvas) -> str:
             if lines:
                 _seeds_and_mean(axes, lines, colour(k), marker(k))
                 spoken.append(_last(panel, place, name, lines))
-                drawn.add(k)
+                drawn[k] = len(lines)
         _reference(panel, axes, name)
         axes.set_xlabel(TIMES[x])
         axes.set_ylabel(_quantity(panel, name))
@@ -162,13 +161,15 @@ def progress(panel: Panel, figure: Canvas) -> str:
     if not spoken:
         return "None of these runs was watched while it trained."
     legend_below(figure, [line(k, places[k].label) for k in sorted(drawn)], columns=3 if len(names) == 1 else 5)
-    several = any(len(place.runs) > 1 for place in places)
-    kinds = "Thin lines: seeds; marked line: their mean, as far as all go." if several else "One seed each."
+    several = max(drawn.values()) > 1
+    kinds = "Thin lines: seeds; marked line: their mean, as far as all go. " if several else ""
+    kinds += seeds_shown({places[k].label: count for k, count in sorted(drawn.items())})
     if x == "tflop":
         kinds += " Lines: of the watched images. A mark alone: of all images, clusters found once at the end."
     unseen = ", ".join(place.label for k, place in enumerate(places) if place.runs and k not in drawn)
     unwatched = f" Not watched while training: {unseen}." if unseen else ""
-    return f"{kinds} At the end: {', '.join(spoken)}.{unwatched}"
+    end = "At the end (mean of the seeds, each at its own end)" if several and x == "seconds" else "At the end"
+    return f"{kinds} {end}: {', '.join(spoken)}.{unwatched}"
 
 
 def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float]] | None:

@@ -8,8 +8,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from dica.figures.panel import Panel
-from dica.figures.style import FRACTION, Canvas, colour, grid, legend_below, line, marker, metric_label, resize
+from dica.figures.panel import Panel, seeds_shown
+from dica.figures.style import (
+    ABOVE,
+    FRACTION,
+    Canvas,
+    colour,
+    grid,
+    legend_below,
+    line,
+    marker,
+    metric_label,
+    resize,
+    say,
+)
 from dica.plan.artefacts import Column, Row
 from dica.scores.stats import mean, t_interval
 
@@ -120,8 +132,6 @@ def sweep(panel: Panel, figure: Canvas) -> str:
     `x_label`, `log`, `series`, `series_label`, `metrics`.
     """
     x_label, series = panel.option("x_label", panel.option("x")), panel.option("series")
-    resize(figure, 5.2, 3.9)
-    axes = figure.subplots()
     lines: dict[str, dict[float, list[float]]] = {}  # label -> value of x -> a number a seed
     for place in [place for place in panel.places if place.runs]:
         where = _value(panel, panel.option("x"), place)
@@ -131,6 +141,11 @@ def sweep(panel: Panel, figure: Canvas) -> str:
         for name in panel.metrics[:1] if series else panel.metrics:
             label = f"{panel.option('series_label', series)} {second:g}" if series else metric_label(name)
             lines.setdefault(label, {})[where] = [run.value(name) for run in place.runs]
+    resize(figure, 5.2, 3.9)
+    if not lines:  # on a substitute for the paper's data
+        say(figure, text := f"None of these runs has the parameter that is varied: {x_label}.")
+        return text
+    axes = figure.subplots()
     for k, points in enumerate(lines.values()):
         _sweep_line(axes, sorted(points.items()), k)
     if panel.option("log", False):
@@ -144,13 +159,12 @@ def sweep(panel: Panel, figure: Canvas) -> str:
     axes.set_ylabel(f"{metric_label(panel.metrics[0]) if alone else 'metric'} ({FRACTION})")
     axes.margins(0.06)
     legend_below(figure, [line(k, label) for k, label in enumerate(lines)])
-    return _sweep_words(x_label, lines)
+    return _sweep_words(x_label, lines, series)
 
 
 def _sweep_line(axes: Axes, points: list[tuple[float, list[float]]], k: int) -> None:
-    axes.plot(
-        [x for x, _ in points], [mean(values) for _, values in points], color=colour(k), marker=marker(k), markersize=5
-    )
+    middle = [mean(values) for _, values in points]
+    axes.plot([x for x, _ in points], middle, color=colour(k), marker=marker(k), markersize=5, zorder=ABOVE)
     for x, values in points:
         if len(values) > 1:
             axes.plot(
@@ -158,12 +172,19 @@ def _sweep_line(axes: Axes, points: list[tuple[float, list[float]]], k: int) -> 
             )
 
 
-def _sweep_words(x_label: str, lines: dict[str, dict[float, list[float]]]) -> str:
+def _sweep_words(x_label: str, lines: dict[str, dict[float, list[float]]], series: str | None) -> str:
     texts = [
         f"{label}: " + ", ".join(f"{mean(values):.3f} at {x:,g}" for x, values in sorted(points.items()))
         for label, points in lines.items()
     ]
-    return f"Means of our seeds by {x_label}. " + "; ".join(texts) + "."
+    counts = {  # without `series` all lines are of the same runs
+        f"{label} at {x:,g}" if series else f"{x:,g}": len(values)
+        for label, points in lines.items()
+        for x, values in sorted(points.items())
+    }
+    several = "; small circles: seeds" if max(counts.values()) > 1 else ""
+    seeds = seeds_shown(counts, "for" if series else "at")
+    return f"Means of our seeds by {x_label}{several}. {seeds} {'; '.join(texts)}."
 
 
 def _value(panel: Panel, path: str, place: Any) -> float | None:

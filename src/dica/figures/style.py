@@ -42,6 +42,7 @@ STYLE = {
     "lines.linewidth": 1.6,
 }
 FRACTION = "fraction of 1"
+ABOVE = 3  # of means; lines and marks of seeds have 2, so that they cover no mean
 Canvas = Figure | SubFigure
 
 
