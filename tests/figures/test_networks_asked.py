@@ -1,4 +1,4 @@
-"""What networks are asked for figures: every head, heat maps; and the surfaces of the critics that they are trained by."""
+"""What networks are asked for figures, every head and heat maps, and the surfaces of the critics that train them."""
 
 from __future__ import annotations
 

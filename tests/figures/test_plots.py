@@ -240,6 +240,17 @@ def test_a_figure_says_how_many_seeds_it_shows(project, plot: str, change: dict,
     assert said in words
 
 
+def test_sweeps_of_a_figure_have_one_range_that_its_curves_do_not_widen(project) -> None:
+    sweeps = [{"plot": "sweep", "x": x, "metrics": ["acc"]} for x in ("num_prototypes", "lr")]
+    parts = [*sweeps, {"plot": "sweep", "x": "lr", "metrics": ["acc"], "rows": ["few"]}]
+    figure, _ = figure_of(project, "panels", panels=[*parts, {"plot": "progress", "metrics": ["acc"]}])
+    *limits, over_time = [axes.get_ylim() for axes in figure.axes]
+    places = [axes.get_xlim() for axes in figure.axes]
+    plt.close(figure)
+    assert limits[0] == limits[1] == limits[2] != over_time
+    assert places[0] != places[1] == places[2]
+
+
 def unwatch(monkeypatch, variant: str) -> None:
     looks = Panel.looks
     monkeypatch.setattr(Panel, "looks", lambda self, run: None if run.plan["variant"] == variant else looks(self, run))
