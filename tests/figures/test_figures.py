@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 import factory
 from dica import figures
-from dica.figures import curves, numbers
+from dica.figures import curves, numbers, style
 from dica.figures.panel import seeds_shown
 from dica.files import UserError
 from dica.plan.artefacts import load_artefacts
@@ -181,6 +181,32 @@ def test_a_mean_lies_above_the_seeds_of_every_row() -> None:
     plt.close(figure)
     assert (len(seeds), len(means)) == (6, 4)
     assert max(seeds) < min(means)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["drc", "dccm", "crlc", "tcc", "imc-swav", "simclr", "untrained"], [0, 1, 2, 3, 4, 5, 6]),
+        (["kmeans", "drc", "tcc"], [5, 0, 3]),
+        (["nmi", "acc", "ari"], [1, 0, 2]),
+        (["tcc", "mice", "cc", "iic", "pica"], [3, 5, 6, 0, 1]),  # more than nobody's colours: of who is not here
+        (["crlc", "crlc", "simclr"], [0, 1, 2]),  # variants: by position
+    ],
+)
+def test_methods_and_metrics_keep_their_colour_from_figure_to_figure(names: list[str], expected: list[int]) -> None:
+    assert style.tints(names) == expected
+
+
+def test_a_method_has_the_same_colour_in_every_plot(example) -> None:
+    project, plan, artefacts = example  # a figure of DRC's curves; one of dots, K-means first
+    found = []
+    for artefact in artefacts:
+        figure, _ = figures.draw(artefact, plan, project, "results")
+        found.append([line.get_color() for axes in figure.axes for line in axes.lines if line.get_marker() != "_"])
+        plt.close(figure)
+    assert set(found[0]) == {style.colour(0)}
+    assert style.colour(0) in found[1]
+    assert found[1][0] == style.colour(5)
 
 
 def test_panels_of_one_metric_have_one_range_and_of_x_where_it_is_the_same() -> None:

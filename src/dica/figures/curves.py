@@ -23,6 +23,7 @@ from dica.figures.style import (
     marker,
     metric_label,
     resize,
+    tints,
 )
 from dica.files import UserError, read_csv
 from dica.plan.counted import counted_work
@@ -78,7 +79,7 @@ def loss_parts(history: dict[str, list[float]]) -> list[str]:
 def curves(panel: Panel, figure: Canvas) -> str:
     """A block of axes for each method and data set, one for each part of its loss."""
     blocks = []
-    for k, place in enumerate(panel.places):
+    for k, place in zip(_tints(panel.places), panel.places, strict=True):
         histories = [read_history(panel.root / run.path / HISTORY) for run in place.runs]
         blocks.append((place.label, histories, colour(k)))
     lines = [  # of at most PANELS axes each; a block without runs keeps one line to say so
@@ -145,9 +146,9 @@ def progress(panel: Panel, figure: Canvas) -> str:
     resize(figure, 1.4 + 3.6 * len(names), 3.8)
     spoken: list[str] = []
     drawn: dict[int, int] = {}  # number of a place -> its seeds
-    places = panel.places  # a colour is that of a row, whether or not others have runs
+    places = dict(zip(_tints(panel.places), panel.places, strict=True))  # whether or not all have runs
     for axes, name in zip(grid(figure, 1, len(names))[0], names, strict=True):
-        for k, place in enumerate(places):
+        for k, place in places.items():
             lines = [found for run in place.runs if (found := _line(panel, run, name, x))]
             if lines:
                 _seeds_and_mean(axes, lines, colour(k), marker(k))
@@ -160,16 +161,21 @@ def progress(panel: Panel, figure: Canvas) -> str:
             integer_axis(axes)
     if not spoken:
         return "None of these runs was watched while it trained."
-    legend_below(figure, [line(k, places[k].label) for k in sorted(drawn)], columns=3 if len(names) == 1 else 5)
+    shown = {k: place.label for k, place in places.items() if k in drawn}
+    legend_below(figure, [line(k, label) for k, label in shown.items()], columns=3 if len(names) == 1 else 5)
     several = max(drawn.values()) > 1
     kinds = "Thin lines: seeds; marked line: their mean, as far as all go. " if several else ""
-    kinds += seeds_shown({places[k].label: count for k, count in sorted(drawn.items())})
+    kinds += seeds_shown({label: drawn[k] for k, label in shown.items()})
     if x == "tflop":
         kinds += " Lines: of the watched images. A mark alone: of all images, clusters found once at the end."
-    unseen = ", ".join(place.label for k, place in enumerate(places) if place.runs and k not in drawn)
+    unseen = ", ".join(place.label for k, place in places.items() if place.runs and k not in drawn)
     unwatched = f" Not watched while training: {unseen}." if unseen else ""
     end = "At the end (mean of the seeds, each at its own end)" if several and x == "seconds" else "At the end"
     return f"{kinds} {end}: {', '.join(spoken)}.{unwatched}"
+
+
+def _tints(places: Sequence[RowOnData]) -> list[int]:
+    return tints([str(place.row.method) for place in places])
 
 
 def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float]] | None:

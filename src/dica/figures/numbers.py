@@ -21,6 +21,7 @@ from dica.figures.style import (
     metric_label,
     resize,
     say,
+    tints,
 )
 from dica.plan.artefacts import Column, Row
 from dica.scores.stats import mean, t_interval
@@ -40,13 +41,13 @@ def seeds(panel: Panel, figure: Canvas) -> str:
     across = min(panel.option("columns", 6), len(shown))
     down = math.ceil(len(shown) / across)
     resize(figure, max(5.2, 1.6 + max(2.0, 1.25 * len(panel.rows)) * across), 0.6 + 2.7 * down)
-    spoken, printed = [], False
+    spoken, printed, tint = [], False, _tints(panel)
     all_axes = grid(figure, down, across).flat
     for axes, (column, metric) in zip(all_axes, shown, strict=False):
         for k, row in enumerate(panel.rows):
             place = found.get((row.key, column.key))
             values = [run.value(metric) for run in place.runs] if place else []
-            _seed_column(axes, k, values, bool(place))
+            _seed_column(axes, k, values, tint[k], bool(place))
             printed |= _printed_mark(panel, axes, k, row, column, metric)
             spoken.append(_spoken(row.label, column.label, metric, values))
         axes.set_xticks(range(len(panel.rows)), [row.label.replace(", ", ",\n") for row in panel.rows])
@@ -64,15 +65,19 @@ def seeds(panel: Panel, figure: Canvas) -> str:
     return " ".join(spoken)
 
 
-def _seed_column(axes: Axes, position: int, values: list[float], planned: bool) -> None:
+def _tints(panel: Panel) -> list[int]:
+    return tints([row.method or row.key for row in panel.rows])
+
+
+def _seed_column(axes: Axes, position: int, values: list[float], k: int, planned: bool) -> None:
     if not values:
         text = "not run" if planned else "printed\nonly"
         axes.text(position, 0.5, text, ha="center", va="center", transform=axes.get_xaxis_transform(), fontsize=7.5)
         return
-    shift = [0.09 * (k - (len(values) - 1) / 2) / max(1, len(values) / 4) for k in range(len(values))]
+    shift = [0.09 * (seed - (len(values) - 1) / 2) / max(1, len(values) / 4) for seed in range(len(values))]
     places = [position - 0.12 + dx for dx in shift]
-    tint = colour(position)
-    axes.plot(places, values, marker(position), color=tint, markerfacecolor="none", markersize=5, linestyle="")
+    tint = colour(k)
+    axes.plot(places, values, marker(k), color=tint, markerfacecolor="none", markersize=5, linestyle="")
     axes.plot([position + 0.2], [mean(values)], "_", color=tint, markersize=14, markeredgewidth=2.4)
     if len(values) > 1:
         axes.plot([position + 0.2] * 2, t_interval(values), color=tint, linewidth=1.2)
@@ -99,13 +104,13 @@ def bars(panel: Panel, figure: Canvas) -> str:
     columns = panel.columns or list(panel.artefact.columns)
     resize(figure, 1.4 + (0.7 + 0.55 * len(panel.rows)) * len(columns), 3.6)
     metric = panel.metrics[0]
-    spoken, printed = [], False
+    spoken, printed, tint = [], False, _tints(panel)
     for axes, column in zip(grid(figure, 1, len(columns), sharey=True)[0], columns, strict=True):
         for k, row in enumerate(panel.rows):
             place = found.get((row.key, column.key))
             values = [run.value(metric) for run in place.runs] if place else []
             if values:
-                axes.bar([k], [mean(values)], width=0.62, color=colour(k), alpha=0.75)
+                axes.bar([k], [mean(values)], width=0.62, color=colour(tint[k]), alpha=0.75)
                 axes.plot([k] * len(values), values, "o", color="#222222", markerfacecolor="none", markersize=4)
             elif place:
                 axes.text(
@@ -146,7 +151,8 @@ def sweep(panel: Panel, figure: Canvas) -> str:
         say(figure, text := f"None of these runs has the parameter that is varied: {x_label}.")
         return text
     axes = figure.subplots()
-    for k, points in enumerate(lines.values()):
+    own = range(len(lines)) if series else tints(panel.metrics)
+    for k, points in zip(own, lines.values(), strict=True):
         _sweep_line(axes, sorted(points.items()), k)
     if panel.option("log", False):
         axes.set_xscale("log")
@@ -158,7 +164,7 @@ def sweep(panel: Panel, figure: Canvas) -> str:
     alone = series or len(panel.metrics) == 1
     axes.set_ylabel(f"{metric_label(panel.metrics[0]) if alone else 'metric'} ({FRACTION})")
     axes.margins(0.06)
-    legend_below(figure, [line(k, label) for k, label in enumerate(lines)])
+    legend_below(figure, [line(k, label) for k, label in zip(own, lines, strict=True)])
     return _sweep_words(x_label, lines, series)
 
 
