@@ -43,6 +43,18 @@ def test_history_is_averaged_by_epoch(tmp_path):
     assert figures.loss_parts(history) == ["loss", "af"]
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("epoch step over_loss over_L_AF loss L_AF lr", ["loss", "L_AF", "over_loss", "over_L_AF"]),
+        ("epoch step loss L_FC encoder_loss lr", ["loss", "L_FC", "encoder_loss"]),
+        ("epoch step components", ["components"]),
+    ],
+)
+def test_the_total_loss_comes_first_and_its_parts_stay_beside_it(header: str, expected: list[str]) -> None:
+    assert figures.loss_parts({name: [0.0] for name in header.split()}) == expected
+
+
 @pytest.mark.parametrize("text", ["step,loss\n1,2\n", "epoch,loss\n1,abc\n"])
 def test_a_damaged_history_is_named(tmp_path, text):
     (tmp_path / "history.csv").write_text(text)
@@ -67,7 +79,8 @@ def test_bytes_repeat_and_text_stays_text(example, tmp_path):
     assert [p.suffix for p in first] == [".svg", ".png"] * 2
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     svg = first[0].read_text()
-    assert "DRC, tuned for digits: over_loss" in svg
+    assert svg.count("DRC, tuned for digits</text>") == 1, "the method stands above its first line of parts only"
+    assert ">over_loss</text>" in svg
     assert "IMC-SwAV, tuned for digits: not run yet" in svg
     assert not re.search(r"<dc:date>", svg)
     assert (
@@ -98,7 +111,11 @@ def test_axes_are_labelled_and_the_legend_is_outside(example):
 def test_a_long_list_of_loss_parts_wraps(example):
     project, plan, artefacts = example
     figure, _ = figures.draw(artefacts[0], plan, project, "results")
+    figure.canvas.draw()
     drawn = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title("left") for axes in drawn[:2]] == ["DRC, tuned for digits\nloss", "l_af"]
+    titles = [axes._left_title.get_window_extent() for axes in drawn]
+    assert not [1 for k, one in enumerate(titles) for other in titles[:k] if one.overlaps(other)]
     assert len(drawn) == 6, "the six parts of DRC; IMC-SwAV, not run, gets a line of words"
     assert max(axes.get_subplotspec().colspan.stop for axes in figure.axes) == figures.curves.PANELS
     plt.close(figure)
@@ -186,10 +203,10 @@ def test_a_mean_lies_above_the_seeds_of_every_row() -> None:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["drc", "dccm", "crlc", "tcc", "imc-swav", "simclr", "untrained"], [0, 1, 2, 3, 4, 5, 6]),
-        (["kmeans", "drc", "tcc"], [5, 0, 3]),
+        (["drc", "dccm", "crlc", "tcc", "imc-swav", "simclr", "untrained"], [0, 1, 2, 3, 4, 6, 5]),
+        (["kmeans", "drc", "tcc"], [6, 0, 3]),
         (["nmi", "acc", "ari"], [1, 0, 2]),
-        (["tcc", "mice", "cc", "iic", "pica"], [3, 5, 6, 0, 1]),  # more than nobody's colours: of who is not here
+        (["tcc", "mice", "cc", "iic", "pica"], [3, 6, 5, 0, 1]),  # more than nobody's colours: of who is not here
         (["crlc", "crlc", "simclr"], [0, 1, 2]),  # variants: by position
     ],
 )
@@ -206,7 +223,7 @@ def test_a_method_has_the_same_colour_in_every_plot(example) -> None:
         plt.close(figure)
     assert set(found[0]) == {style.colour(0)}
     assert style.colour(0) in found[1]
-    assert found[1][0] == style.colour(5)
+    assert found[1][0] == style.colour(6)
 
 
 def test_panels_of_one_metric_have_one_range_and_of_x_where_it_is_the_same() -> None:

@@ -72,8 +72,10 @@ def read_history(path: Path | str) -> dict[str, list[float]]:
 
 
 def loss_parts(history: dict[str, list[float]]) -> list[str]:
-    """Return the names of the loss columns, the total first."""
-    return [name for name in history if name not in NOT_LOSSES]
+    """Return the names of the loss columns, the total first; those before it, of another head or turn, come last."""
+    names = [name for name in history if name not in NOT_LOSSES]
+    total = names.index("loss") if "loss" in names else 0
+    return names[total:] + names[:total]
 
 
 def curves(panel: Panel, figure: Canvas) -> str:
@@ -82,8 +84,8 @@ def curves(panel: Panel, figure: Canvas) -> str:
     for k, place in zip(_tints(panel.places), panel.places, strict=True):
         histories = [read_history(panel.root / run.path / HISTORY) for run in place.runs]
         blocks.append((place.label, histories, colour(k)))
-    lines = [  # of at most PANELS axes each; a block without runs keeps one line to say so
-        (title, histories, tint, names[start : start + PANELS])
+    lines = [  # of at most PANELS axes each, the first below the title; a block without runs keeps one to say so
+        ("" if start else title, histories, tint, names[start : start + PANELS])
         for title, histories, tint in blocks
         for names in [loss_parts(histories[0]) if histories else []]
         for start in range(0, max(1, len(names)), PANELS)
@@ -93,7 +95,7 @@ def curves(panel: Panel, figure: Canvas) -> str:
     for all_axes, (title, histories, tint, names) in zip(grid(figure, len(lines), width), lines, strict=True):
         for axes, name in zip(all_axes, names, strict=False):
             _curve_panel(axes, histories, name, tint)
-            axes.set_title(f"{title}: {name}", loc="left")
+            axes.set_title(f"{title}\n{name}" if title and axes is all_axes[0] else name, loc="left")
         for axes in all_axes[len(names) :]:
             axes.axis("off")
         if not names:

@@ -89,7 +89,7 @@ def tints(names: Sequence[str]) -> list[int]:
     """
     if len(set(names)) < len(names):
         return list(range(len(names)))
-    rest = [k for k in (5, 6, *range(5), *range(7, 7 + len(names))) if k not in {OWN.get(name) for name in names}]
+    rest = [k for k in (6, 5, *range(5), *range(7, 7 + len(names))) if k not in {OWN.get(name) for name in names}]
     return [OWN[name] if name in OWN else rest.pop(0) for name in names]
 
 
