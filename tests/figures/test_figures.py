@@ -237,3 +237,13 @@ def test_panels_of_one_metric_have_one_range_and_of_x_where_it_is_the_same() -> 
     after = [(axes.get_xlim(), axes.get_ylim()) for axes in drawn]
     plt.close(figure)
     assert after == [before[1], before[1], (before[2][0], before[1][1]), before[3]]
+
+
+@pytest.mark.parametrize("width", [1.5, 3.0, 12.0])
+def test_a_legend_takes_as_many_columns_as_fit(width: float) -> None:
+    figure = plt.figure(figsize=(width, 3), layout="constrained")
+    style.legend_below(figure, [style.line(k, f"setting {k}") for k in range(10)], columns=8)
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    assert legend._ncols == {1.5: 1, 3.0: 2, 12.0: 8}[width]
+    plt.close(figure)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dica import analyse, train
-from dica.figures import curves, draw, pictures, style, to_bytes
+from dica.figures import curves, draw, pictures, to_bytes
 from dica.figures.panel import Panel
 from dica.files import UserError, load_arrays, read_json, write_json, write_npz
 from dica.plan.artefacts import PLOTS, analyses, analysis_path, load_artefacts
@@ -163,16 +163,6 @@ def test_axes_say_what_they_show_and_in_what_unit(project, plot: str, labels: se
     figure, _ = figure_of(project, plot)
     found = {text for axes in figure.axes for text in (axes.get_xlabel(), axes.get_ylabel()) if text}
     assert found == labels
-    plt.close(figure)
-
-
-@pytest.mark.parametrize("width", [1.5, 3.0, 12.0])
-def test_a_legend_takes_as_many_columns_as_fit(width: float) -> None:
-    figure = plt.figure(figsize=(width, 3), layout="constrained")
-    style.legend_below(figure, [style.line(k, f"setting {k}") for k in range(10)], columns=8)
-    (legend,) = figure.legends
-    assert legend.get_window_extent().width <= figure.bbox.width
-    assert legend._ncols == {1.5: 1, 3.0: 2, 12.0: 8}[width]
     plt.close(figure)
 
 
@@ -340,6 +330,47 @@ def test_cases_are_what_their_titles_say(project) -> None:
     if found["tile"][0, 0, 0] >= 0:
         thumbnail = pictures.unpack(found)[found["tile"][0, 0, 0]]
         assert np.corrcoef(thumbnail[:, :, 0].ravel(), original.ravel())[0, 1] > 0.95
+
+
+def test_a_class_without_cases_of_a_kind_says_none(project, monkeypatch) -> None:
+    analysed = Panel.analysed
+
+    def without(self, place) -> dict[str, np.ndarray]:
+        """The first class has no false negatives, and none has false positives."""
+        found = {**analysed(self, place)}
+        found["tile"] = found["tile"].copy()
+        found["tile"][0, 1] = found["tile"][:, 2] = -1
+        found["tile"][1:, 1, 0] = 0
+        return found
+
+    monkeypatch.setattr(Panel, "analysed", without)
+    figure, words = figure_of(project, "cases")
+    said = [[text.get_position()[1] for text in axes.texts if text.get_text() == "none"] for axes in figure.axes]
+    limits = {(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}
+    plt.close(figure)
+    assert said[1] == [0.5], "in the middle of the first row"
+    assert len(said[2]) == 3
+    assert len(limits) == 1, "tiles of one size"
+    assert "over a failure its other class (predicted for a false negative, true for a false positive)" in words
+
+
+def test_only_the_kinds_of_cases_that_are_shown_are_explained(project) -> None:
+    for kinds, said in ((["success"], "a class a row. Shown"), (["false positive"], "(true for a false positive)")):
+        figure, words = figure_of(project, "cases", kinds=kinds)
+        plt.close(figure)
+        assert said in words
+
+
+def test_embeddings_of_several_outputs_come_output_by_output_with_letters(project) -> None:
+    figure, _ = figure_of(project, "tsne", layers=["probability", "backbone"])
+    titles = [axes.get_title("left") for axes in figure.axes]
+    plt.close(figure)
+    assert titles == [
+        "(a) IMC-SwAV: assignment probability",
+        "(b) fewer prototypes: assignment probability",
+        "(c) IMC-SwAV: features",
+        "(d) fewer prototypes: features",
+    ]
 
 
 def test_neighbours_begin_with_the_image_and_get_less_alike(project) -> None:
