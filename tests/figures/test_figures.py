@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 
 import factory
 from dica import figures
-from dica.figures import curves
+from dica.figures import curves, numbers, style
+from dica.figures.panel import seeds_shown
 from dica.files import UserError
 from dica.plan.artefacts import load_artefacts
 from dica.plan.parameters import load_method, method_names
@@ -42,6 +43,18 @@ def test_history_is_averaged_by_epoch(tmp_path):
     assert figures.loss_parts(history) == ["loss", "af"]
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("epoch step over_loss over_L_AF loss L_AF lr", ["loss", "L_AF", "over_loss", "over_L_AF"]),
+        ("epoch step loss L_FC encoder_loss lr", ["loss", "L_FC", "encoder_loss"]),
+        ("epoch step components", ["components"]),
+    ],
+)
+def test_the_total_loss_comes_first_and_its_parts_stay_beside_it(header: str, expected: list[str]) -> None:
+    assert figures.loss_parts({name: [0.0] for name in header.split()}) == expected
+
+
 @pytest.mark.parametrize("text", ["step,loss\n1,2\n", "epoch,loss\n1,abc\n"])
 def test_a_damaged_history_is_named(tmp_path, text):
     (tmp_path / "history.csv").write_text(text)
@@ -66,7 +79,8 @@ def test_bytes_repeat_and_text_stays_text(example, tmp_path):
     assert [p.suffix for p in first] == [".svg", ".png"] * 2
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     svg = first[0].read_text()
-    assert "DRC, tuned for digits: over_loss" in svg
+    assert svg.count("DRC, tuned for digits</text>") == 1, "the method stands above its first line of parts only"
+    assert ">over_loss</text>" in svg
     assert "IMC-SwAV, tuned for digits: not run yet" in svg
     assert not re.search(r"<dc:date>", svg)
     assert (
@@ -97,7 +111,11 @@ def test_axes_are_labelled_and_the_legend_is_outside(example):
 def test_a_long_list_of_loss_parts_wraps(example):
     project, plan, artefacts = example
     figure, _ = figures.draw(artefacts[0], plan, project, "results")
+    figure.canvas.draw()
     drawn = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title("left") for axes in drawn[:2]] == ["DRC, tuned for digits\nloss", "l_af"]
+    titles = [axes._left_title.get_window_extent() for axes in drawn]
+    assert not [1 for k, one in enumerate(titles) for other in titles[:k] if one.overlaps(other)]
     assert len(drawn) == 6, "the six parts of DRC; IMC-SwAV, not run, gets a line of words"
     assert max(axes.get_subplotspec().colspan.stop for axes in figure.axes) == figures.curves.PANELS
     plt.close(figure)
@@ -154,7 +172,61 @@ def test_a_mean_curve_is_over_equal_x(lines, expected) -> None:
         assert (x, y) == (expected[0], pytest.approx(expected[1]))
 
 
-def test_panels_of_one_metric_over_one_thing_have_one_range() -> None:
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([3], "Seeds shown: 3."),
+        ([1, 1], "One seed each."),
+        ([3, 3], "Seeds shown: 3 each."),
+        ([24, 3], "Seeds shown: 24 for a; 3 for b."),
+        ([12, 12, 5, 5, 12, 5, 5], "Seeds shown: 12 for a, b, e; 5 for the others."),
+        ([5, 5, 5, 10, 8], "Seeds shown: 10 for d; 8 for e; 5 for the others."),
+    ],
+)
+def test_the_numbers_of_seeds_are_said(counts: list[int], said: str) -> None:
+    assert seeds_shown(dict(zip("abcdefg", counts, strict=False))) == said
+
+
+def test_a_mean_lies_above_the_seeds_of_every_row() -> None:
+    figure, axes = plt.subplots()
+    for tint in ("red", "blue"):
+        curves._seeds_and_mean(axes, [([0, 1], [0, 1]), ([0, 1], [1, 0])], tint)
+    for k in range(2):
+        numbers._sweep_line(axes, [(0.0, [0.1, 0.3])], k)
+    seeds = [line.get_zorder() for line in axes.lines if line.get_alpha()]  # these are pale
+    means = [line.get_zorder() for line in axes.lines if not line.get_alpha()]
+    plt.close(figure)
+    assert (len(seeds), len(means)) == (6, 4)
+    assert max(seeds) < min(means)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["drc", "dccm", "crlc", "tcc", "imc-swav", "simclr", "untrained"], [0, 1, 2, 3, 4, 6, 5]),
+        (["kmeans", "drc", "tcc"], [6, 0, 3]),
+        (["nmi", "acc", "ari"], [1, 0, 2]),
+        (["tcc", "mice", "cc", "iic", "pica"], [3, 6, 5, 0, 1]),  # more than nobody's colours: of who is not here
+        (["crlc", "crlc", "simclr"], [0, 1, 2]),  # variants: by position
+    ],
+)
+def test_methods_and_metrics_keep_their_colour_from_figure_to_figure(names: list[str], expected: list[int]) -> None:
+    assert style.tints(names) == expected
+
+
+def test_a_method_has_the_same_colour_in_every_plot(example) -> None:
+    project, plan, artefacts = example  # a figure of DRC's curves; one of dots, K-means first
+    found = []
+    for artefact in artefacts:
+        figure, _ = figures.draw(artefact, plan, project, "results")
+        found.append([line.get_color() for axes in figure.axes for line in axes.lines if line.get_marker() != "_"])
+        plt.close(figure)
+    assert set(found[0]) == {style.colour(0)}
+    assert style.colour(0) in found[1]
+    assert found[1][0] == style.colour(6)
+
+
+def test_panels_of_one_metric_have_one_range_and_of_x_where_it_is_the_same() -> None:
     figure, drawn = plt.subplots(1, 4)
     for axes, label, top in zip(drawn, ("step", "step", "epoch", "step"), (2, 8, 4, 3), strict=True):
         axes.plot([0, top], [0, top / 10])
@@ -164,4 +236,14 @@ def test_panels_of_one_metric_over_one_thing_have_one_range() -> None:
     figures.share_ranges(list(drawn))
     after = [(axes.get_xlim(), axes.get_ylim()) for axes in drawn]
     plt.close(figure)
-    assert after == [before[1], before[1], before[2], before[3]]
+    assert after == [before[1], before[1], (before[2][0], before[1][1]), before[3]]
+
+
+@pytest.mark.parametrize("width", [1.5, 3.0, 12.0])
+def test_a_legend_takes_as_many_columns_as_fit(width: float) -> None:
+    figure = plt.figure(figsize=(width, 3), layout="constrained")
+    style.legend_below(figure, [style.line(k, f"setting {k}") for k in range(10)], columns=8)
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    assert legend._ncols == {1.5: 1, 3.0: 2, 12.0: 8}[width]
+    plt.close(figure)

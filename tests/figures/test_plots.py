@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
 import yaml
-from torch import nn
 
-from dica import analyse, methods, train
-from dica.engine.heat_maps import heat_maps
-from dica.engine.images import ResidentImages
-from dica.figures import clusters, curves, draw, pictures, style, to_bytes
+from dica import analyse, train
+from dica.figures import curves, draw, pictures, to_bytes
 from dica.figures.panel import Panel
 from dica.files import UserError, load_arrays, read_json, write_json, write_npz
-from dica.losses.crlc import critic_scores
 from dica.plan.artefacts import PLOTS, analyses, analysis_path, load_artefacts
 from dica.plan.counted import Work
 from dica.report import runs as report_runs
@@ -172,16 +166,6 @@ def test_axes_say_what_they_show_and_in_what_unit(project, plot: str, labels: se
     plt.close(figure)
 
 
-@pytest.mark.parametrize("width", [1.5, 3.0, 12.0])
-def test_a_legend_takes_as_many_columns_as_fit(width: float) -> None:
-    figure = plt.figure(figsize=(width, 3), layout="constrained")
-    style.legend_below(figure, [style.line(k, f"setting {k}") for k in range(10)], columns=8)
-    (legend,) = figure.legends
-    assert legend.get_window_extent().width <= figure.bbox.width
-    assert legend._ncols == {1.5: 1, 3.0: 2, 12.0: 8}[width]
-    plt.close(figure)
-
-
 def test_the_confusion_figure_counts_as_the_report_and_dica_evaluate(project, root: Path, tmp_path: Path) -> None:
     """Unlabelled and unjudged images count in none of the three; a cluster without a class is shown in all."""
     plan = project[1]
@@ -228,6 +212,33 @@ def test_curves_are_those_of_the_looks(project) -> None:
     assert list(lines[0].get_xdata()) == [0, 1, 2]
     assert f"fewer prototypes ACC {expected[-1]:.3g}" in words
     plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("plot", "change", "said"),
+    [
+        ("progress", {"x": "epoch"}, "Seeds shown: 2 for IMC-SwAV; 1 for fewer prototypes. At the end: IMC-SwAV"),
+        ("progress", {}, "fewer prototypes. At the end (mean of the seeds, each at its own end): IMC-SwAV"),
+        ("progress", {"history": ["L_swap"], "x": "epoch"}, "Seeds shown: 2 for IMC-SwAV; 1 for fewer prototypes."),
+        ("sweep", {}, "small circles: seeds. Seeds shown: 1 at 20; 2 at 100. ACC: "),
+        ("sweep", {"series": "batch_size"}, "Seeds shown: 1 for batch_size 16 at 20; 2 for batch_size 16 at 100."),
+    ],
+)
+def test_a_figure_says_how_many_seeds_it_shows(project, plot: str, change: dict, said: str) -> None:
+    figure, words = figure_of(project, plot, **change)
+    plt.close(figure)
+    assert said in words
+
+
+def test_sweeps_of_a_figure_have_one_range_that_its_curves_do_not_widen(project) -> None:
+    sweeps = [{"plot": "sweep", "x": x, "metrics": ["acc"]} for x in ("num_prototypes", "lr")]
+    parts = [*sweeps, {"plot": "sweep", "x": "lr", "metrics": ["acc"], "rows": ["few"]}]
+    figure, _ = figure_of(project, "panels", panels=[*parts, {"plot": "progress", "metrics": ["acc"]}])
+    *limits, over_time = [axes.get_ylim() for axes in figure.axes]
+    places = [axes.get_xlim() for axes in figure.axes]
+    plt.close(figure)
+    assert limits[0] == limits[1] == limits[2] != over_time
+    assert places[0] != places[1] == places[2]
 
 
 def unwatch(monkeypatch, variant: str) -> None:
@@ -321,6 +332,47 @@ def test_cases_are_what_their_titles_say(project) -> None:
         assert np.corrcoef(thumbnail[:, :, 0].ravel(), original.ravel())[0, 1] > 0.95
 
 
+def test_a_class_without_cases_of_a_kind_says_none(project, monkeypatch) -> None:
+    analysed = Panel.analysed
+
+    def without(self, place) -> dict[str, np.ndarray]:
+        """The first class has no false negatives, and none has false positives."""
+        found = {**analysed(self, place)}
+        found["tile"] = found["tile"].copy()
+        found["tile"][0, 1] = found["tile"][:, 2] = -1
+        found["tile"][1:, 1, 0] = 0
+        return found
+
+    monkeypatch.setattr(Panel, "analysed", without)
+    figure, words = figure_of(project, "cases")
+    said = [[text.get_position()[1] for text in axes.texts if text.get_text() == "none"] for axes in figure.axes]
+    limits = {(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}
+    plt.close(figure)
+    assert said[1] == [0.5], "in the middle of the first row"
+    assert len(said[2]) == 3
+    assert len(limits) == 1, "tiles of one size"
+    assert "over a failure its other class (predicted for a false negative, true for a false positive)" in words
+
+
+def test_only_the_kinds_of_cases_that_are_shown_are_explained(project) -> None:
+    for kinds, said in ((["success"], "a class a row. Shown"), (["false positive"], "(true for a false positive)")):
+        figure, words = figure_of(project, "cases", kinds=kinds)
+        plt.close(figure)
+        assert said in words
+
+
+def test_embeddings_of_several_outputs_come_output_by_output_with_letters(project) -> None:
+    figure, _ = figure_of(project, "tsne", layers=["probability", "backbone"])
+    titles = [axes.get_title("left") for axes in figure.axes]
+    plt.close(figure)
+    assert titles == [
+        "(a) IMC-SwAV: assignment probability",
+        "(b) fewer prototypes: assignment probability",
+        "(c) IMC-SwAV: features",
+        "(d) fewer prototypes: features",
+    ]
+
+
 def test_neighbours_begin_with_the_image_and_get_less_alike(project) -> None:
     found = analysis(project, "neighbours")
     right = found["predicted"][:, 0] == found["label"][:, 0]
@@ -357,64 +409,6 @@ def test_labelled_images_come_by_class(project) -> None:
     found = analysis(project, "labelled")
     assert found["label"].tolist() == [0, 0, 1, 3]
     assert found["index"].tolist() == [0, 8, 17, 3]
-
-
-@pytest.mark.parametrize("name", ["iic", "crlc"])
-def test_each_head_is_asked_as_the_chosen_one_is(name: str, tmp_path: Path) -> None:
-    pixels = ResidentImages(make_prepared(tmp_path / "data"), torch.device("cpu"))
-    method = methods.build(name, tiny_config(name)["params"], pixels.info).eval()
-    losses = method.choice.losses if name == "iic" else method.head_losses
-    losses.copy_(torch.rand(len(losses), generator=torch.Generator().manual_seed(1)))
-    before, images = losses.clone(), pixels.all_of("train")
-    run = SimpleNamespace(method=method, stored=(np.zeros(len(images)),), config={"method": name})
-    run.ask = lambda question, rows: question(images[rows]).detach().numpy()
-    found = analyse.heads(run)
-    assert torch.equal(losses, before), "the run still chooses as it did"
-    np.testing.assert_array_equal(found["loss"], before)
-    np.testing.assert_array_equal(found["assignment"][int(before.argmin())], method.predict(images).argmax(dim=1))
-    assert len(np.unique(found["assignment"], axis=0)) > 1
-    arrays = train.predict(method, pixels, lambda purpose: torch.Generator().manual_seed(0))
-    np.testing.assert_array_equal(arrays["train_heads"], found["assignment"])
-    np.testing.assert_array_equal(arrays["train_heads"][int(before.argmin())], arrays["train_assignment"])
-    run.method = nn.Identity()
-    with pytest.raises(UserError, match=f"heads: {name} has no several heads"):
-        analyse.heads(run)
-
-
-class LeftOnly(nn.Module):
-    """Clusters by what its first convolution sees on the left half; the right half has no say."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maps = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
-        self.last = nn.Linear(4, 2)
-
-    def predict(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.maps(images.float() / 255)
-        return self.last(maps[..., : maps.shape[-1] // 2].mean(dim=(2, 3))).softmax(dim=1)
-
-
-def test_heat_maps_show_what_spoke_for_the_cluster() -> None:
-    torch.manual_seed(0)
-    method, images = LeftOnly(), torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
-    heat = heat_maps(method, images)
-    seen = method.maps(images.float() / 255).detach()
-    probability = method.predict(images).detach()
-    chosen = probability.argmax(dim=1)
-    # By hand: d log p_c / d mean = W_c - sum_k p_k W_k, spread evenly over the left half of each map.
-    slope = method.last.weight.detach()[chosen] - probability @ method.last.weight.detach()
-    expected = (slope[:, :, None, None] * seen).sum(dim=1).relu()
-    expected /= expected.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
-    torch.testing.assert_close(heat, expected, atol=1e-5, rtol=1e-4)
-    assert not any(parameter.requires_grad for parameter in method.parameters())
-
-
-@pytest.mark.parametrize("name", clusters.CRITICS)
-def test_surfaces_are_the_critics_that_are_trained(name: str) -> None:
-    p, q = np.meshgrid(np.linspace(0.05, 0.95, 7), np.linspace(0.05, 0.95, 7))
-    two = [torch.tensor(np.stack([v.ravel(), 1 - v.ravel()], axis=1)) for v in (p, q)]
-    expected = critic_scores(*two, critic=name).diagonal().numpy()
-    np.testing.assert_allclose(clusters.critic(name, p, q).ravel(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -64,25 +64,28 @@ def panels(panel: Panel, figure: Canvas) -> str:
             title = f"{title}, {part.columns[0].label}"
         place.suptitle(title, x=0.02, ha="left", fontsize=10)
         words.append(f"{title}: {_fill(part, name, place)}")
-    share_ranges([axes for spec, place in zip(parts, places.flat, strict=False) if spec["plot"] in LINES
-                   for axes in place.axes])  # fmt: skip
+    for plot in LINES:  # each by itself: beside curves that start at chance the ends of a sweep would all look alike
+        drawn = [place.axes for spec, place in zip(parts, places.flat, strict=False) if spec["plot"] == plot]
+        share_ranges([axes for some in drawn for axes in some])
     return " ".join(words)
 
 
 def share_ranges(drawn: list[Axes]) -> None:
-    """Give axes that show the same metric over the same thing one range, so that they can be compared by eye."""
-    alike: dict[tuple[str, str], list[Axes]] = {}
+    """Give axes of the same metric one range, and of x, too, where it is the same thing: to be compared by eye."""
+    of_metric: dict[str, list[Axes]] = {}
+    over_same: dict[tuple[str, str], list[Axes]] = {}
     for axes in drawn:
         if FRACTION in axes.get_ylabel():
-            alike.setdefault((axes.get_xlabel(), axes.get_ylabel()), []).append(axes)
-    for group in alike.values():
-        for limits, name in (
-            ([axes.get_xlim() for axes in group], "xlim"),
-            ([axes.get_ylim() for axes in group], "ylim"),
-        ):
-            low, high = zip(*limits, strict=True)
-            for axes in group:
-                axes.set(**{name: (min(low), max(high))})
+            of_metric.setdefault(axes.get_ylabel(), []).append(axes)
+            over_same.setdefault((axes.get_xlabel(), axes.get_ylabel()), []).append(axes)
+    for group in of_metric.values():
+        low, high = zip(*(axes.get_ylim() for axes in group), strict=True)
+        for axes in group:
+            axes.set_ylim(min(low), max(high))
+    for group in over_same.values():
+        low, high = zip(*(axes.get_xlim() for axes in group), strict=True)
+        for axes in group:
+            axes.set_xlim(min(low), max(high))
 
 
 def _fill(panel: Panel, name: str, figure: Canvas) -> str:

@@ -38,19 +38,23 @@ LINKED = 0.95  # DCCM's threshold for an edge of the pseudo-graph
 
 
 def tsne(panel: Panel, figure: Canvas) -> str:
-    """t-SNE of what a trained model gives, coloured by true class. Option `layers`: which outputs, one axes each."""
+    """t-SNE of what a trained model gives, coloured by true class.
+
+    Option `layers`: which outputs, one axes each, all methods of one beside each other; several have letters.
+    """
     layers = panel.option("layers", ["backbone"])
-    shown = [(place, layer) for place in panel.done for layer in layers]
+    shown = [(place, layer) for layer in layers for place in panel.done]
     down = -(-len(shown) // 4)
     across = -(-len(shown) // down)
     resize(figure, 3.1 * across, 0.7 + 2.9 * down)
     all_axes = grid(figure, down, across)
-    for axes, (place, layer) in zip(all_axes.flat, shown, strict=False):
+    for k, (axes, (place, layer)) in enumerate(zip(all_axes.flat, shown, strict=False)):
         found = panel.analysed(place)
         if f"xy_{layer}" not in found:
             raise panel.error(f"layers: {place.label} has no layer {layer!r}")
         scatter(axes, found[f"xy_{layer}"], found["label"])
-        axes.set_title(f"{place.label}: {LAYER_NAMES.get(layer, layer)}" if len(shown) > 1 else place.label, loc="left")
+        title = f"{place.label}: {LAYER_NAMES.get(layer, layer)}" if len(shown) > 1 else place.label
+        axes.set_title(f"({chr(ord('a') + k)}) {title}" if len(layers) > 1 else title, loc="left")
     for axes in all_axes.flat[len(shown) :]:
         axes.axis("off")
     _class_legend(panel, figure, panel.done[0])

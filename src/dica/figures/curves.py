@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from dica.figures.panel import Panel, RowOnData
+from dica.figures.panel import Panel, RowOnData, seeds_shown
 from dica.figures.style import (
+    ABOVE,
     FRACTION,
     Canvas,
     colour,
@@ -22,6 +23,7 @@ from dica.figures.style import (
     marker,
     metric_label,
     resize,
+    tints,
 )
 from dica.files import UserError, read_csv
 from dica.plan.counted import counted_work
@@ -70,18 +72,20 @@ def read_history(path: Path | str) -> dict[str, list[float]]:
 
 
 def loss_parts(history: dict[str, list[float]]) -> list[str]:
-    """Return the names of the loss columns, the total first."""
-    return [name for name in history if name not in NOT_LOSSES]
+    """Return the names of the loss columns, the total first; those before it, of another head or turn, come last."""
+    names = [name for name in history if name not in NOT_LOSSES]
+    total = names.index("loss") if "loss" in names else 0
+    return names[total:] + names[:total]
 
 
 def curves(panel: Panel, figure: Canvas) -> str:
     """A block of axes for each method and data set, one for each part of its loss."""
     blocks = []
-    for k, place in enumerate(panel.places):
+    for k, place in zip(_tints(panel.places), panel.places, strict=True):
         histories = [read_history(panel.root / run.path / HISTORY) for run in place.runs]
         blocks.append((place.label, histories, colour(k)))
-    lines = [  # of at most PANELS axes each; a block without runs keeps one line to say so
-        (title, histories, tint, names[start : start + PANELS])
+    lines = [  # of at most PANELS axes each, the first below the title; a block without runs keeps one to say so
+        ("" if start else title, histories, tint, names[start : start + PANELS])
         for title, histories, tint in blocks
         for names in [loss_parts(histories[0]) if histories else []]
         for start in range(0, max(1, len(names)), PANELS)
@@ -91,16 +95,15 @@ def curves(panel: Panel, figure: Canvas) -> str:
     for all_axes, (title, histories, tint, names) in zip(grid(figure, len(lines), width), lines, strict=True):
         for axes, name in zip(all_axes, names, strict=False):
             _curve_panel(axes, histories, name, tint)
-            axes.set_title(f"{title}: {name}", loc="left")
+            axes.set_title(f"{title}\n{name}" if title and axes is all_axes[0] else name, loc="left")
         for axes in all_axes[len(names) :]:
             axes.axis("off")
         if not names:
             all_axes[0].text(0, 0.5, f"{title}: not run yet", transform=all_axes[0].transAxes)
     figure.supylabel("loss, share or entropy (nat)", fontsize=9)
-    counts = ", ".join(f"{title} {len(histories)}" for title, histories, _ in blocks)
-    if all(len(histories) == 1 for _, histories, _ in blocks):
-        return f"One seed each. {PARTS}"
-    return f"Thin lines: seeds; thick line: their mean. Seeds shown: {counts}. {PARTS}"
+    counts = {title: len(histories) for title, histories, _ in blocks}
+    several = "Thin lines: seeds; thick line: their mean. " if max(counts.values()) > 1 else ""
+    return f"{several}{seeds_shown(counts)} {PARTS}"
 
 
 def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str, tint: str) -> None:
@@ -111,15 +114,14 @@ def _curve_panel(axes: Axes, histories: list[dict[str, list[float]]], name: str,
 
 
 def _seeds_and_mean(axes: Axes, lines: Sequence[tuple[list[float], list[float]]], tint: str, mark: str = "") -> None:
-    """Draw thin lines (x, y) and, where there are several, their mean as far as all of them go."""
-    alone = len(lines) == 1
+    """Draw thin lines (x, y) and, above the thin ones of all rows, their mean as far as all of them go."""
     style: dict[str, Any] = {"marker": mark, "markersize": 4} if mark else {}
+    if len(lines) == 1:
+        axes.plot(*lines[0], color=tint, linewidth=1.8, zorder=ABOVE, **style)
+        return
     for x, y in lines:
-        axes.plot(
-            x, y, color=tint, linewidth=1.8 if alone else 0.8, alpha=1 if alone else 0.45, **(style if alone else {})
-        )
-    if not alone:
-        axes.plot(*mean_line(lines), color=tint, linewidth=2, **style)
+        axes.plot(x, y, color=tint, linewidth=0.8, alpha=0.45)
+    axes.plot(*mean_line(lines), color=tint, linewidth=2, zorder=ABOVE, **style)
 
 
 def mean_line(lines: Sequence[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:
@@ -145,15 +147,15 @@ def progress(panel: Panel, figure: Canvas) -> str:
     names = panel.option("history") or panel.metrics
     resize(figure, 1.4 + 3.6 * len(names), 3.8)
     spoken: list[str] = []
-    drawn: set[int] = set()
-    places = panel.places  # a colour is that of a row, whether or not others have runs
+    drawn: dict[int, int] = {}  # number of a place -> its seeds
+    places = dict(zip(_tints(panel.places), panel.places, strict=True))  # whether or not all have runs
     for axes, name in zip(grid(figure, 1, len(names))[0], names, strict=True):
-        for k, place in enumerate(places):
+        for k, place in places.items():
             lines = [found for run in place.runs if (found := _line(panel, run, name, x))]
             if lines:
                 _seeds_and_mean(axes, lines, colour(k), marker(k))
                 spoken.append(_last(panel, place, name, lines))
-                drawn.add(k)
+                drawn[k] = len(lines)
         _reference(panel, axes, name)
         axes.set_xlabel(TIMES[x])
         axes.set_ylabel(_quantity(panel, name))
@@ -161,14 +163,21 @@ def progress(panel: Panel, figure: Canvas) -> str:
             integer_axis(axes)
     if not spoken:
         return "None of these runs was watched while it trained."
-    legend_below(figure, [line(k, places[k].label) for k in sorted(drawn)], columns=3 if len(names) == 1 else 5)
-    several = any(len(place.runs) > 1 for place in places)
-    kinds = "Thin lines: seeds; marked line: their mean, as far as all go." if several else "One seed each."
+    shown = {k: place.label for k, place in places.items() if k in drawn}
+    legend_below(figure, [line(k, label) for k, label in shown.items()], columns=3 if len(names) == 1 else 5)
+    several = max(drawn.values()) > 1
+    kinds = "Thin lines: seeds; marked line: their mean, as far as all go. " if several else ""
+    kinds += seeds_shown({label: drawn[k] for k, label in shown.items()})
     if x == "tflop":
         kinds += " Lines: of the watched images. A mark alone: of all images, clusters found once at the end."
-    unseen = ", ".join(place.label for k, place in enumerate(places) if place.runs and k not in drawn)
+    unseen = ", ".join(place.label for k, place in places.items() if place.runs and k not in drawn)
     unwatched = f" Not watched while training: {unseen}." if unseen else ""
-    return f"{kinds} At the end: {', '.join(spoken)}.{unwatched}"
+    end = "At the end (mean of the seeds, each at its own end)" if several and x == "seconds" else "At the end"
+    return f"{kinds} {end}: {', '.join(spoken)}.{unwatched}"
+
+
+def _tints(places: Sequence[RowOnData]) -> list[int]:
+    return tints([str(place.row.method) for place in places])
 
 
 def _line(panel: Panel, run, name: str, x: str) -> tuple[list[float], list[float]] | None:

@@ -8,8 +8,21 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from dica.figures.panel import Panel
-from dica.figures.style import FRACTION, Canvas, colour, grid, legend_below, line, marker, metric_label, resize
+from dica.figures.panel import Panel, seeds_shown
+from dica.figures.style import (
+    ABOVE,
+    FRACTION,
+    Canvas,
+    colour,
+    grid,
+    legend_below,
+    line,
+    marker,
+    metric_label,
+    resize,
+    say,
+    tints,
+)
 from dica.plan.artefacts import Column, Row
 from dica.scores.stats import mean, t_interval
 
@@ -28,13 +41,13 @@ def seeds(panel: Panel, figure: Canvas) -> str:
     across = min(panel.option("columns", 6), len(shown))
     down = math.ceil(len(shown) / across)
     resize(figure, max(5.2, 1.6 + max(2.0, 1.25 * len(panel.rows)) * across), 0.6 + 2.7 * down)
-    spoken, printed = [], False
+    spoken, printed, tint = [], False, _tints(panel)
     all_axes = grid(figure, down, across).flat
     for axes, (column, metric) in zip(all_axes, shown, strict=False):
         for k, row in enumerate(panel.rows):
             place = found.get((row.key, column.key))
             values = [run.value(metric) for run in place.runs] if place else []
-            _seed_column(axes, k, values, bool(place))
+            _seed_column(axes, k, values, tint[k], bool(place))
             printed |= _printed_mark(panel, axes, k, row, column, metric)
             spoken.append(_spoken(row.label, column.label, metric, values))
         axes.set_xticks(range(len(panel.rows)), [row.label.replace(", ", ",\n") for row in panel.rows])
@@ -52,15 +65,19 @@ def seeds(panel: Panel, figure: Canvas) -> str:
     return " ".join(spoken)
 
 
-def _seed_column(axes: Axes, position: int, values: list[float], planned: bool) -> None:
+def _tints(panel: Panel) -> list[int]:
+    return tints([row.method or row.key for row in panel.rows])
+
+
+def _seed_column(axes: Axes, position: int, values: list[float], k: int, planned: bool) -> None:
     if not values:
         text = "not run" if planned else "printed\nonly"
         axes.text(position, 0.5, text, ha="center", va="center", transform=axes.get_xaxis_transform(), fontsize=7.5)
         return
-    shift = [0.09 * (k - (len(values) - 1) / 2) / max(1, len(values) / 4) for k in range(len(values))]
+    shift = [0.09 * (seed - (len(values) - 1) / 2) / max(1, len(values) / 4) for seed in range(len(values))]
     places = [position - 0.12 + dx for dx in shift]
-    tint = colour(position)
-    axes.plot(places, values, marker(position), color=tint, markerfacecolor="none", markersize=5, linestyle="")
+    tint = colour(k)
+    axes.plot(places, values, marker(k), color=tint, markerfacecolor="none", markersize=5, linestyle="")
     axes.plot([position + 0.2], [mean(values)], "_", color=tint, markersize=14, markeredgewidth=2.4)
     if len(values) > 1:
         axes.plot([position + 0.2] * 2, t_interval(values), color=tint, linewidth=1.2)
@@ -87,13 +104,13 @@ def bars(panel: Panel, figure: Canvas) -> str:
     columns = panel.columns or list(panel.artefact.columns)
     resize(figure, 1.4 + (0.7 + 0.55 * len(panel.rows)) * len(columns), 3.6)
     metric = panel.metrics[0]
-    spoken, printed = [], False
+    spoken, printed, tint = [], False, _tints(panel)
     for axes, column in zip(grid(figure, 1, len(columns), sharey=True)[0], columns, strict=True):
         for k, row in enumerate(panel.rows):
             place = found.get((row.key, column.key))
             values = [run.value(metric) for run in place.runs] if place else []
             if values:
-                axes.bar([k], [mean(values)], width=0.62, color=colour(k), alpha=0.75)
+                axes.bar([k], [mean(values)], width=0.62, color=colour(tint[k]), alpha=0.75)
                 axes.plot([k] * len(values), values, "o", color="#222222", markerfacecolor="none", markersize=4)
             elif place:
                 axes.text(
@@ -120,8 +137,6 @@ def sweep(panel: Panel, figure: Canvas) -> str:
     `x_label`, `log`, `series`, `series_label`, `metrics`.
     """
     x_label, series = panel.option("x_label", panel.option("x")), panel.option("series")
-    resize(figure, 5.2, 3.9)
-    axes = figure.subplots()
     lines: dict[str, dict[float, list[float]]] = {}  # label -> value of x -> a number a seed
     for place in [place for place in panel.places if place.runs]:
         where = _value(panel, panel.option("x"), place)
@@ -131,7 +146,13 @@ def sweep(panel: Panel, figure: Canvas) -> str:
         for name in panel.metrics[:1] if series else panel.metrics:
             label = f"{panel.option('series_label', series)} {second:g}" if series else metric_label(name)
             lines.setdefault(label, {})[where] = [run.value(name) for run in place.runs]
-    for k, points in enumerate(lines.values()):
+    resize(figure, 5.2, 3.9)
+    if not lines:  # on a substitute for the paper's data
+        say(figure, text := f"None of these runs has the parameter that is varied: {x_label}.")
+        return text
+    axes = figure.subplots()
+    own = range(len(lines)) if series else tints(panel.metrics)
+    for k, points in zip(own, lines.values(), strict=True):
         _sweep_line(axes, sorted(points.items()), k)
     if panel.option("log", False):
         axes.set_xscale("log")
@@ -143,14 +164,13 @@ def sweep(panel: Panel, figure: Canvas) -> str:
     alone = series or len(panel.metrics) == 1
     axes.set_ylabel(f"{metric_label(panel.metrics[0]) if alone else 'metric'} ({FRACTION})")
     axes.margins(0.06)
-    legend_below(figure, [line(k, label) for k, label in enumerate(lines)])
-    return _sweep_words(x_label, lines)
+    legend_below(figure, [line(k, label) for k, label in zip(own, lines, strict=True)])
+    return _sweep_words(x_label, lines, series)
 
 
 def _sweep_line(axes: Axes, points: list[tuple[float, list[float]]], k: int) -> None:
-    axes.plot(
-        [x for x, _ in points], [mean(values) for _, values in points], color=colour(k), marker=marker(k), markersize=5
-    )
+    middle = [mean(values) for _, values in points]
+    axes.plot([x for x, _ in points], middle, color=colour(k), marker=marker(k), markersize=5, zorder=ABOVE)
     for x, values in points:
         if len(values) > 1:
             axes.plot(
@@ -158,12 +178,19 @@ def _sweep_line(axes: Axes, points: list[tuple[float, list[float]]], k: int) -> 
             )
 
 
-def _sweep_words(x_label: str, lines: dict[str, dict[float, list[float]]]) -> str:
+def _sweep_words(x_label: str, lines: dict[str, dict[float, list[float]]], series: str | None) -> str:
     texts = [
         f"{label}: " + ", ".join(f"{mean(values):.3f} at {x:,g}" for x, values in sorted(points.items()))
         for label, points in lines.items()
     ]
-    return f"Means of our seeds by {x_label}. " + "; ".join(texts) + "."
+    counts = {  # without `series` all lines are of the same runs
+        f"{label} at {x:,g}" if series else f"{x:,g}": len(values)
+        for label, points in lines.items()
+        for x, values in sorted(points.items())
+    }
+    several = "; small circles: seeds" if max(counts.values()) > 1 else ""
+    seeds = seeds_shown(counts, "for" if series else "at")
+    return f"Means of our seeds by {x_label}{several}. {seeds} {'; '.join(texts)}."
 
 
 def _value(panel: Panel, path: str, place: Any) -> float | None:

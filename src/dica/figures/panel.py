@@ -215,6 +215,21 @@ def _error(true: np.ndarray, guess: np.ndarray) -> float:
     return 1 - metrics.accuracy(true, guess)
 
 
+def seeds_shown(counts: dict[str, int], word: str = "for") -> str:
+    """Say how many seeds are shown; where their numbers differ, `word` joins each to the names that have it."""
+    groups: dict[int, list[str]] = {}
+    for name, count in counts.items():
+        groups.setdefault(count, []).append(name)
+    if len(groups) == 1:
+        (count,), each = groups, " each" if len(counts) > 1 else ""
+        return f"One seed{each}." if count == 1 else f"Seeds shown: {count}{each}."
+    most = max(groups, key=lambda count: len(groups[count]))
+    few = len(groups[most]) < 3
+    said = [f"{count} {word} {', '.join(names)}" for count, names in groups.items() if few or count != most]
+    said += [] if few else [f"{most} {word} the others"]
+    return f"Seeds shown: {'; '.join(said)}."
+
+
 def _listed(labels: list[str]) -> str:
     text = ", ".join(dict.fromkeys(labels))
     return textwrap.shorten(text, 4 * SHORTEST, placeholder=" …")

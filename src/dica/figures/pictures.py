@@ -21,6 +21,7 @@ from dica.runs.files import RECORD
 
 RIGHT, WRONG = colour(2), colour(1)
 CASES = ("success", "false negative", "false positive")
+OTHER = {"false negative": "predicted", "false positive": "true"}  # the class over a failure
 
 
 def unpack(found: dict[str, np.ndarray]) -> np.ndarray:
@@ -39,14 +40,15 @@ def montage(
     titles: dict,
     frames: dict,
     row_labels: Sequence[str] = (),
-    heading: str = "",
+    columns: int = 0,
 ) -> None:
     """Draw equal tiles at (row, column) in one picture, with a title above and a frame around some of them.
 
+    A labelled row without a tile says so; room is left for at least `columns` tiles in a row.
     One axes for all: a hundred small ones take matplotlib's layout many seconds.
     """
-    rows, columns = (max(place[k] for place in tiles) + 1 for k in (0, 1))
-    rows = max(rows, len(row_labels))
+    rows = max([len(row_labels), *(row + 1 for row, _ in tiles)])
+    columns = max([columns, *(column + 1 for _, column in tiles)])
     high, wide = 1.3, 1.08  # of a cell, in tiles: room for the title and a gap
     blank(axes)
     for (row, column), tile in tiles.items():
@@ -58,8 +60,9 @@ def montage(
             )
         if titles.get((row, column)):
             axes.text(left + 0.5, top - 0.05, titles[row, column], ha="center", va="bottom", fontsize=6.5)
-    axes.set(xlim=(-0.05, columns * wide), ylim=(rows * high - 0.2, -0.8 if heading else -0.3), aspect="equal")
-    axes.text(columns * wide / 2, -0.35, heading, ha="center", va="bottom")
+    for row in set(range(len(row_labels))) - {row for row, _ in tiles}:
+        axes.text(0.5, row * high + 0.5, "none", ha="center", va="center", fontsize=8)
+    axes.set(xlim=(-0.05, columns * wide), ylim=(rows * high - 0.2, -0.3), aspect="equal")
     axes.set_yticks([row * high + 0.5 for row in range(len(row_labels))], row_labels, fontsize=8)
     axes.tick_params(length=0)
 
@@ -84,18 +87,12 @@ def cases(panel: Panel, figure: Canvas) -> str:
             titles[row, slot] = "" if kind == "success" else names[other] if other >= 0 else "no class"
         tint = RIGHT if kind == "success" else WRONG
         axes.set_title(kind)
-        labels = [names[k] for k in classes]
-        if tiles:
-            montage(
-                axes, tiles, titles, dict.fromkeys(tiles, tint), labels if axes is all_axes[0] else [""] * len(labels)
-            )
-        else:
-            blank(axes)
+        labels = [names[k] if axes is all_axes[0] else "" for k in classes]
+        montage(axes, tiles, titles, dict.fromkeys(tiles, tint), labels, each)
         spoken += [f"{names[k]}: {sum(place[0] == row for place in tiles)} {kind}" for row, k in enumerate(classes)]
-    return (
-        f"{place.label}, most confident images, a class a row; over a failure its other class (predicted for a false "
-        f"negative, true for a false positive). Shown: {', '.join(spoken)}."
-    )
+    other_classes = ", ".join(f"{OTHER[kind]} for a {kind}" for kind in kinds if kind in OTHER)
+    above = f"; over a failure its other class ({other_classes})" if other_classes else ""
+    return f"{place.label}, most confident images, a class a row{above}. Shown: {', '.join(spoken)}."
 
 
 def neighbours(panel: Panel, figure: Canvas) -> str:

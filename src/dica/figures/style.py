@@ -19,6 +19,11 @@ from dica.tables.words import METRIC_LABELS
 # Okabe and Ito's colours, told apart with any colour vision; each also has a marker of its own.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# What has a colour of its own in all figures: the papers' methods, and the metrics that are drawn side by side.
+OWN = {
+    **{"drc": 0, "dccm": 1, "crlc": 2, "tcc": 3, "imc-swav": 4},
+    **{"acc": 0, "nmi": 1, "ari": 2},
+}
 # Ten classes: the same seven, then three greys that differ in lightness. More classes repeat them.
 CLASS_COLOURS = (*COLOURS, "#F0E442", "#7F7F7F", "#8C5109")
 STYLE = {
@@ -42,6 +47,7 @@ STYLE = {
     "lines.linewidth": 1.6,
 }
 FRACTION = "fraction of 1"
+ABOVE = 3  # of means; lines and marks of seeds have 2, so that they cover no mean
 Canvas = Figure | SubFigure
 
 
@@ -74,6 +80,17 @@ def say(figure: Canvas, text: str) -> None:
 def metric_label(name: str) -> str:
     """Return a metric, or a column of a history, as figures call it."""
     return METRIC_LABELS.get(name, name)
+
+
+def tints(names: Sequence[str]) -> list[int]:
+    """Return the number of the colour and marker of each method (or metric), its own or one that no other here has.
+
+    A method that comes several times, as variants or on several data sets, leaves all to their position.
+    """
+    if len(set(names)) < len(names):
+        return list(range(len(names)))
+    rest = [k for k in (6, 5, *range(5), *range(7, 7 + len(names))) if k not in {OWN.get(name) for name in names}]
+    return [OWN[name] if name in OWN else rest.pop(0) for name in names]
 
 
 def colour(k: int) -> str:
