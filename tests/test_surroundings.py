@@ -66,3 +66,14 @@ def test_braces_in_the_path_are_refused_in_one_line(root, tmp_path):
     assert ran.returncode == 1
     assert b"Snakemake takes what stands in braces for a name to fill in; rename or move the folder" in said
     assert b"Traceback" not in said
+
+
+def test_dvc_does_not_take_images_of_one_s_own_for_a_part_of_the_archive(root):
+    paths = [
+        "params/own/photos/profile.yaml",
+        "data/labels/own-photos.npz",
+        "params/drc.yaml",
+        "data/labels/digits.npz",
+    ]
+    ran = python("-m", "dvc", "check-ignore", *paths, cwd=root)
+    assert ran.stdout.decode().split() == paths[:2], ran.stderr

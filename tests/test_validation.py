@@ -9,6 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from dica import validation
 from dica.files import UserError
 from dica.validation import load_yaml, validate
 
@@ -160,3 +161,11 @@ def test_parameters_that_no_run_could_work_with_are_refused(root, change, said):
     validate(known, "tcc", "here", root)
     with pytest.raises(UserError, match=f"^here: {said}"):
         validate({**known, **change}, "tcc", "here", root)
+
+
+def test_a_long_message_is_cut_between_words() -> None:
+    words = "".join(f"word{k} " for k in range(1000))
+    head, tail = validation.short(words).split(" … ")
+    assert words.startswith(f"{head} ")
+    assert words.strip().endswith(f" {tail}")
+    assert len(validation.short("x" * 5000)) <= validation.MESSAGE_LIMIT + 3

@@ -334,13 +334,15 @@ def read_config(source: str) -> dict:
     Raises
     ------
     UserError
-        If it is not JSON, lacks a key, or has an id that is not the one of its content.
+        If it is not JSON, lacks a key, has an id that is not the one of its content, or none and a mistake.
     """
     name = "standard input" if source == "-" else source
     config = _stdin_json() if source == "-" else read_json(source)
     missing = [key for key in IDENTITY_KEYS if not isinstance(config, dict) or key not in config]
     if missing:
         raise UserError(f"{name}: not the config of a run, it has no {', '.join(missing)}")
+    if "id" not in config:
+        _check_new(config, name)
     found = run_id(config)
     if config.get("id", found) != found:
         raise UserError(
@@ -348,6 +350,25 @@ def read_config(source: str) -> dict:
         )
     kept = {key: config[key] for key in IDENTITY_KEYS}
     return json.loads(canonical_json({"id": found, "variant": config.get("variant", "full"), **kept}))
+
+
+def _check_new(config: dict, where: str) -> None:
+    """Refuse mistakes in a config that no plan has made; a plan checks its own."""
+    if config["determinism"] not in (levels := ("fast", "seeded", "strict")):
+        raise UserError(f"{where}: determinism: {config['determinism']!r} is none of {', '.join(levels)}")
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"{where}: seed: {seed!r} is no whole number from 0 on")
+    schemas = record.CHECKOUT / "workflow" / "schemas"
+    try:
+        from dica.validation import validate
+    except ImportError as error:
+        print(f"warning: {where}: its parameters are not checked: {error}", file=sys.stderr)
+        return
+    if not (schemas / f"{config['method']}.schema.yaml").is_file():
+        print(f"warning: {where}: its parameters are not checked: {schemas} has no {config['method']}", file=sys.stderr)
+        return
+    validate(config["params"], config["method"], f"{where}: params", record.CHECKOUT)
 
 
 def _stdin_json() -> Any:

@@ -181,7 +181,10 @@ def load_yaml(path: Path, ours: bool = True, data: bytes | None = None) -> Any:
 def short(text: str) -> str:
     """Return `text` as one line that fits a screen."""
     text = " ".join(text.split())
-    return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT // 2]} … {text[-MESSAGE_LIMIT // 2 :]}"
+    if len(text) <= MESSAGE_LIMIT:
+        return text
+    half = MESSAGE_LIMIT // 2  # cut between words, where there are some
+    return f"{text[:half].rpartition(' ')[0] or text[:half]} … {text[-half:].partition(' ')[2] or text[-half:]}"
 
 
 _SCHEMAS: dict[Path, dict[str, bytes]] = {}  # what the files of each folder hold

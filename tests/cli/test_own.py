@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
+import signal
+import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +22,8 @@ import typer
 
 from dica.cli import __main__ as command
 from dica.cli import own as cli
-from dica.files import UserError
+from dica.cli import progress
+from dica.files import INTERRUPTED, UserError
 from dica.plan.parameters import load_datasets
 from pictures import copy_params, picture_folder
 
@@ -144,7 +149,10 @@ def test_no_number_of_zero_means_the_default() -> None:
 def test_the_lock_is_one_command_s_and_stays_where_something_was_begun(tmp_path: Path) -> None:
     lock = tmp_path / "results/own/pics/.lock"
     with cli._alone(tmp_path, "pics"):
-        with pytest.raises(UserError, match="another dica command works on these images"), cli._alone(tmp_path, "pics"):
+        with (
+            pytest.raises(UserError, match=rf"another dica command \(process {os.getpid()}\) works on these images"),
+            cli._alone(tmp_path, "pics"),
+        ):
             pass
         assert lock.is_file(), "it is not the second one's to remove"
     assert not list(tmp_path.iterdir())
@@ -174,3 +182,21 @@ def test_commands_that_leave_nothing_are_never_two_at_a_time(tmp_path: Path) -> 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(work, range(4))) > 4
     assert not list(tmp_path.rglob(".lock"))
+
+
+def test_what_a_killed_command_has_left_running_is_named_with_the_way_to_stop_it(tmp_path: Path) -> None:
+    with cli._alone(tmp_path, "pics") as lock:
+        cli._sign(lock, 2**22 + 1, 4711)  # no process has so high a number
+        left = r"was killed has started still works \(`kill -INT -- -4711` stops it\) on these images"
+        with pytest.raises(UserError, match=left), cli._alone(tmp_path, "pics"):
+            pass
+
+
+def test_the_end_of_the_terminal_stops_the_workflow_as_ctrl_c_does(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP)).start()
+    with pytest.raises(SystemExit) as ended:
+        progress.watch(process, [], tmp_path)
+    assert ended.value.code == INTERRUPTED
+    assert process.returncode == -signal.SIGINT or process.returncode == 1
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL

@@ -200,6 +200,32 @@ def test_a_config_answers_for_its_id(tmp_path: Path) -> None:
     assert train.read_config(str(file)) == settings
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"determinism": "sedded"}, r"determinism: 'sedded' is none of fast, seeded, strict"),
+        ({"seed": -1}, r"seed: -1 is no whole number from 0 on"),
+        ({"seed": True}, r"seed: True is no whole number"),
+        ({"params": {"precision": "bflot16"}}, r"params: .*precision.*'bflot16'.*bfloat16"),
+        ({"params": {"precison": "bfloat16"}}, r"params: .*precison"),
+        ({"params": {"epochs": "ten"}}, r"params: .*epochs.*'ten'"),
+    ],
+)
+def test_a_new_config_is_checked_as_a_plan_checks_its_own(change: dict, message: str, tmp_path: Path) -> None:
+    settings, file = tiny_config("drc"), tmp_path / "config.json"
+    new = {key: value for key, value in settings.items() if key != "id"}
+    write_json(file, {**new, **change, "params": {**new["params"], **change.get("params", {})}})
+    with pytest.raises(UserError, match=rf"config\.json: {message}"):
+        train.read_config(str(file))
+
+
+def test_parameters_that_cannot_be_checked_are_told(tmp_path: Path, capsys) -> None:
+    settings, file = tiny_config("drc"), tmp_path / "config.json"
+    write_json(file, {**{key: value for key, value in settings.items() if key != "id"}, "method": "own"})
+    assert train.read_config(str(file))["method"] == "own"
+    assert "its parameters are not checked" in capsys.readouterr().err
+
+
 def test_the_config_may_come_on_standard_input(monkeypatch) -> None:
     settings = tiny_config("drc")
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({**settings, "needed_by": ["drc table-1"]})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -112,6 +113,11 @@ def test_a_recommendation_at_the_end_of_the_range_says_so() -> None:
     best = unlabelled.recommend(unlabelled.compare_counts(k, found, [np.array([0.1, 0.2, 0.3])] * 3))
     assert best.k in (2, 4)
     assert "try further" in best.reason
+    compared = unlabelled.compare_counts(k, found, [np.ones(3)] * 3)
+    first = dataclasses.replace(compared, agreement=np.array([1.0, 0.0, 0.0]))
+    assert unlabelled.recommend(first).k == 2
+    assert "try further" not in unlabelled.recommend(first).reason, "there is no K below 2"
+    assert "try further" in unlabelled.recommend(dataclasses.replace(first, k=first.k + 1)).reason
 
 
 # What `dica cluster digits --k 5:20 --epochs N` found on the digits as image files (three seeds, IMC-SwAV), for every

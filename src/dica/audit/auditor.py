@@ -27,6 +27,7 @@ from dica.audit.runs import RunAudit, RunChecks, compare
 from dica.data.paths import labels_file, labels_record, prepared_folder
 from dica.files import UserError
 from dica.plan.artefacts import Artefact, Row, headline_name, load_artefacts, planned
+from dica.plan.made import shown_file
 from dica.plan.parameters import load_profile
 from dica.plan.plan import make_plan, rebuild_command, run_folder
 from dica.plan.planned import artefacts_of, has_something, load_plan, runs_of_artefact, scored_runs
@@ -380,10 +381,11 @@ class Auditor:
         if unusable := sorted(shown & {*self.unusable_runs, *(folder for folder, _ in self.missing_metrics)}):
             return Finding(what, None, f"cannot be laid out again without the metrics of {', '.join(unusable)}")
         absent, unlike = self._printed(artefact)
-        if unlike:
-            return Finding(
-                what, False, f"{', '.join(unlike)} differs from what the metrics give; build it again: {self.light}"
-            )
+        if unlike:  # `light` leaves alone what was made of the same numbers by code that laid it out otherwise
+            file = shown_file(self.results, "table", artefact.paper, artefact.name, "md")
+            again = f"snakemake --cores all{self.option} --force -- {file}"
+            wrong = f"{', '.join(unlike)} differs from what the metrics give"
+            return Finding(what, False, f"{wrong}; build it again: {again}")
         if absent:
             return Finding(what, False, f"missing: {', '.join(absent)}; build it: {self.light}", missing=True)
         return Finding(what, True, f"{artefact.name}.{{{','.join(rendering.FORMATS)}}} are what the metrics give")

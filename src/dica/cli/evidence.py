@@ -72,10 +72,12 @@ def power(
         return
     table = Table(title=f"Seeds that would decide a claim with a power of {POWER:.0%}", title_justify="left")
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right" if name[:4] in ("effe", "p_ho", "seed") else "left")
+        right = name[:4] in ("effe", "p_ho", "seed")
+        table.add_column(name.replace("_", " "), justify="right" if right else "left", overflow="fold")
     for row in shown:
         needed = row["seeds_needed"] or ("–" if row["verdict"] != UNDECIDED else "more than 200, or not known")
-        table.add_row(*(escape(row[name]) for name in names[:-1]), needed)
+        rounded = {name: f"{float(row[name]):.3g}" for name in ("effect", "p_holm") if row[name]}
+        table.add_row(*(escape(rounded.get(name, row[name])) for name in names[:-1]), needed)
     console.print(table)
 
 

@@ -73,7 +73,7 @@ def cluster(
     with _alone(root, name) as lock:
         profile = _declare(root, name, source, wanted)
         _run(root, name, profile, lock)
-        _finish(root, profile, source if links else None)
+        _finish(root, profile, source, links)
 
 
 def _numbers(k: str, seeds: int | None) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _alone(root: Path, name: str) -> Iterator[IO[str]]:
         for left in reversed(range(TRIES)):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context(open(path, "w"))
+                lock = stack.enter_context(open(path, "a"))
                 _take(lock, path)
                 break
             except (FileNotFoundError, FileExistsError):  # another command has ended and removed it just now
@@ -141,9 +141,29 @@ def _take(lock: IO[str], path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{path.parent}: another dica command works on these images; wait, or give --name") from None
+        raise UserError(f"{path.parent}: {_holder(path)} these images; wait, or give --name") from None
     if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
         raise FileNotFoundError(errno.ENOENT, "removed again and again", str(path))
+    _sign(lock, os.getpid())
+
+
+def _sign(lock: IO[str], *processes: int) -> None:
+    """Write down who works under a lock: this command, and the leader of the group of the workflow's processes."""
+    lock.seek(0)
+    lock.truncate()
+    lock.write(" ".join(map(str, processes)))
+    lock.flush()
+
+
+def _holder(path: Path) -> str:
+    """Return who has a lock, as far as that is known, and what it does."""
+    processes = [int(word) for word in path.read_text(errors="replace").split() if word.isdecimal()]
+    if processes and Path(f"/proc/{processes[0]}").exists():
+        return f"another dica command (process {processes[0]}) works on"
+    if len(processes) > 1:
+        stop = f"kill -INT -- -{processes[1]}"
+        return f"what a dica command that was killed has started still works (`{stop}` stops it) on"
+    return "another dica command works on"
 
 
 def _declare(root: Path, name: str, source: Path, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -306,6 +326,7 @@ def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:
         process = subprocess.Popen(
             command, cwd=root, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock.fileno(),)
         )
+        _sign(lock, os.getpid(), process.pid)
         code = watch(process, runs, root / results / "logs" / "train")
     if not code:
         if "Nothing to be done" in log.read_text(encoding="utf-8", errors="replace"):
@@ -317,7 +338,7 @@ def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:
     raise UserError(f"the workflow stopped; its log says why: {log}")
 
 
-def _finish(root: Path, profile: dict[str, Any], source: Path | None) -> None:
+def _finish(root: Path, profile: dict[str, Any], source: Path, links: bool) -> None:
     from dica.plan.own import own_outputs
 
     folder, files = root / profile["results"], own_outputs(profile)
@@ -331,8 +352,9 @@ def _finish(root: Path, profile: dict[str, Any], source: Path | None) -> None:
         for row in scores["runs"]:
             if "acc" in row:
                 console.print(f"seed {row['seed']} against the folders: ACC {row['acc']:.3f}, NMI {row['nmi']:.3f}")
-        console.print(f"new images: dica predict {escape(scores['shown'])} FOLDER")
-        if source is not None:
+        what, new = ("features", "FILE.npy") if source.suffix == ".npy" else ("images", "FOLDER")
+        console.print(f"new {what}: dica predict {escape(scores['shown'])} {new}")
+        if links:
             _link(folder, source)
             files = [*files, "clusters"]
     console.print("[bold]look at[/]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -37,18 +38,21 @@ def told(items: Sequence[Item], what: str) -> Iterator[Item]:
 def watch(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> int:
     """Wait for the workflow, show how far its runs are, and return its exit code.
 
-    The process has a group of its own: Ctrl-C and SIGTERM are passed on to it, so that runs save their state.
+    The process has a group of its own: Ctrl-C, SIGTERM and SIGHUP, a closed terminal, are passed on to it, so that runs
+    save their state.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         return _show(process, runs, logs)
     except KeyboardInterrupt:
         os.killpg(process.pid, signal.SIGINT)
         process.wait()
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,9 @@ from rich.table import Table
 from dica.cli import completion
 from dica.files import UserError, project_root
 
-console = Console(highlight=False, soft_wrap=True)
+# In a file or a pipe nothing is cut: there a table is as wide as it needs to be.
+WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 250
+console = Console(highlight=False, soft_wrap=True, width=WIDE)
 ARCHIVE = Path("params/archive.yaml")
 TOLD = ("interrupted", "collapsed", "scored without labels")  # beginnings of details that `status` prints in any case
 TOLD_AS = {  # how an estimate is marked
@@ -52,7 +55,7 @@ def status(
     from dica.plan.parameters import load_profile
     from dica.plan.plan import current_plan
     from dica.plan.status import STATES, states
-    from dica.runs.behaviour import BEHAVIOURS, SAME
+    from dica.runs.behaviour import BEHAVIOURS, OTHER, UNKNOWN
 
     root = project_root()
     body = load_profile(root / profile, root)
@@ -91,7 +94,7 @@ def status(
         console.print(f"code of the {codes.total()} finished runs: {', '.join(f'{codes[c]} {c}' for c in BEHAVIOURS)}")
     told = {"failed": "red", "running": "cyan", **({"stale": "yellow"} if changed else {})}
     for state in found:
-        older = changed and state.code not in ("", SAME)
+        older = changed and state.code in (OTHER, UNKNOWN)
         if older or state.name in told or state.detail.startswith(TOLD):
             colour = told.get(state.name, "yellow")
             console.print(f"[{colour}]{state.name}[/] {escape(state.run['path'])}: {escape(state.detail)}")
@@ -197,7 +200,7 @@ def estimate(
         return
     table = Table(title=f"{' '.join(target)} on {name}", title_justify="left")
     for heading in ("method", "dataset", "runs", "done", "hours", "range", "disk"):
-        table.add_column(heading, justify="left" if heading in ("method", "dataset") else "right")
+        table.add_column(heading, justify="left" if heading in ("method", "dataset") else "right", overflow="fold")
     for cost in costs:
         table.add_row(cost.method, cost.dataset, str(cost.runs), str(cost.finished or ""), *_hours(cost))
     console.print(table)

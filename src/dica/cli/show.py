@@ -94,7 +94,8 @@ def _show_table(root: Path, profile: Path, rows: list[dict]) -> None:
     percent = _scale(root, paper, artefact) == "percent"
     table = Table(title=_heading(root, profile, rows[0]) + (", in percent" if percent else ""), title_justify="left")
     for heading in ("cell", "ours", "runs", "published", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("ours", "runs", "published") else "left")
+        right = heading in ("ours", "runs", "published")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in rows:
         factor, shift = (100, 2) if percent and row["metric"] not in PLAIN else (1, 0)
         ours = number(row, "value", factor, 3 - shift) if row["value"] else "–"

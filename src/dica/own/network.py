@@ -47,6 +47,7 @@ class Network(nn.Module):
 def write_weights(method: Method, out: Path, metadata: dict[str, str]) -> None:
     """Write the weights as .safetensors."""
     save_file({name: value.contiguous().clone() for name, value in method.state_dict().items()}, out, metadata)
+    out.chmod(0o644)  # it comes with 0600, which would hide it from colleagues
 
 
 def write_graph(method: Method, name: str, info: DataInfo, out: Path) -> None:

@@ -130,9 +130,11 @@ def recommend(found: Counted) -> Recommendation:
     best = int(score.argmax())
     close = np.flatnonzero(score + 2 * (found.spread + found.spread[best]) >= score[best])
     k, low, high = int(found.k[best]), int(found.k[close[0]]), int(found.k[close[-1]])
-    edge = " It is the end of the range that was tried: try further." if best in (0, len(score) - 1) else ""
+    at_edge = best == len(score) - 1 or (best == 0 and k > 2)
+    edge = " It is the end of the range that was tried: try further." if at_edge else ""
+    others = f"K from {low} to {high} is as good as these runs can tell" if low < high else "no other K is as good"
     reason = (
         f"K = {k}: seeds agree by {found.agreement[best]:.2f} (ARI), silhouette {found.silhouette[best]:.2f}; "
-        f"K from {low} to {high} is as good as these runs can tell.{edge}"
+        f"{others}.{edge}"
     )
     return Recommendation(k, low, high, reason)
