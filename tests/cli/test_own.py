@@ -200,3 +200,22 @@ def test_the_end_of_the_terminal_stops_the_workflow_as_ctrl_c_does(tmp_path: Pat
     assert ended.value.code == INTERRUPTED
     assert process.returncode == -signal.SIGINT or process.returncode == 1
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "2", "--budget", "5s"], "--epochs and --budget: give one of them"),
+        (["--method", "kmeans", "--epochs", "2"], "--epochs: kmeans is not trained in epochs"),
+        (["--method", "kmeans", "--budget", "5s"], "--budget: kmeans is not trained in epochs"),
+    ],
+)
+def test_a_length_that_counts_for_nothing_is_refused(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch
+) -> None:
+    copy_params(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    picture_folder(tmp_path / "pictures", 3)
+    with pytest.raises(UserError, match=message):
+        command.app(["cluster", "pictures", "--k", "2", *arguments], standalone_mode=False)
+    assert not (tmp_path / "results/own").exists()

@@ -70,10 +70,22 @@ def cluster(
     wanted |= {"labels": not no_labels, "skip": skip, "follow": follow}
     if links and not source.is_dir():
         raise UserError("--links: needs a folder of images; links cannot point into an archive or a table of features")
+    _require_one_length(root, method, epochs, budget)
     with _alone(root, name) as lock:
         profile = _declare(root, name, source, wanted)
         _run(root, name, profile, lock)
         _finish(root, profile, source, links)
+
+
+def _require_one_length(root: Path, method: str, epochs: int | None, budget: str) -> None:
+    """Refuse two lengths of a training, and one of a method that has none."""
+    from dica.plan.parameters import load_method, method_names
+
+    if epochs and budget:
+        raise UserError("--epochs and --budget: give one of them")
+    given = "--epochs" if epochs else "--budget" if budget else ""
+    if given and method in method_names(root) and "epochs" not in load_method(method, root)["defaults"]:
+        raise UserError(f"{given}: {method} is not trained in epochs; leave it out")
 
 
 def _numbers(k: str, seeds: int | None) -> dict[str, Any]:
