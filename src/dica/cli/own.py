@@ -46,7 +46,7 @@ def cluster(
         int | None,
         typer.Option(min=1, help="Passes over the images (default: as the budget allows).", show_default=False),
     ] = None,
-    budget: Annotated[str, typer.Option(help="Time for the training of all seeds, such as 20min.")] = "",
+    budget: Annotated[str, typer.Option(help="Time for all seeds, such as 20min (default: minutes a seed).")] = "",
     seeds: Annotated[
         int | None,
         typer.Option(min=1, help="Runs that differ in their seed (default: 1; 3 for a range).", show_default=False),
@@ -253,6 +253,10 @@ def _tell_images(source: Path, found: Any) -> None:
         )
 
 
+def _spoken(minutes: float) -> str:
+    return f"{minutes:.1f} minutes" if minutes >= 1 else f"{60 * minutes:.0f} seconds"
+
+
 def _fit(
     root: Path, name: str, recipe: Any, runs: dict[str, Any], wanted: dict[str, Any], count: int
 ) -> tuple[Any, str]:
@@ -269,7 +273,7 @@ def _fit(
     epochs = wanted["epochs"] or recipes.epochs_in(limit, found["seconds_per_epoch"])
     minutes = epochs * found["seconds_per_epoch"] * rounds / 60
     told = (
-        f"{epochs} epochs, {seeds} run(s), about {minutes:.1f} minutes on {found['device']} if that is idle, "
+        f"{epochs} epochs, {seeds} run(s), about {_spoken(minutes)} on {found['device']} if that is idle, "
         f"and {found['peak_memory_mb'] / 1024:.1f} GB of memory a run, measured just now"
     )
     return recipes.with_epochs(recipe, epochs, count, root), told
