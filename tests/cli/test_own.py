@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import shutil
@@ -192,9 +193,18 @@ def test_what_a_killed_command_has_left_running_is_named_with_the_way_to_stop_it
             pass
 
 
+@contextlib.contextmanager
+def signal_ignored(number: int) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    yield
+    signal.signal(number, before)
+
+
 def test_the_end_of_the_terminal_stops_the_workflow_as_ctrl_c_does(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP)).start()
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with signal_ignored(signal.SIGINT):  # as by a shell of what it starts in the background
+        process = subprocess.Popen(sleeps, start_new_session=True, preexec_fn=progress.heed_interrupts)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGHUP)).start()
     with pytest.raises(SystemExit) as ended:
         progress.watch(process, [], tmp_path)
     assert ended.value.code == INTERRUPTED

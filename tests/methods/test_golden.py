@@ -15,6 +15,7 @@ import torch
 
 from dica.files import read_json, write_json
 from dica.runs.behaviour import TRACES, trace_digest
+from dica.runs.record import processor_kind
 from tiny import (
     ROOT,
     all_variants,
@@ -30,6 +31,13 @@ from tiny import (
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+# K-means of features in float32: where a processor rounds otherwise, it finds other clusters.
+MADE_ON = "AuthenticAMD family 25 model 1, avx2"
+ROUNDED = {
+    *(("deepcluster", variant) for variant in ("full", "train-only")),
+    ("probe", "deepcluster-conv"),
+    *(("kmeans", f"on-{source}") for source in ("crlc", "dccm", "drc")),
+}
 
 
 @pytest.fixture
@@ -68,6 +76,8 @@ def _hold(settings: dict, history: list[dict]) -> None:
         return
     assert variant in stored, f"no golden trace of {method} {variant}: see the top of this file"
     assert stored[variant]["revision"] == revision, "revision raised: update the golden traces"
+    if (method, variant) in ROUNDED and processor_kind() != MADE_ON:
+        pytest.skip(f"rounded as by {MADE_ON}; this is {processor_kind()}")
     assert _agrees(stored[variant], {"revision": revision, "history": history}), "behaviour changed: see the top"
 
 

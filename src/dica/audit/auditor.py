@@ -383,9 +383,8 @@ class Auditor:
         absent, unlike = self._printed(artefact)
         if unlike:  # `light` leaves alone what was made of the same numbers by code that laid it out otherwise
             file = shown_file(self.results, "table", artefact.paper, artefact.name, "md")
-            again = f"snakemake --cores all{self.option} --force -- {file}"
-            wrong = f"{', '.join(unlike)} differs from what the metrics give"
-            return Finding(what, False, f"{wrong}; build it again: {again}")
+            again = f"build it again: snakemake --cores all{self.option} --force -- {file}"
+            return Finding(what, False, f"{', '.join(unlike)} differs from what the metrics give; {again}")
         if absent:
             return Finding(what, False, f"missing: {', '.join(absent)}; build it: {self.light}", missing=True)
         return Finding(what, True, f"{artefact.name}.{{{','.join(rendering.FORMATS)}}} are what the metrics give")

@@ -22,7 +22,7 @@ from typing import IO, Annotated, Any
 import typer
 from rich.markup import escape
 
-from dica.cli.progress import watch
+from dica.cli.progress import heed_interrupts, watch
 from dica.cli.runs import console, gpu_names
 from dica.data.paths import OWN_PREFIX, prepared_folder
 from dica.files import UserError, no_empty_folders, plain_cell, project_root, read_json, write_json
@@ -340,7 +340,13 @@ def _run(root: Path, name: str, profile: dict[str, Any], lock: IO[str]) -> None:
     ]  # without a GPU each run takes a core
     with open(log, "w") as out:
         process = subprocess.Popen(
-            command, cwd=root, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(lock.fileno(),)
+            command,
+            cwd=root,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=heed_interrupts,
+            pass_fds=(lock.fileno(),),
         )
         _sign(lock, os.getpid(), process.pid)
         code = watch(process, runs, root / results / "logs" / "train")

@@ -35,6 +35,11 @@ def told(items: Sequence[Item], what: str) -> Iterator[Item]:
             bar.advance(task)
 
 
+def heed_interrupts() -> None:
+    """Let a new process stop by SIGINT, also where this command was started in the background, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def watch(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> int:
     """Wait for the workflow, show how far its runs are, and return its exit code.
 
