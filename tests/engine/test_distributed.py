@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from dica import train
+from dica import torchrun, train
 from dica.engine import distributed, speed
 from dica.engine.checkpoints import NEWEST
 from dica.files import IntegrityError, UserError, read_json, sha256_file, write_json
@@ -117,3 +118,17 @@ def test_fewer_images_than_processes_are_refused(tmp_path: Path, monkeypatch) ->
     distributed.share_out(method)
     with pytest.raises(UserError, match="a batch of 1 images cannot be shared out among 2 processes"):
         method.train().backbone(torch.zeros(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize(("codes", "expected"), [((1, 3), 3), ((3, 1), 3), ((1, 1), 1), ((-9, 1), 1), ((-15, -15), 1)])
+def test_the_code_of_several_processes_is_the_one_that_says_what_was_wrong(
+    codes: tuple[int, int], expected: int, monkeypatch
+) -> None:
+    failures = {rank: ProcessFailure(rank, 4000 + rank, code, "none") for rank, code in enumerate(codes)}
+
+    def fail(_: object) -> None:
+        raise ChildFailedError("dica.train", failures)
+
+    monkeypatch.setattr(torchrun.os, "environ", {})
+    monkeypatch.setattr(torchrun.run, "main", fail)
+    assert torchrun.main([]) == expected
