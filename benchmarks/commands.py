@@ -4,7 +4,7 @@ Both builds run in turns on this machine, and what counts is processor time, tha
 else the machine does disturbs both alike. The earlier build is a commit of this repository, unpacked beside this one;
 both read their own parameters and results. `--long` adds trainings, the demo, `snakemake light` in a fresh clone, and
 all that it makes, forced (an hour); and, where DICA_MIRROR has CIFAR-10 (JPEG), the memory of trainings on it. Writes
-results/commands.csv.
+results/commands.csv; what is not measured this time stays there.
 """
 
 from __future__ import annotations
@@ -177,9 +177,7 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=int, default=RUNS, help="of the plan that a hand-written Snakefile is set beside"
     )
-    parser.add_argument(
-        "--only", nargs="+", metavar="WORD", help="what has one of these in its name; other lines stay as they were"
-    )
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="what has one of these in its name")
     parser.add_argument("--long", action="store_true", help="the demo and a forced `light`, too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -207,7 +205,7 @@ def main() -> None:
             return not args.only or any(word in what for word in args.only)
 
         turns = {what: 1 if what == "the demo" else args.repeats for what in ours if wanted(what)}
-        told = Told("commands", args.out, keep=bool(args.only))
+        told = Told("commands", args.out, keep=bool(args.only) or not args.long)
         for what, count in turns.items():
             told.add(row(what, timed(what, then), timed(what, now), count))
         if args.long and wanted(IN_A_CLONE):
