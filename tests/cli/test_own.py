@@ -194,22 +194,30 @@ def test_what_a_killed_command_has_left_running_is_named_with_the_way_to_stop_it
 
 
 @contextlib.contextmanager
-def signal_ignored(number: int) -> Iterator[None]:
-    before = signal.signal(number, signal.SIG_IGN)
+def handled(number: int, handler: signal.Handlers) -> Iterator[None]:
+    before = signal.signal(number, handler)
     yield
     signal.signal(number, before)
 
 
 def test_the_end_of_the_terminal_stops_the_workflow_as_ctrl_c_does(tmp_path: Path) -> None:
     sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with signal_ignored(signal.SIGINT):  # as by a shell of what it starts in the background
+    with handled(signal.SIGINT, signal.SIG_IGN):  # as by a shell of what it starts in the background
         process = subprocess.Popen(sleeps, start_new_session=True, preexec_fn=progress.heed_interrupts)
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGHUP)).start()
-    with pytest.raises(SystemExit) as ended:
-        progress.watch(process, [], tmp_path)
+    with handled(signal.SIGHUP, signal.SIG_DFL):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        with pytest.raises(SystemExit) as ended:
+            progress.watch(process, [], tmp_path)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
     assert ended.value.code == INTERRUPTED
-    assert process.returncode == -signal.SIGINT or process.returncode == 1
-    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    assert process.returncode in (-signal.SIGINT, 1)
+
+
+def test_under_nohup_the_end_of_the_terminal_stops_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"], start_new_session=True)
+    with handled(signal.SIGHUP, signal.SIG_IGN):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        assert progress.watch(process, [], tmp_path) == 0
 
 
 @pytest.mark.parametrize(

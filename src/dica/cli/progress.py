@@ -46,7 +46,8 @@ def watch(process: subprocess.Popen, runs: list[dict[str, Any]], logs: Path) -> 
     The process has a group of its own: Ctrl-C, SIGTERM and SIGHUP, a closed terminal, are passed on to it, so that runs
     save their state.
     """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ends = [signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else [])]  # nohup
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ends}
     try:
         return _show(process, runs, logs)
     except KeyboardInterrupt:
